@@ -1,0 +1,58 @@
+# Each target sets up $(VENV) by itself, once, and again when requirements.txt or pyproject.toml change.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.norface-installed
+
+define CHECK_PYTHON
+import sys
+found = ".".join(map(str, sys.version_info[:3]))
+if sys.version_info < (3, 11):
+    sys.exit("norface needs Python 3.11 or newer, but $(PYTHON) is " + found + ": make PYTHON=/path/to/a/newer/python3 ...")
+endef
+export CHECK_PYTHON
+
+.PHONY: help reproduce test lab lint format clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@echo "make TARGET [ARGS='more arguments'] [PYTHON=python3.12] [VENV=.venv]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+
+reproduce: $(STAMP)  ## run all notebooks with the quick profile; ARGS="--profile smoke" for another
+	$(BIN)/python -m norface_lib reproduce --profile quick $(ARGS)
+
+test: lint  ## ruff, then all tests; ARGS="-m 'not slow'" for a part of them
+	$(BIN)/python -m pytest $(ARGS)
+
+lab: $(STAMP)  ## open the notebooks in JupyterLab
+	$(BIN)/python -m jupyterlab --notebook-dir=notebooks $(ARGS)
+
+lint: $(STAMP)  ## check code and notebooks, change nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## format code and notebooks, and fix what ruff can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove caches and builds; runs/ and the environment stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find norface_lib notebooks tests -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+# The stamp is written last, so an install that failed is tried again by the next call.
+$(STAMP): requirements.txt pyproject.toml
+	@rm -f $@
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+		command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: make PYTHON=/path/to/python3 ..." >&2; exit 1; }; \
+		$(PYTHON) -c "$$CHECK_PYTHON" || exit 1; \
+		if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi; \
+		echo "$(PYTHON) -m venv $(VENV)"; \
+		$(PYTHON) -m venv $(VENV); \
+	fi
+	$(BIN)/python -m pip install -r requirements.txt
+	$(BIN)/python -m pip install --no-deps -e .
+	@touch $@
