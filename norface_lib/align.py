@@ -1,0 +1,81 @@
+"""The crop: where the five points of a face stand in an image.
+
+One specification serves rendered faces and photographs and travels with every checkpoint, so that a network never sees two
+framings. The template is ArcFace's (Deng et al. 2019; insightface), drawn in a little so that chin and forehead stay in the
+picture, which an AU needs and an identity does not. Our choice.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from norface_lib.errors import DataError
+
+_ARCFACE = np.array([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]) / 112
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square crop and where its five points (image-left eye, image-right eye, nose tip, mouth corners) stand, in 0..1."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+
+    def pixels(self, size: int) -> NDArray[np.float64]:
+        """The five points (5, 2) in pixels of an image of ``size`` px, x to the right and y down."""
+        return np.array(self.points) * size
+
+
+def _norface_points(scale: float = 0.92, eye_height: float = 0.385) -> tuple[tuple[float, float], ...]:
+    points = (_ARCFACE - (0.5, _ARCFACE[:2, 1].mean())) * scale + (0.5, eye_height)
+    return tuple((round(float(x), 4), round(float(y), 4)) for x, y in points)
+
+
+NORFACE_CROP = Crop("norface", _norface_points())
+"""The crop of all checkpoints and of the rendered benchmark."""
+
+LONDON_CROP = Crop("london", ((0.4004, 0.5078), (0.5996, 0.5078), (0.5, 0.6016), (0.4277, 0.7207), (0.5723, 0.7207)))
+"""The frame of the Face Research Lab London Set as the R package webmorphR.stim has it; measured on the mean neutral face."""
+
+CROPS = {crop.name: crop for crop in (NORFACE_CROP, LONDON_CROP)}
+"""Crops of aligned faces by name."""
+
+
+def crop_of(folder: Path) -> Crop:
+    """How the aligned faces of a folder are framed.
+
+    Its file ``crop.json`` says so (``{"points": [[x, y], ...]}``, five points in 0..1); without one, a folder named like a
+    known crop has that crop, and any other the crop of this project. Raises :class:`DataError` for any other ``crop.json``.
+    """
+    path = Path(folder) / "crop.json"
+    if not path.exists():
+        return CROPS.get(Path(folder).resolve().name, NORFACE_CROP)
+    try:
+        points = np.array(json.loads(path.read_text(encoding="utf-8"))["points"], np.float64)
+        similarity(points, NORFACE_CROP.pixels(1))
+        if points.min() < 0 or points.max() > 1:
+            raise ValueError("points in pixels")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f'{path}: must hold {{"points": [[x, y], ...]}} with five points in 0..1') from error
+    return Crop(path.parent.name, tuple(map(tuple, points.tolist())))
+
+
+def similarity(source: NDArray, target: NDArray) -> NDArray[np.float64]:
+    """The 2x3 matrix of rotation, uniform scale and shift that carries points (K, 2) closest to ``target`` (K, 2).
+
+    Least squares (Umeyama 1991, without reflection, which five points of a face never ask for). Raises ``ValueError`` if all
+    source points coincide, or if the two are not finite points of the same number.
+    """
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    if source.shape != target.shape or source.shape[1:] != (2,) or not np.isfinite([source, target]).all():
+        raise ValueError(f"two sets of finite points (K, 2) are needed, got shapes {source.shape} and {target.shape}")
+    s, t = source - source.mean(0), target - target.mean(0)
+    spread = (s**2).sum()
+    if spread < 1e-12:
+        raise ValueError("the points of a face coincide: no alignment can be found")
+    a, b = (s * t).sum() / spread, (s[:, 0] * t[:, 1] - s[:, 1] * t[:, 0]).sum() / spread
+    rotation = np.array([(a, -b), (b, a)])
+    return np.concatenate([rotation, (target.mean(0) - rotation @ source.mean(0))[:, None]], axis=1)

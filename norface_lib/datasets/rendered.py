@@ -1,0 +1,113 @@
+"""The rendered benchmark as a dataset: label table, originals, and the true normalized images."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from norface_lib import labels
+from norface_lib.errors import DataError
+from norface_lib.images import read_face, read_faces
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A rendered benchmark in memory. Faces are (N, S, S, 3) RGB of 8 bits in the order of ``table``'s rows."""
+
+    root: Path
+    table: pd.DataFrame
+    originals: NDArray[np.uint8]
+    truths: NDArray[np.uint8] | None
+    target: NDArray[np.uint8]  # (S, S, 3), the target face without expression
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def subjects(self) -> NDArray[np.str_]:
+        """(N,) subject of each face."""
+        return self.table["subject"].to_numpy(str)
+
+    def intensities(self, aus: tuple[int, ...] = labels.BP4D_AUS) -> NDArray[np.float32]:
+        """(N, A) intensity of each AU, 0..5."""
+        return self.table[list(labels.columns(aus))].to_numpy(np.float32)
+
+    def occurrences(self, aus: tuple[int, ...] = labels.BP4D_AUS) -> NDArray[np.float32]:
+        """(N, A) 1 where an AU occurs at intensity A or above, else 0."""
+        return (self.intensities(aus) >= labels.OCCURRENCE_THRESHOLD - 1e-4).astype(np.float32)  # tables hold six digits
+
+    def expression_codes(self) -> tuple[NDArray[np.float32], tuple[str, ...], NDArray[np.intp]]:
+        """All that is known of the expression: (N, E) intensities 0..1, each side on its own where sides differ.
+
+        Also the E column names, and the column order that a mirrored face has.
+        """
+        names = expression_columns(self.table)
+        swap = {"L": "R", "R": "L"}
+        mirrored = np.array(
+            [names.index(name[:-1] + swap[name[-1]]) if name[-1] in swap else i for i, name in enumerate(names)]
+        )
+        return self.table[list(names)].to_numpy(np.float32) / labels.INTENSITY_MAX, names, mirrored
+
+    def select(self, rows: NDArray) -> "Rendered":
+        """The same benchmark with only some rows (indices or a mask)."""
+        truths = None if self.truths is None else self.truths[rows]
+        return Rendered(self.root, self.table.iloc[np.arange(len(self))[rows]], self.originals[rows], truths, self.target)
+
+
+def expression_columns(table: pd.DataFrame) -> tuple[str, ...]:
+    """AU columns of a table, the two sides (``AU12L``, ``AU12R``) in place of their maximum where both are there."""
+    columns = [name for name in table.columns if name.startswith("AU")]
+    return tuple(name for name in columns if f"{name}L" not in columns)
+
+
+def read_labels(root: Path, aus: tuple[int, ...] = labels.BP4D_AUS) -> pd.DataFrame:
+    """The label table of a benchmark folder, checked.
+
+    Raises :class:`DataError`, naming the file, if it is missing, empty or no table, lacks a column that ``aus`` needs, has an
+    AU that is not known, or an intensity outside 0..5.
+    """
+    path = Path(root) / "labels.csv"
+    if not path.is_file():
+        raise DataError(f"{path}: no label table; make the benchmark with `python -m norface_lib render`")
+    try:
+        table = pd.read_csv(path, dtype={"subject": str})
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
+        raise DataError(f"{path}: not a readable CSV table ({error})") from error
+    if table.empty:
+        raise DataError(f"{path}: holds no row")
+    missing = [name for name in ("subject", "frame", "image", *labels.columns(aus)) if name not in table.columns]
+    if missing:
+        raise DataError(f"{path}: lacks the column(s) {', '.join(missing)}")
+    _check_intensities(table, path)
+    return table
+
+
+def _check_intensities(table: pd.DataFrame, path: Path) -> None:
+    known = {labels.au_column(au) + side for au in labels.AUS for side in ("", "L", "R")}
+    columns = [name for name in table.columns if name.startswith("AU")]
+    if unknown := [name for name in columns if name not in known]:
+        raise DataError(
+            f"{path}: unknown AU column(s) {', '.join(unknown)}; known are {', '.join(labels.columns(tuple(labels.AUS)))}"
+        )
+    values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    if (bad := ~((values >= 0) & (values <= labels.INTENSITY_MAX))).any():
+        row, column = np.argwhere(bad)[0]
+        raise DataError(
+            f"{path}: line {row + 2}, {columns[column]}: {table[columns[column]].iloc[row]!r} is no intensity of 0..5"
+        )
+
+
+def load_rendered(root: Path, truth: bool = True, aus: tuple[int, ...] = labels.BP4D_AUS, progress: bool = True) -> Rendered:
+    """Reads a benchmark that :func:`norface_lib.faces.benchmark.write_benchmark` wrote. ``truth``: the true I_n too."""
+    root = Path(root)
+    table = read_labels(root, aus)
+    try:
+        size = int(json.loads((root / "benchmark.json").read_text())["size"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{root / 'benchmark.json'}: missing or damaged; render the benchmark again") from error
+    originals = read_faces([root / name for name in table["image"]], size, progress=progress)
+    truths = read_faces([root / name for name in table["truth"]], size, progress=progress) if truth else None
+    return Rendered(root, table, originals, truths, read_face(root / "target.png", size))

@@ -1,0 +1,22 @@
+"""The open benchmark: heads, skin, one ray-casting kernel, and what is drawn with them."""
+
+import os
+
+import warp
+
+
+def _start_warp() -> None:
+    """Starts Warp without its banner and its warning, on every machine without a GPU, that there is no driver."""
+    warp.config.quiet = True
+    warp.config.log_level = warp.LOG_ERROR
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:  # the warning comes from C++, past Python's own stderr
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            warp.init()
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+_start_warp()

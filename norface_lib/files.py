@@ -1,0 +1,32 @@
+"""Writing files so that a reader never sees half of one."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
+    """Calls ``write`` with a temporary path in the same folder, then renames it to ``path``. A failure leaves the old file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_json(content: object, path: Path) -> Path:
+    """Writes JSON with a final newline, keys in the order given."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def write_table(table: pd.DataFrame, path: Path) -> Path:
+    """Writes a table as CSV without its index; floats keep six digits, as much as a label or an angle means."""
+    return write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.6g"))

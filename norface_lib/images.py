@@ -1,0 +1,78 @@
+"""Reading face images, and moving between 8-bit arrays and tensors. Color order is RGB everywhere."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from norface_lib.align import NORFACE_CROP, Crop, similarity
+from norface_lib.errors import DataError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SMALLEST = 48
+"""Pixels along a side below which a face shows no action units."""
+
+
+def read_face(path: Path, size: int, crop: Crop = NORFACE_CROP) -> NDArray[np.uint8]:
+    """One aligned face as (size, size, 3) RGB. An image framed by another ``crop`` is carried over to ours.
+
+    Raises :class:`DataError`, naming the file, if it is missing, unreadable, not square or too small to be a face crop.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such image")
+    image = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DataError(f"{path}: not a readable image (truncated, or not one of {', '.join(SUFFIXES)})")
+    height, width = image.shape[:2]
+    if height != width or height < SMALLEST:
+        raise DataError(f"{path}: {width} x {height} px is no face crop: aligned faces are square and at least {SMALLEST} px")
+    return _reframe(image[..., ::-1], size, crop)
+
+
+def _reframe(image: NDArray[np.uint8], size: int, crop: Crop) -> NDArray[np.uint8]:
+    if crop == NORFACE_CROP:
+        if len(image) == size:
+            return np.ascontiguousarray(image)
+        shrinks = len(image) > size
+        return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    matrix = similarity(crop.pixels(len(image)), NORFACE_CROP.pixels(size))
+    shrink = np.hypot(*matrix[0, :2])
+    if shrink < 1:  # warpAffine does not filter: blur first by what the warp will skip
+        image = cv2.GaussianBlur(image, (0, 0), 0.5 * (1 / shrink - 1) + 1e-3)
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def read_faces(paths: Sequence[Path], size: int, crop: Crop = NORFACE_CROP, progress: bool = False) -> NDArray[np.uint8]:
+    """Many aligned faces as (N, size, size, 3) RGB, in the order of ``paths``."""
+    faces = np.empty((len(paths), size, size, 3), np.uint8)
+    for index, path in enumerate(tqdm(paths, desc="read faces", unit="face", disable=not progress, leave=False)):
+        faces[index] = read_face(path, size, crop)
+    return faces
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files under a folder, sorted by path. Raises :class:`DataError` if there is no such folder or no image in it."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise DataError(f"{folder}: holds no image ({', '.join(SUFFIXES)})")
+    return found
+
+
+def to_tensor(faces: NDArray[np.uint8]) -> Tensor:
+    """(N, S, S, 3) of 8 bits, or one face (S, S, 3), to floats (N, 3, S, S) in [0, 1], channels last in memory."""
+    faces = faces if faces.ndim == 4 else faces[None]
+    return torch.from_numpy(np.ascontiguousarray(faces)).permute(0, 3, 1, 2).float().div_(255)
+
+
+def to_uint8(images: Tensor) -> NDArray[np.uint8]:
+    """(N, 3, S, S) in [0, 1] to (N, S, S, 3) of 8 bits; values outside are clipped."""
+    return (images.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,29 @@
+"""Where things lie: the project's folders, and a cache keyed by settings."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The project's folder, which holds ``notebooks`` and ``results``."""
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def runs() -> Path:
+    """Folder of everything that runs write; ``NORFACE_RUNS`` names another one."""
+    return Path(os.environ.get("NORFACE_RUNS", ROOT / "runs"))
+
+
+def cache(name: str, **settings: Any) -> Path:
+    """A folder for what these settings make, the same at each call: ``runs/cache/<name>-<hash of the settings>``."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return runs() / "cache" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def shown(path: Path) -> str:
+    """A path to print: relative to the project where it lies inside, so that no output holds a machine's folders."""
+    path = Path(path)
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name

@@ -1,0 +1,44 @@
+"""What tests share: a tiny rendered benchmark, made once, and settings that make every run alike."""
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")  # before any test imports matplotlib
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("norface", deadline=None, derandomize=True)  # a slow machine is no failure; the same inputs each time
+settings.load_profile("norface")
+
+
+@pytest.fixture(scope="session")
+def tiny_spec():
+    """Four subjects of the benchmark pool with three frames each, at 112 px."""
+    from norface_lib.faces.benchmark import BenchmarkSpec
+
+    return BenchmarkSpec(pool="lab", subjects=4, frames=3, size=112, seed=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_benchmark(tiny_spec, tmp_path_factory):
+    """Folder of the rendered ``tiny_spec``, made by two processes. Shared by all tests: read it, or copy it first."""
+    from norface_lib.faces.benchmark import write_benchmark
+
+    return write_benchmark(tiny_spec, tmp_path_factory.mktemp("tiny") / "benchmark", workers=2, progress=False)
+
+
+@pytest.fixture(scope="session")
+def head():
+    """The head model of this process."""
+    from norface_lib.faces.head import head_model
+
+    return head_model()
+
+
+@pytest.fixture(scope="session")
+def studio():
+    """A studio of 112 px that draws the default target face."""
+    from norface_lib.faces.benchmark import Studio
+
+    return Studio(112)
