@@ -1,0 +1,86 @@
+"""The command line: ``python -m norface_lib --help``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from norface_lib.errors import NorfaceError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Norface: faces normalized to one identity, and read for action units.")
+
+# Commands import what they need themselves: `--help` should not wait for torch.
+
+
+@app.command()
+def reproduce(
+    profile: Annotated[str, typer.Option(help="smoke, quick or full")] = "quick",
+    photos: Annotated[Path | None, typer.Option(help="a folder of aligned faces for the last step")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="run only notebooks whose name starts so; may be repeated")] = None,
+) -> None:
+    """Run the notebooks in order, then a folder of faces, and print the table."""
+    from norface_lib.reproduce import reproduce as run
+
+    run(profile, photos, only)
+
+
+@app.command()
+def publish(profile: Annotated[str, typer.Option(help="the run to take outputs from")] = "quick") -> None:
+    """Put the outputs of a finished run into the notebooks, for readers."""
+    from norface_lib.reproduce import publish as run
+
+    run(profile)
+
+
+@app.command()
+def render(
+    out: Annotated[Path, typer.Argument(help="folder to write")],
+    pool: Annotated[str, typer.Option(help="pretrain, lab or judge")] = "lab",
+    subjects: int = 30,
+    frames: Annotated[int, typer.Option(help="per subject")] = 30,
+    size: Annotated[int, typer.Option(help="pixels")] = 112,
+    seed: int = 0,
+    workers: Annotated[int | None, typer.Option(help="processes; default one per core")] = None,
+) -> None:
+    """Render a benchmark: faces with AU labels and their true normalized images."""
+    from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
+
+    write_benchmark(BenchmarkSpec(pool, subjects, frames, size, seed), out, workers)
+
+
+@app.command()
+def train_normalizer(
+    data: Annotated[Path, typer.Argument(help="a rendered benchmark, pool pretrain")],
+    out: Annotated[Path, typer.Argument(help="folder for checkpoints, logs and the weights")],
+    preset: str = "tiny",
+    expression_steps: int = 1400,
+    drawing_steps: int = 1300,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Train a normalizer on rendered pairs; stop it at will, the same command goes on."""
+    from norface_lib.pretraining import train_and_save
+
+    train_and_save(data, out, preset, expression_steps, drawing_steps, seed, device)
+
+
+@app.command()
+def bench(names: Annotated[list[str] | None, typer.Argument(help="render, normalize, classify; default all")] = None) -> None:
+    """Measure speed: one JSON line per figure."""
+    from norface_lib.bench import run
+
+    run(names or [])
+
+
+def main() -> int:
+    """Runs a command; an error that a user can act on is one sentence on stderr, with exit code 1."""
+    try:
+        app()
+    except (NorfaceError, OSError, ValueError) as error:
+        print(f"norface: {error}", file=sys.stderr)
+    return 1  # after a command that succeeded, typer has ended the process already
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""The classification network: original and normalized face to a logit for each label, with a mixture of experts at both ends.
+
+Established are the two places of the mixtures, m = 4 experts with k = 2 kept, and two auxiliary losses of weight 0.001
+(PAPER.md 1.1, 1.2). The rest is our choice after PAPER.md 1.5: noisy top-k gates (Shazeer et al. 2017), one gate and one head
+for each label at the output (MMoE, Ma et al. 2018), pooled features as the experts' input.
+
+Shapes: N images, L labels, m experts, D the width of the encoder.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from norface_lib.encoder import TINY_ENCODER, EncoderConfig, FaceEncoder, pooled
+from norface_lib.losses import importance, load, selection_probability
+
+INPUTS = ("original", "normalized", "both")
+"""Which faces a classifier looks at."""
+
+MIN_NOISE = 1e-2
+"""Least standard deviation of a gate's noise, so that the load loss never divides by 0."""
+
+
+class Gating(NamedTuple):
+    """What a gate decided. All tensors are (N, m), or (N, L, m) where each label has its own gate."""
+
+    gates: Tensor  # weight of each expert in [0, 1]: k are kept and sum to 1, the others are 0
+    clean_logits: Tensor  # before the noise
+    load: Tensor  # in training the probability to be kept if the noise were drawn anew, else 1 if kept and 0 if not
+
+
+class ClassifierOutput(NamedTuple):
+    """Logits (N, L) in the order of ``ClassifierConfig.labels``, and the gating of each mixture that is on."""
+
+    logits: Tensor
+    input_gating: Gating | None
+    output_gating: Gating | None
+
+
+class NoisyTopKGate(nn.Module):
+    """Noisy top-k gate (Shazeer et al. 2017, eq. 3-5): x (N, D) -> `Gating` (N, m), or (N, L, m) if ``labels`` = L is given.
+
+    There is noise in training only. With k = 1 the kept gate is always 1, so only the load loss trains the gate. Raises
+    ``ValueError`` unless 1 <= top_k <= experts.
+    """
+
+    def __init__(self, dim: int, experts: int, top_k: int, labels: int | None = None):
+        super().__init__()
+        _check_top_k(experts, top_k)
+        self.top_k = top_k
+        self.shape = (experts,) if labels is None else (labels, experts)
+        self.clean = nn.Linear(dim, experts * (labels or 1), bias=False)
+        self.noise = nn.Linear(dim, experts * (labels or 1), bias=False)
+        # all experts start alike and chance chooses between them (Shazeer et al. 2017, appendix A)
+        nn.init.zeros_(self.clean.weight)
+        nn.init.zeros_(self.noise.weight)
+
+    def forward(self, x: Tensor) -> Gating:
+        clean = self.clean(x).float().unflatten(-1, self.shape)  # float: half precision is too coarse to rank experts
+        if not self.training:
+            gates, kept = keep_top_k(clean, self.top_k)
+            return Gating(gates, clean, kept)
+        noise = F.softplus(self.noise(x).float()).unflatten(-1, self.shape) + MIN_NOISE
+        noisy = clean + noise * torch.randn_like(clean)
+        gates, _ = keep_top_k(noisy, self.top_k)
+        return Gating(gates, clean, selection_probability(clean, noisy, noise, self.top_k))
+
+
+def keep_top_k(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """Softmax over the k largest logits (..., m) with 0 elsewhere, and 1 or 0 for who was kept: both (..., m)."""
+    values, indices = logits.topk(top_k, dim=-1)
+    nothing = torch.zeros_like(logits)
+    return nothing.scatter(-1, indices, values.softmax(dim=-1)), nothing.scatter(-1, indices, 1.0)
+
+
+class MixtureOfExperts(nn.Module):
+    """Sparse mixture of two-layer experts: x (N, D) -> output (N, out) = sum_i gate_i expert_i(x), and its `Gating` (N, m).
+
+    An expert computes only the samples that chose it. ``out`` is D by default; a residual connection is the caller's. Raises
+    ``ValueError`` unless 1 <= top_k <= experts.
+    """
+
+    def __init__(self, dim: int, hidden: int, experts: int = 4, top_k: int = 2, out: int | None = None):
+        super().__init__()
+        self.out = dim if out is None else out
+        self.gate = NoisyTopKGate(dim, experts, top_k)
+        self.experts = nn.ModuleList(mlp(dim, hidden, self.out) for _ in range(experts))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Gating]:
+        gating = self.gate(x)
+        output = x.new_zeros(len(x), self.out)
+        for index, expert in enumerate(self.experts):
+            gate = gating.gates[:, index]
+            rows = gate.nonzero().squeeze(1)
+            # an expert without samples runs on none, at no cost: on several GPUs each needs a gradient everywhere, if only 0
+            part = gate[rows, None] * expert(x[rows])
+            output = output.index_add(0, rows, part.to(output.dtype))
+        return output, gating
+
+
+class OutputMixture(nn.Module):
+    """Experts shared by all labels, a gate and a linear head for each (MMoE, Ma et al. 2018).
+
+    x (N, D) -> logits (N, L), and a `Gating` (N, L, m). As labels choose differently, each expert computes every sample once.
+    Raises ``ValueError`` unless 1 <= top_k <= experts.
+    """
+
+    def __init__(self, dim: int, hidden: int, labels: int, experts: int = 4, top_k: int = 2):
+        super().__init__()
+        self.gate = NoisyTopKGate(dim, experts, top_k, labels)
+        self.experts = nn.ModuleList(mlp(dim, hidden, dim) for _ in range(experts))
+        heads = nn.Linear(dim, labels)  # row l is the head of label l
+        self.head_weight, self.head_bias = heads.weight, heads.bias
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Gating]:
+        gating = self.gate(x)
+        features = torch.stack([expert(x) for expert in self.experts], dim=1)  # (N, m, D)
+        mixed = torch.einsum("nlm,nmd->nld", gating.gates, features.to(gating.gates.dtype))
+        return torch.einsum("nld,ld->nl", mixed, self.head_weight) + self.head_bias, gating
+
+
+def mlp(dim: int, hidden: int, out: int) -> nn.Sequential:
+    """Two linear layers with GELU between them: (..., dim) -> (..., out)."""
+    return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, out))
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """All that makes a classifier; ``dataclasses.asdict`` makes it JSON and `from_dict` brings it back.
+
+    Raises ``ValueError`` for labels that are no tuple of distinct names, and for settings out of range.
+    """
+
+    labels: tuple[str, ...]  # names in the order of the logits
+    inputs: str = "both"  # one of INPUTS
+    encoder: EncoderConfig = TINY_ENCODER
+    hidden: int = 512  # width inside an expert
+    experts: int = 4
+    top_k: int = 2
+    input_mixture: bool = True  # False: a dense MLP of as many parameters
+    output_mixture: bool = True  # the same
+    dropout: float = 0.1  # of the fused features
+
+    def __post_init__(self):
+        names = isinstance(self.labels, tuple) and all(isinstance(name, str) for name in self.labels)
+        if not names or not self.labels or len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels must be a tuple of distinct names, got {self.labels!r}")
+        if self.inputs not in INPUTS:
+            raise ValueError(f"inputs must be one of {', '.join(INPUTS)}, got {self.inputs!r}")
+        if self.hidden < 1:
+            raise ValueError(f"hidden must be 1 or more, got {self.hidden}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be within [0, 1), got {self.dropout}")
+        _check_top_k(self.experts, self.top_k)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ClassifierConfig":
+        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples. ``TypeError`` for an unknown key."""
+        encoder = values["encoder"] | {"stem": tuple(values["encoder"]["stem"])}
+        return cls(**values | {"labels": tuple(values["labels"]), "encoder": EncoderConfig(**encoder)})
+
+
+class Dense(nn.Module):
+    """What stands in for a mixture that is off: body(x), and no gating."""
+
+    def __init__(self, *body: nn.Module):
+        super().__init__()
+        self.body = nn.Sequential(*body)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        return self.body(x), None
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def input_stage(config: ClassifierConfig) -> nn.Module:
+    """Features (N, D) to features (N, D) and their gating: the input mixture, or a dense MLP of as many parameters."""
+    dim = config.encoder.dim
+    mixture = partial(MixtureOfExperts, dim, config.hidden, config.experts, config.top_k)
+    return mixture() if config.input_mixture else Dense(_mlp_of_size(dim, _size(mixture)))
+
+
+def output_stage(config: ClassifierConfig) -> nn.Module:
+    """Features (N, D) to logits (N, L) and their gating: the output mixture, or a dense MLP of as many parameters."""
+    dim, labels = config.encoder.dim, len(config.labels)
+    mixture = partial(OutputMixture, dim, config.hidden, labels, config.experts, config.top_k)
+    if config.output_mixture:
+        return mixture()
+    heads = nn.Linear(dim, labels)
+    return Dense(_mlp_of_size(dim, _size(mixture) - parameter_count(heads)), heads)
+
+
+def _size(build: Callable[[], nn.Module]) -> int:
+    """Parameters of the module that ``build`` makes, without spending memory or random numbers on it."""
+    with torch.device("meta"):
+        return parameter_count(build())
+
+
+def _mlp_of_size(dim: int, parameters: int) -> nn.Sequential:
+    """The MLP (..., dim) -> (..., dim) whose number of parameters comes nearest."""
+    return mlp(dim, max(1, round((parameters - dim) / (2 * dim + 1))), dim)
+
+
+class Classifier(nn.Module):
+    """Faces to a logit for each label; images are (N, 3, S, S) in [0, 1] with S = ``config.encoder.image_size``.
+
+    ``forward(original, normalized)`` uses the images that ``config.inputs`` names and ignores the other. It raises
+    ``ValueError`` if a needed one is missing, if they differ in number, and for another image size.
+    """
+
+    def __init__(self, config: ClassifierConfig):
+        super().__init__()
+        dim = config.encoder.dim
+        self.config = config
+        self.encoder = FaceEncoder(config.encoder)
+        self.norm = nn.LayerNorm(dim)
+        self.fusion = nn.Linear(2 * dim if config.inputs == "both" else dim, dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.input_stage = input_stage(config)
+        self.output_stage = output_stage(config)
+
+    def forward(self, original: Tensor | None = None, normalized: Tensor | None = None) -> ClassifierOutput:
+        features = self.dropout(self.fusion(self.embed(original, normalized)))
+        refined, input_gating = self.input_stage(features)
+        logits, output_gating = self.output_stage(features + refined)
+        return ClassifierOutput(logits, input_gating, output_gating)
+
+    def embed(self, original: Tensor | None = None, normalized: Tensor | None = None) -> Tensor:
+        """Pooled and normalized embedding of each needed image, side by side: (N, D), or (N, 2 D) with the original first."""
+        images = {"original": original, "normalized": normalized}
+        needed = [name for name in images if self.config.inputs in (name, "both")]
+        missing = [name for name in needed if images[name] is None]
+        if missing:
+            raise ValueError(f"a classifier of inputs={self.config.inputs!r} needs the {' and '.join(missing)} images too")
+        counts = [len(images[name]) for name in needed]
+        if len(set(counts)) > 1:
+            raise ValueError(f"there must be as many original as normalized images, got {counts[0]} and {counts[1]}")
+        embeddings = self.norm(pooled(self.encoder(torch.cat([images[name] for name in needed]))))
+        return torch.cat(embeddings.chunk(len(needed)), dim=1)
+
+
+def auxiliary_loss(output: ClassifierOutput, importance_weight: float = 1e-3, load_weight: float = 1e-3) -> Tensor:
+    """Weighted importance and load loss of the mixtures that are on, added up; 0 if both are off. Scalar.
+
+    Weights are the paper's lambda_imp and lambda_g&l (PAPER.md 1.2); reading the latter as the load is our choice (1.5). The
+    output mixture counts with the mean over its labels.
+    """
+    loss = output.logits.new_zeros(())
+    for gating in (output.input_gating, output.output_gating):
+        if gating is not None:
+            loss = loss + importance_weight * importance(gating.gates) + load_weight * load(gating.load)
+    return loss
+
+
+def _check_top_k(experts: int, top_k: int) -> None:
+    if not 1 <= top_k <= experts:
+        raise ValueError(f"top_k must be within 1..{experts}, the number of experts, got {top_k}")

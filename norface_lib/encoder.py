@@ -1,0 +1,110 @@
+"""The face encoder that both networks share: image to tokens.
+
+The paper's encoder is a masked autoencoder's ViT (PAPER.md 1.2); its size is not known. Ours is timm's ``VisionTransformer``
+with, for the small preset, a convolutional stem in place of the patch embedding ("Early Convolutions Help Transformers See
+Better", Xiao et al. 2021): a ViT that is trained from scratch on some ten thousand faces learns far slower without one.
+Our choice.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Size of the encoder. ``stem`` holds the widths at 1/4, 1/8, ... of the image; () means a plain ViT patch embedding."""
+
+    image_size: int = 112  # pixels, square
+    patch_size: int = 16  # pixels a token covers along a side
+    dim: int = 256  # token width
+    depth: int = 3  # transformer blocks
+    heads: int = 4
+    stem: tuple[int, ...] = (64, 128)
+
+    @property
+    def grid(self) -> int:
+        """Tokens along one side."""
+        return self.image_size // self.patch_size
+
+
+TINY_ENCODER = EncoderConfig()
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with group normalization before each (pre-activation, He et al. 2016). (N, C, H, W) -> same."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = nn.Sequential(*conv_unit(channels, channels), *conv_unit(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+def conv_unit(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    """GroupNorm, SiLU and a 3x3 convolution. Groups of 16 channels, so that one image is normalized like a batch of many."""
+    return nn.GroupNorm(max(1, inputs // 16), inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+class ConvStem(nn.Module):
+    """Patch embedding by convolutions: (N, 3, S, S) -> (N, grid * grid, dim). Takes the arguments timm's ViT passes to it."""
+
+    def __init__(self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, widths=(64, 128), **_):
+        super().__init__()
+        widths = (*widths, embed_dim)
+        if 4 * 2 ** (len(widths) - 1) != patch_size:
+            raise ValueError(
+                f"a stem of {len(widths) - 1} widths makes patches of {4 * 2 ** (len(widths) - 1)} px, not {patch_size}"
+            )
+        layers: list[nn.Module] = [nn.Conv2d(in_chans, widths[0], 7, stride=4, padding=3), ResidualBlock(widths[0])]
+        for before, after in pairwise(widths):
+            layers += [
+                nn.Conv2d(before, after, 3, stride=2, padding=1),
+                *([ResidualBlock(after)] if after != embed_dim else []),
+            ]
+        self.body = nn.Sequential(*layers)
+        self.num_patches = (img_size // patch_size) ** 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).flatten(2).transpose(1, 2)
+
+
+class FaceEncoder(nn.Module):
+    """Images (N, 3, S, S) in [0, 1] to tokens (N, L, D) with L = (S / patch)^2, in row-major order.
+
+    Raises ``ValueError`` for images of another size: a wrong crop must never be drawn from silently.
+    """
+
+    def __init__(self, config: EncoderConfig = TINY_ENCODER):
+        super().__init__()
+        self.config = config
+        embed = {"embed_layer": partial(ConvStem, widths=config.stem)} if config.stem else {}
+        self.vit = VisionTransformer(
+            img_size=config.image_size,
+            patch_size=config.patch_size,
+            embed_dim=config.dim,
+            depth=config.depth,
+            num_heads=config.heads,
+            num_classes=0,
+            class_token=False,
+            global_pool="avg",
+            fc_norm=False,
+            init_values=0.1,  # layer scale: a shallow ViT trained from scratch settles faster
+            **embed,
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        size = self.config.image_size
+        if images.shape[1:] != (3, size, size):
+            raise ValueError(f"the encoder takes images of shape (N, 3, {size}, {size}), got {tuple(images.shape)}")
+        return self.vit.forward_features((images - 0.5) * 4.0)  # about zero mean and unit variance
+
+
+def pooled(tokens: Tensor) -> Tensor:
+    """Mean over tokens: (N, L, D) -> (N, D)."""
+    return torch.mean(tokens, dim=1)

@@ -1,0 +1,129 @@
+"""Losses of both networks, as plain functions on tensors; each names the source of its formula.
+
+Rows are images (N), columns are labels (L), experts are the last axis (m). As in `norface_lib.metrics`, a label that is NaN or
+9 is unknown and is left out.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from norface_lib.metrics import UNKNOWN
+
+
+def au_weights(rates: Tensor | Sequence[float]) -> Tensor:
+    """Weights w_i = n (1 / r_i) / sum_j (1 / r_j) of AUs that occur at rates r (L,) in (0, 1] -> (L,) of mean 1.
+
+    JAA-Net and ME-GraphAU (PAPER.md 4); the rates are those of the training folds. Raises ``ValueError`` for a rate outside
+    (0, 1]: an AU that never occurs in training cannot be learned.
+    """
+    rates = torch.as_tensor(rates, dtype=torch.float32)
+    if not ((rates > 0) & (rates <= 1)).all():
+        raise ValueError(f"occurrence rates must be within (0, 1], got {rates.tolist()}")
+    return rates.reciprocal() / rates.reciprocal().mean()
+
+
+def weighted_bce(logits: Tensor, labels: Tensor, weights: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean of w_i BCE (PAPER.md 4): logits (N, L), labels (N, L) in [0, 1], weights (L,) -> scalar.
+
+    The mean is over known labels, and 0 if there is none. ``mask`` (N, L) of bool leaves out more where it is False. Raises
+    ``ValueError`` if shapes differ.
+    """
+    known, labels = _known(logits, labels, mask)
+    loss = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
+    return _weighted_mean(loss, weights, known)
+
+
+def weighted_asymmetric(logits: Tensor, labels: Tensor, weights: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean of -w_i [y log p + (1 - y) p log(1 - p)] with no gradient through the factor p: ME-GraphAU (PAPER.md 4).
+
+    An absent AU counts only as far as the network believes in it, so the many easy negatives do not drown the few positives.
+    Arguments, mask and errors are those of `weighted_bce`.
+    """
+    known, labels = _known(logits, labels, mask)
+    logits = logits.float()
+    # log p and log(1 - p) from the logits, so that neither ends in log 0
+    loss = -labels * F.logsigmoid(logits) - (1 - labels) * logits.sigmoid().detach() * F.logsigmoid(-logits)
+    return _weighted_mean(loss, weights, known)
+
+
+def _known(logits: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Where labels count (N, L), and the labels with 0 elsewhere: NaN times 0 would still be NaN."""
+    if logits.ndim != 2 or any(tensor.shape != logits.shape for tensor in (labels, mask) if tensor is not None):
+        shapes = [tuple(tensor.shape) for tensor in (logits, labels, mask) if tensor is not None]
+        raise ValueError(f"logits, labels and mask must share one shape (N, L), got {shapes}")
+    known = ~labels.isnan() & (labels != UNKNOWN)
+    known = known if mask is None else known & mask.bool()
+    return known, torch.where(known, labels, 0).float()
+
+
+def _weighted_mean(loss: Tensor, weights: Tensor, known: Tensor) -> Tensor:
+    if weights.shape != loss.shape[1:]:
+        raise ValueError(f"weights must have shape {tuple(loss.shape[1:])}, one for each label, got {tuple(weights.shape)}")
+    return (loss * weights * known).sum() / known.sum().clamp(min=1)
+
+
+def importance(gates: Tensor) -> Tensor:
+    """Squared coefficient of variation of the experts' summed gates (Shazeer et al. 2017, eq. 6-7): gates (N, m) -> scalar.
+
+    0 if all experts weigh the same over the batch, m - 1 if one takes all. Gates per label (N, L, m) give the mean over labels.
+    """
+    return _squared_variation(gates.sum(dim=0))
+
+
+def load(probabilities: Tensor) -> Tensor:
+    """Squared coefficient of variation of the experts' load (Shazeer et al. 2017, eq. 10-11), else as `importance`.
+
+    probabilities (N, m) or (N, L, m) of each expert to be chosen: `selection_probability`, which has a gradient as a count of
+    samples has not.
+    """
+    return _squared_variation(probabilities.sum(dim=0))
+
+
+def _squared_variation(sums: Tensor) -> Tensor:
+    """Variance over squared mean along the last axis (..., m), then the mean of all."""
+    return (sums.var(dim=-1, correction=0) / (sums.mean(dim=-1).square() + 1e-10)).mean()
+
+
+def selection_probability(clean: Tensor, noisy: Tensor, noise: Tensor, top_k: int) -> Tensor:
+    """Chance of each expert to be among the k best if its own noise were drawn anew (Shazeer et al. 2017, eq. 8-9).
+
+    P_i = Phi((clean_i - k-th largest of the other noisy logits) / noise_i), with logits ``clean`` and ``noisy`` and the
+    standard deviation ``noise`` > 0, all (..., m) -> (..., m) in [0, 1]. All 1 for k = m.
+    """
+    if top_k == clean.shape[-1]:
+        return torch.ones_like(clean)
+    best = noisy.topk(top_k + 1, dim=-1).values
+    last_in, first_out = best[..., -2:].split(1, dim=-1)
+    # the k-th largest of the others: who is in must stay above the first that is out, who is out must pass the last that is in
+    return torch.special.ndtr((clean - torch.where(noisy > first_out, first_out, last_in)) / noise)
+
+
+def weighted_l1(prediction: Tensor, target: Tensor, weight_map: Tensor) -> Tensor:
+    """Weighted mean of |prediction - target|: images (N, C, H, W), weight map (1 or N, 1, H, W) >= 0 -> scalar.
+
+    Divided by the sum of weights, so only their ratios count (our choice). Raises ``ValueError`` if shapes differ.
+    """
+    _same_images(prediction, target)
+    if weight_map.shape[1:] != (1, *target.shape[2:]) or weight_map.shape[0] not in (1, len(target)):
+        raise ValueError(f"no weight map for images {tuple(target.shape)}: {tuple(weight_map.shape)}")
+    weights = weight_map.expand_as(target)
+    return (weights * (prediction - target).abs()).sum() / weights.sum().clamp(min=1e-8)
+
+
+def gradient_l1(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of neighboring-pixel differences, across plus down: images (N, C, H, W) -> scalar.
+
+    Asks for edges where the target has them (gradient difference loss, Mathieu et al. 2016, with the sign kept: our choice).
+    Raises ``ValueError`` if shapes differ.
+    """
+    _same_images(prediction, target)
+    error = prediction - target
+    return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+
+
+def _same_images(prediction: Tensor, target: Tensor) -> None:
+    if prediction.ndim != 4 or prediction.shape != target.shape:
+        raise ValueError(f"images must share one shape (N, C, H, W), got {tuple(prediction.shape)} and {tuple(target.shape)}")

@@ -1,0 +1,85 @@
+"""Faces of a folder through the whole road: normalized, laid out on a sheet to look at, and read by the AU detector."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+from norface_lib import labels
+from norface_lib.classifier import Classifier
+from norface_lib.datasets.image_folder import ImageFolder, load_folder
+from norface_lib.evaluation import normalize_faces, predict
+from norface_lib.faces.benchmark import POOLS, VERSION, Frame, Studio, draw_face, draw_frame, subject_name
+from norface_lib.files import write_atomically, write_table
+from norface_lib.metrics import auc
+from norface_lib.normalizer import Normalizer
+from norface_lib.plots import contact_sheet
+
+SMILING, NEUTRAL = "smile", "neutral"
+"""Values of the column ``expression`` of a folder's ``labels.csv``."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the networks made of a folder: normalized faces, AU probabilities, and the AUC of AU12 for smiles if labeled."""
+
+    folder: ImageFolder
+    normalized: NDArray[np.uint8]
+    probabilities: NDArray[np.float32]
+    smile_auc: float | None
+
+    def as_dict(self) -> dict[str, object]:
+        """For a result file."""
+        return {"faces": len(self.folder), "crop": self.folder.crop.name, "smile_auc": self.smile_auc}
+
+
+def read_folder(
+    root: Path, normalizer: Normalizer, target: Tensor, detectors: list[Classifier], progress: bool = False
+) -> Reading:
+    """Normalizes and reads all faces of a folder; the detectors' probabilities are averaged. Errors as of ``load_folder``."""
+    folder = load_folder(root, normalizer.config.encoder.image_size, progress)
+    normalized = normalize_faces(normalizer, target, folder.faces, progress=progress)
+    probabilities = np.mean([predict(detector, folder.faces, normalized) for detector in detectors], axis=0)
+    return Reading(folder, normalized, probabilities, _smile_auc(folder, probabilities, detectors[0].config.labels))
+
+
+def _smile_auc(folder: ImageFolder, probabilities: NDArray[np.float32], names: tuple[str, ...]) -> float | None:
+    """How well the AU12 output separates smiling from neutral faces; None if the folder does not say who smiles."""
+    if folder.table is None or "expression" not in folder.table.columns:
+        return None
+    expression = folder.table["expression"].to_numpy(str)
+    known = np.isin(expression, (SMILING, NEUTRAL))
+    if len(set(expression[known])) < 2:
+        return None
+    return auc(probabilities[known, names.index(labels.au_column(12))], expression[known] == SMILING)
+
+
+def write_sheet(reading: Reading, path: Path, columns: int = 12) -> Path:
+    """A contact sheet (PNG): each row of originals over its row of normalized faces."""
+    sheet = contact_sheet([reading.folder.faces, reading.normalized], columns)
+    return write_atomically(path, lambda part: part.write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes()))
+
+
+def write_smiles(root: Path, subjects: int = 24, size: int = 112, seed: int = 0) -> Path:
+    """Renders faces of the ``judge`` pool, each once neutral and once smiling, as a folder of aligned faces with labels."""
+    root = Path(root)
+    if (root / "labels.csv").exists():
+        return root
+    root.mkdir(parents=True, exist_ok=True)
+    studio, rows = Studio(size), []
+    for number in range(subjects):
+        name = subject_name("judge", number)
+        face = draw_face(np.random.default_rng([VERSION, POOLS.index("judge"), seed, number]))
+        for expression, intensities in ((NEUTRAL, {}), (SMILING, {12: 3.0, 6: 2.0})):
+            rng = np.random.default_rng([VERSION, POOLS.index("judge"), seed, number, len(intensities)])
+            drawn = draw_frame(rng)
+            frame = Frame(intensities, intensities, drawn.gaze, drawn.camera, drawn.light)
+            image = f"{name}_{expression}.jpg"
+            cv2.imwrite(str(root / image), studio.original(face, frame, rng)[..., ::-1])
+            rows.append({"image": image, "subject": name, "expression": expression})
+    write_table(pd.DataFrame(rows), root / "labels.csv")
+    return root

@@ -1,0 +1,105 @@
+"""Figures as pure functions: arrays in, a matplotlib figure or an image out."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Faces = NDArray[np.uint8]
+INPUT_COLORS = {"original": "#8c8c8c", "normalized": "#4c9f9a", "both": "#b5532d"}
+"""One color for each classifier input in every figure."""
+
+
+def contact_sheet(rows: Sequence[Faces], columns: int = 12, gap: int = 2) -> Faces:
+    """Rows of faces (each (N, S, S, 3)) broken into blocks of ``columns``: one image, white between faces."""
+    count, size = len(rows[0]), rows[0].shape[1]
+    blocks = -(-count // columns)
+    height = blocks * (len(rows) * (size + gap) + 3 * gap)
+    sheet = np.full((height, min(columns, count) * (size + gap), 3), 255, np.uint8)
+    for index in range(count):
+        block, column = divmod(index, columns)
+        for row, faces in enumerate(rows):
+            top = block * (len(rows) * (size + gap) + 3 * gap) + row * (size + gap)
+            sheet[top : top + size, column * (size + gap) : column * (size + gap) + size] = faces[index]
+    return sheet
+
+
+def difference(faces: Faces, others: Faces, gain: float = 4.0) -> Faces:
+    """Absolute difference of two sets of faces, ``gain`` times, as gray on white: what is dark is wrong."""
+    distance = np.abs(faces.astype(np.float32) - others).mean(-1, keepdims=True) * gain
+    return np.repeat(255 - distance.clip(0, 255), 3, axis=-1).astype(np.uint8)
+
+
+def strip(rows: Mapping[str, Faces], scale: float = 0.95) -> Figure:
+    """Labeled rows of faces, one column for each face: original / normalized / truth / difference."""
+    count = len(next(iter(rows.values())))
+    figure, axes = plt.subplots(len(rows), count, figsize=(count * scale + 0.9, len(rows) * scale), squeeze=False)
+    for line, (name, faces) in zip(axes, rows.items(), strict=True):
+        for axis, face in zip(line, faces, strict=True):
+            axis.imshow(face)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    figure.subplots_adjust(left=0.9 / (count * scale + 0.9), right=1, top=1, bottom=0, wspace=0.03, hspace=0.03)
+    return figure
+
+
+def base_rates(names: Sequence[str], measured: Sequence[float], wanted: Sequence[float]) -> Figure:
+    """How often each AU occurs in a benchmark beside how often it does in BP4D; rates in 0..1."""
+    figure, axis = plt.subplots(figsize=(8, 2.8))
+    at = np.arange(len(names))
+    axis.bar(at - 0.2, np.array(measured) * 100, 0.4, color="#4c9f9a", label="this benchmark")
+    axis.bar(at + 0.2, np.array(wanted) * 100, 0.4, color="#c9c9c9", label="BP4D (published labels)")
+    axis.set(xticks=at, xticklabels=names, ylabel="frames with the AU (%)")
+    axis.legend(frameon=False)
+    sns.despine(figure)
+    figure.tight_layout()
+    return figure
+
+
+def f1_bars(names: Sequence[str], f1: Mapping[str, Sequence[float]]) -> Figure:
+    """F1 (0..1) of each AU, one bar for each classifier input."""
+    figure, axis = plt.subplots(figsize=(9, 3))
+    at, width = np.arange(len(names)), 0.8 / len(f1)
+    for index, (inputs, values) in enumerate(f1.items()):
+        mean = float(np.mean(values))
+        axis.bar(
+            at + (index - (len(f1) - 1) / 2) * width,
+            values,
+            width,
+            color=INPUT_COLORS[inputs],
+            label=f"{inputs}, mean {mean:.3f}",
+        )
+    axis.set(xticks=at, xticklabels=names, ylabel="F1", ylim=(0, 1))
+    axis.legend(frameon=False, ncols=len(f1), loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    sns.despine(figure)
+    figure.tight_layout()
+    return figure
+
+
+def cooccurrence(names: Sequence[str], occurrences: NDArray[np.float32]) -> Figure:
+    """Correlation of AU occurrences (N, A) of 0 and 1, as a triangle."""
+    correlation = np.corrcoef(occurrences.T)
+    figure, axis = plt.subplots(figsize=(5, 4.2))
+    hidden = np.triu(np.ones_like(correlation, dtype=bool))
+    sns.heatmap(
+        correlation, mask=hidden, vmin=-1, vmax=1, cmap="vlag", square=True, xticklabels=names, yticklabels=names, ax=axis
+    )
+    axis.set_title("AUs that come together", fontsize=10)
+    figure.tight_layout()
+    return figure
+
+
+def curve(lines: Sequence[Mapping[str, float]], keys: Mapping[str, str], axis_label: str) -> Figure:
+    """Lines of a training log over steps: log key -> legend."""
+    figure, axis = plt.subplots(figsize=(6, 2.6))
+    for key, name in keys.items():
+        axis.plot([line["step"] for line in lines], [line[key] for line in lines], label=name)
+    axis.set(xlabel="step", ylabel=axis_label)
+    axis.legend(frameon=False)
+    sns.despine(figure)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,166 @@
+"""Training the normalizer on pairs of originals and true normalized images: expression first, then drawing.
+
+Trained by reconstruction alone from scratch, the network falls into the constant target, whatever the encoder could see. So the
+encoder first learns to read AU intensities from originals; then merging module and decoder learn to draw, while it goes
+on reading as an expression term. Our choice: the paper starts from a masked autoencoder of millions of faces (PAPER.md 1.2).
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from norface_lib.augment import mirrored, photometric
+from norface_lib.checkpoints import save_normalizer
+from norface_lib.datasets.rendered import Rendered, load_rendered
+from norface_lib.encoder import FaceEncoder
+from norface_lib.errors import DataError
+from norface_lib.evaluation import neutral_ratio, normalize_faces, region_ratios, versions
+from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
+from norface_lib.images import to_tensor
+from norface_lib.losses import gradient_l1, weighted_l1
+from norface_lib.normalizer import PRESETS, ExpressionHead, Normalizer, NormalizerConfig
+from norface_lib.training import TrainConfig, device_of, fit
+
+_EXPRESSION = TrainConfig(steps=1600, batch_size=64, learning_rate=1.5e-3)
+_DRAWING = TrainConfig(steps=1200, batch_size=32, learning_rate=8e-4)
+
+
+@dataclass(frozen=True)
+class NormalizerTraining:
+    """The two stages and the weights of their terms."""
+
+    expression: TrainConfig = _EXPRESSION
+    drawing: TrainConfig = _DRAWING
+    moving_weight: float = 6.0  # how much more the pixels count that expressions move most
+    edge_weight: float = 1.0  # of the gradient term
+    expression_weight: float = 0.05  # of the expression term while drawing
+
+    @classmethod
+    def of_steps(cls, expression: int, drawing: int, seed: int = 0) -> "NormalizerTraining":
+        """The default recipe with other lengths."""
+        default = cls()
+        return cls(replace(default.expression, steps=expression, seed=seed), replace(default.drawing, steps=drawing, seed=seed))
+
+
+class ExpressionReader(nn.Module):
+    """The encoder with its expression head: images (N, 3, S, S) to standardized AU intensities (N, E)."""
+
+    def __init__(self, encoder: FaceEncoder, codes: int):
+        super().__init__()
+        self.encoder = encoder
+        self.head = ExpressionHead(encoder.config.grid**2, encoder.config.dim, codes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.encoder(images))
+
+
+class _Drawing(nn.Module):
+    """What the second stage trains: the normalizer, and the expression head that goes on reading its encoder's tokens."""
+
+    def __init__(self, normalizer: Normalizer, head: ExpressionHead):
+        super().__init__()
+        self.normalizer, self.head = normalizer, head
+
+
+def moving_pixels(truths: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(S, S) in 0..1: how far expressions move each pixel of the true images (N, S, S, 3) from the target, on average."""
+    some = truths[:: max(1, len(truths) // 1000)].astype(np.float32)
+    distance = np.abs(some - target.astype(np.float32)).mean(axis=(0, 3))
+    return distance / max(float(distance.max()), 1e-6)
+
+
+def train_normalizer(
+    data: Rendered,
+    config: NormalizerConfig,
+    training: NormalizerTraining,
+    folder: Path | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> Normalizer:
+    """Trains a normalizer for the target of ``data``, which must hold the true images. Resumable with a ``folder``."""
+    if data.truths is None:
+        raise ValueError("training on pairs needs the true normalized images: load_rendered(..., truth=True)")
+    where = device_of(device)
+    torch.manual_seed(training.expression.seed)
+    codes, _, mirror = data.expression_codes()
+    spread = codes.std(0) + 1e-3
+    codes = torch.from_numpy((codes - codes.mean(0)) / spread)
+    normalizer = Normalizer(config).to(where, memory_format=torch.channels_last)
+    reader = ExpressionReader(normalizer.encoder, codes.shape[1]).to(where)
+    fit(reader, _expression_loss(data, codes, mirror, where), len(data), training.expression, folder, "expression", progress)
+    both = _Drawing(normalizer, reader.head)
+    fit(both, _drawing_loss(data, codes, training, where), len(data), training.drawing, folder, "drawing", progress)
+    return normalizer.eval()
+
+
+def _expression_loss(data: Rendered, codes: Tensor, mirror: NDArray[np.intp], where: torch.device):
+    """Mean squared error of the standardized intensities; half of the faces are mirrored, and their sides with them."""
+
+    def loss(reader: nn.Module, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
+        images = photometric(to_tensor(data.originals[indices.numpy()]).to(where))
+        flip = torch.rand(len(indices)) < 0.5
+        wanted = torch.where(flip[:, None], codes[indices][:, mirror], codes[indices]).to(where)
+        error = F.mse_loss(reader(mirrored(images, flip.to(where))), wanted)
+        return error, {"unexplained": error.item()}  # 1 is what the mean intensity explains
+
+    return loss
+
+
+def _drawing_loss(data: Rendered, codes: Tensor, training: NormalizerTraining, where: torch.device):
+    """Weighted L1 and gradient L1 to the true I_n, and the expression term. Logs the distance relative to the bare target's."""
+    target = to_tensor(data.target).to(where)
+    weight = 1 + training.moving_weight * torch.from_numpy(moving_pixels(data.truths, data.target)).to(where)[None, None]
+
+    def loss(model: nn.Module, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
+        rows = indices.numpy()
+        original = photometric(to_tensor(data.originals[rows]).to(where))
+        truth = to_tensor(data.truths[rows]).to(where)
+        tokens = model.normalizer.encoder(original)
+        drawn = model.normalizer.draw(tokens, model.normalizer.encoder(target), target)
+        near, edges = weighted_l1(drawn, truth, weight), gradient_l1(drawn, truth)
+        read = F.mse_loss(model.head(tokens), codes[indices].to(where))
+        total = near + training.edge_weight * edges + training.expression_weight * read * near.detach()
+        ratio = (drawn.detach() - truth).abs().mean() / (target - truth).abs().mean()
+        return total, {"l1": near.item(), "to_neutral": ratio.item(), "unexplained": read.item()}
+
+    return loss
+
+
+def train_and_save(
+    data: Path, out: Path, preset: str, expression_steps: int, drawing_steps: int, seed: int = 0, device: str = "auto"
+) -> Path:
+    """The whole recipe: trains a preset on a rendered pool, measures it on another pool, writes weights and card."""
+    if preset not in PRESETS:
+        raise DataError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+    started = time.monotonic()
+    training = NormalizerTraining.of_steps(expression_steps, drawing_steps, seed)
+    model = train_normalizer(load_rendered(data), PRESETS[preset], training, out, device)
+    seconds = round(time.monotonic() - started)
+    card = {
+        "data": json.loads((Path(data) / "benchmark.json").read_text()),
+        "training": asdict(training) | {"seconds_of_last_run": seconds, "device": str(device_of(device))},
+        "measured": measure(model.cpu(), Path(out) / "held-out"),
+        "license": "MIT; the target face is rendered from CC0 assets and is nobody",
+        "versions": versions(),
+    }
+    return save_normalizer(model, Path(data) / "target.png", Path(out) / f"{preset}.safetensors", card)
+
+
+def measure(model: Normalizer, folder: Path, subjects: int = 60, frames: int = 4) -> dict[str, Any]:
+    """Distance to the true I_n on rendered subjects of the ``judge`` pool, relative to the bare target's, and by region."""
+    size = model.config.encoder.image_size
+    held_out = load_rendered(write_benchmark(BenchmarkSpec("judge", subjects, frames, size), folder), progress=False)
+    drawn = normalize_faces(model, to_tensor(held_out.target), held_out.originals)
+    ratios = region_ratios(held_out.truths, drawn, held_out.target)
+    whole = neutral_ratio(held_out.truths, drawn, held_out.target)
+    return {"subjects": subjects, "faces": len(held_out), "distance_to_neutral_distance": whole} | {
+        f"{k}_ratio": v for k, v in ratios.items()
+    }

@@ -1,0 +1,204 @@
+"""One training loop for both networks: schedule, averaged weights, checkpoint, exact resume, log, progress."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from norface_lib.errors import CheckpointError
+from norface_lib.files import write_atomically
+
+Loss = Callable[[nn.Module, Tensor], tuple[Tensor, dict[str, float]]]
+"""``loss(model, indices)``: the loss of the samples with these indices (B,), and figures for the log."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast to train."""
+
+    steps: int
+    batch_size: int = 32
+    learning_rate: float = 1e-3  # the peak, reached after warm-up
+    weight_decay: float = 0.05
+    warmup: float = 0.05  # share of the steps
+    clip: float = 1.0  # largest norm of the gradient
+    average: float = 0.99  # decay of the averaged weights; 0 turns averaging off
+    seed: int = 0
+    log_every: int = 20  # steps
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self):
+        if min(self.steps, self.batch_size, self.log_every) < 1:
+            raise ValueError("steps, batch_size and log_every must be at least 1")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average must be within [0, 1), got {self.average}")
+
+
+def device_of(name: str = "auto") -> torch.device:
+    """``auto``: a CUDA device where there is one, else the CPU."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def mixed_precision(device: torch.device):
+    """bfloat16 where the hardware multiplies it, else nothing: on a CPU without such units it is many times slower."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16)
+    fast = torch.backends.mkldnn.is_available() and _cpu_has_bf16_units()
+    return torch.autocast("cpu", torch.bfloat16) if fast else nullcontext()
+
+
+def _cpu_has_bf16_units() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def batch_indices(count: int, batch_size: int, seed: int, step: int) -> Tensor:
+    """Indices (B,) of a step's samples: epochs of shuffled samples, known from the step alone, so a resumed run draws the same.
+
+    A batch never straddles two epochs; what does not fill a batch is left out of that epoch.
+    """
+    batch_size = min(batch_size, count)
+    epoch, position = divmod(step, count // batch_size)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+    return order[position * batch_size : (position + 1) * batch_size]
+
+
+def rate_at(step: int, config: TrainConfig) -> float:
+    """Learning rate of a step: linear warm-up, then half a cosine to 0 (Loshchilov and Hutter 2017)."""
+    warmup = max(1, round(config.warmup * config.steps))
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Weight decay for matrices and kernels only: norms, biases and gains are not pulled to 0 (as timm does)."""
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    free = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
+
+class _Run:
+    """The state of a run that a checkpoint holds."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig):
+        self.model, self.config, self.step = model, config, 0
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), betas=(0.9, 0.98))
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average)) if config.average else None
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.config.steps
+
+    def finish(self) -> None:
+        """Puts the averaged weights into the model and drops what only training needs."""
+        if self.average:
+            self.model.load_state_dict(self.average.module.state_dict())
+        self.average = self.optimizer = None
+
+    def save(self, path: Path) -> None:
+        state = {"config": json.dumps(asdict(self.config)), "step": self.step, "model": self.model.state_dict()}
+        state |= {name: part.state_dict() for name, part in self._training_parts().items()}
+        write_atomically(path, lambda part: torch.save(state, part))
+
+    def _training_parts(self) -> dict[str, Any]:
+        return {name: part for name in ("optimizer", "average") if (part := getattr(self, name)) is not None}
+
+    def load(self, path: Path) -> None:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            same = json.loads(state["config"]) == asdict(self.config)
+            if same:
+                self.step = state["step"]
+                self.model.load_state_dict(state["model"])
+                if self.finished:
+                    self.average = self.optimizer = None
+                for name, part in self._training_parts().items():
+                    part.load_state_dict(state[name])
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise CheckpointError(
+                f"{path}: this checkpoint cannot be read or does not fit the network; delete it to start anew"
+            ) from error
+        if not same:
+            raise CheckpointError(f"{path}: was made with other settings; delete it to start anew, or choose another folder")
+
+
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    count: int,
+    config: TrainConfig,
+    folder: Path | None = None,
+    name: str = "train",
+    progress: bool = True,
+) -> nn.Module:
+    """Trains ``model`` in place on ``count`` samples and returns it, with averaged weights, in evaluation mode.
+
+    With a ``folder``, writes ``<name>.jsonl`` (one line each ``log_every`` steps) and ``<name>.ckpt``; a call after an
+    interruption goes on from there and ends where an uninterrupted one would have, step for step. Raises
+    :class:`CheckpointError` for a checkpoint of other settings and ``FloatingPointError`` for a loss that is not finite.
+    """
+    run = _Run(model, config)
+    checkpoint = Path(folder) / f"{name}.ckpt" if folder else None
+    if checkpoint and checkpoint.exists():
+        run.load(checkpoint)
+        print(f"{name}: " + ("trained already, used as it is" if run.finished else f"goes on from step {run.step}"))
+    saved, started = time.monotonic(), time.monotonic()
+    model.train()
+    bar = tqdm(
+        total=config.steps, initial=run.step, desc=name, unit="step", disable=not progress or run.finished, mininterval=1.0
+    )
+    with bar:
+        while not run.finished:
+            figures = _step(run, loss, count)
+            bar.update()
+            if run.step % config.log_every == 0 or run.step == config.steps:
+                bar.set_postfix({key: f"{value:.4g}" for key, value in figures.items()})
+                if folder:
+                    _log(Path(folder) / f"{name}.jsonl", run.step, figures, time.monotonic() - started)
+            if run.finished:
+                run.finish()
+            if checkpoint and (run.finished or time.monotonic() - saved > config.checkpoint_seconds):
+                run.save(checkpoint)
+                saved = time.monotonic()
+    return model.eval()
+
+
+def _step(run: _Run, loss: Loss, count: int) -> dict[str, float]:
+    """One step of the optimizer. Chance is seeded by the step, so that a resumed run repeats it exactly."""
+    config = run.config
+    torch.manual_seed(config.seed * 1_000_003 + run.step)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate_at(run.step, config)
+    with mixed_precision(next(run.model.parameters()).device):
+        value, figures = loss(run.model, batch_indices(count, config.batch_size, config.seed, run.step))
+    if not torch.isfinite(value):
+        raise FloatingPointError(f"the loss became {value.item()} at step {run.step}: lower the learning rate")
+    run.optimizer.zero_grad(set_to_none=True)
+    value.backward()
+    torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
+    run.optimizer.step()
+    if run.average:
+        run.average.update_parameters(run.model)
+    run.step += 1
+    return {"loss": value.item(), **figures}
+
+
+def _log(path: Path, step: int, figures: dict[str, float], seconds: float) -> None:
+    """Appends one line; a line is short enough to be written as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps({"step": step, **figures, "seconds": round(seconds, 1)}) + os.linesep)

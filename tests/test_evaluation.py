@@ -1,0 +1,172 @@
+"""Cross-validation, reading folders, result files, and the figures' and widgets' plain functions."""
+
+import json
+import time
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from norface_lib import evaluation, labels, photos, plots, widgets
+from norface_lib.classifier import Classifier, ClassifierConfig
+from norface_lib.datasets.protocols import subject_folds
+from norface_lib.datasets.rendered import load_rendered
+from norface_lib.encoder import EncoderConfig, FaceEncoder
+from norface_lib.evaluation import Pairs, check_expected, cross_validate, predict, train_classifier, write_result
+from norface_lib.images import to_tensor
+from norface_lib.normalizer import Normalizer, NormalizerConfig
+from norface_lib.training import TrainConfig
+
+ENCODER = EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16))
+CONFIG = ClassifierConfig(("AU12",), "both", ENCODER, hidden=16, experts=2, top_k=1)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Sixty pairs of twelve people in which the AU shows as brightness: in the normalized face alone."""
+    rng = np.random.default_rng(0)
+    wanted = rng.integers(0, 2, 60)
+    originals = rng.integers(0, 256, (60, 112, 112, 3), np.uint8)
+    normalized = np.clip(rng.normal(70 + 110 * wanted[:, None, None, None], 20, originals.shape), 0, 255).astype(np.uint8)
+    return Pairs(originals, normalized, wanted[:, None].astype(np.float32), np.repeat([f"S{k}" for k in range(12)], 5))
+
+
+def cross_validated(pairs, inputs):
+    config = ClassifierConfig(("AU12",), inputs, ENCODER, hidden=16, experts=2, top_k=1)
+    training = TrainConfig(steps=25, batch_size=16, learning_rate=3e-3, average=0.5)
+    return cross_validate(pairs, subject_folds(pairs.subjects, 2), config, training, progress=False)
+
+
+def test_a_classifier_sees_what_its_input_shows(pairs):
+    seen, unseen = cross_validated(pairs, "normalized"), cross_validated(pairs, "original")
+    assert seen.mean_f1 > 0.95
+    assert unseen.mean_f1 < 0.85
+    assert seen.f1.shape == (2, 1) and not np.isnan(seen.probabilities).any()
+    assert seen.as_dict()["f1_per_label"]["AU12"] == pytest.approx(seen.mean_f1)
+
+
+def test_test_rows_never_reach_training(pairs, monkeypatch):
+    """Rows outside the training fold are made unreadable: training on them would give NaN and stop."""
+    poisoned = Pairs(pairs.originals, pairs.normalized, pairs.labels.copy(), pairs.subjects)
+    train, test = subject_folds(pairs.subjects, 3)[0]
+    poisoned.labels[test] = 1e9
+    first = train_classifier(poisoned, train, CONFIG, TrainConfig(steps=3, batch_size=8), progress=False)
+    second = train_classifier(pairs, train, CONFIG, TrainConfig(steps=3, batch_size=8), progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+
+
+def test_a_start_from_an_encoder_is_a_copy(pairs):
+    encoder = FaceEncoder(ENCODER)
+    before = encoder.state_dict()["vit.pos_embed"].clone()
+    model = train_classifier(pairs, np.arange(30), CONFIG, TrainConfig(steps=1, batch_size=8), encoder, progress=False)
+    assert torch.equal(encoder.state_dict()["vit.pos_embed"], before)
+    assert torch.allclose(model.encoder.state_dict()["vit.pos_embed"], before, atol=0.01)
+
+
+def test_pairs_of_unlike_length_are_refused(pairs):
+    with pytest.raises(ValueError, match="of one length"):
+        Pairs(pairs.originals, pairs.normalized[:5], pairs.labels, pairs.subjects)
+
+
+# --- folders of faces -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def networks():
+    torch.manual_seed(0)
+    normalizer = Normalizer(NormalizerConfig(ENCODER, 1, (16, 16))).eval()
+    detector = Classifier(ClassifierConfig(labels.columns(), "both", ENCODER, hidden=16)).eval()
+    return normalizer, detector
+
+
+def test_a_labeled_folder_gives_sheet_and_auc(networks, tmp_path):
+    normalizer, detector = networks
+    root = photos.write_smiles(tmp_path / "smiles", subjects=2)
+    assert photos.write_smiles(root, subjects=2) == root
+    table = pd.read_csv(root / "labels.csv")
+    assert table["expression"].tolist() == ["neutral", "smile"] * 2
+    reading = photos.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector])
+    assert 0 <= reading.smile_auc <= 1 and reading.probabilities.shape == (4, 12)
+    sheet = cv2.imread(str(photos.write_sheet(reading, tmp_path / "sheet.png", columns=3)))
+    assert sheet.shape[1] == 3 * 114 and sheet.shape[0] > 4 * 112
+
+
+def test_a_perfect_smile_detector_has_an_auc_of_1(networks, tmp_path, monkeypatch):
+    normalizer, detector = networks
+    root = photos.write_smiles(tmp_path / "smiles", subjects=2)
+    told = np.zeros((4, 12), np.float32)
+    told[[1, 3], detector.config.labels.index("AU12")] = 0.3
+    monkeypatch.setattr(photos, "predict", lambda *_: told)
+    assert photos.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector]).smile_auc == 1.0
+    (root / "labels.csv").unlink()
+    assert photos.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector]).smile_auc is None
+
+
+def test_predictions_do_not_depend_on_the_batch(networks, tiny_benchmark):
+    faces = load_rendered(tiny_benchmark, truth=False, progress=False).originals
+    whole, parts = (predict(networks[1], faces, faces, batch_size=size) for size in (64, 5))
+    np.testing.assert_allclose(whole, parts, atol=1e-5)
+    assert whole.shape == (len(faces), 12) and (whole >= 0).all() and (whole <= 1).all()
+
+
+# --- results, figures, widgets ----------------------------------------------------------------------------------------
+
+
+def test_a_result_says_how_it_was_made(tmp_path):
+    given = {"seed": 3, "started": time.monotonic(), "counts": {"faces": 7, "dropped": 0}, "settings": {"steps": 1}}
+    path = write_result(tmp_path / "r.json", {"f1": 0.5}, leakage="pretrained", **given)
+    found = json.loads(path.read_text())
+    assert found["result"] == {"f1": 0.5} and found["seed"] == 3 and found["counts"]["faces"] == 7
+    assert {"leakage", "seconds", "machine", "versions", "settings"} <= found.keys()
+    assert "torch" in found["versions"] and found["machine"]["cores"] >= 1
+    with pytest.raises(ValueError, match="leakage must be"):
+        write_result(tmp_path / "r.json", {}, leakage="none", **given)
+
+
+def test_expected_numbers_are_compared(tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/expected.json").write_text('{"quick": {"a": {"value": 0.5, "tolerance": 0.1}}}')
+    monkeypatch.setattr(evaluation, "ROOT", tmp_path)
+    assert "expected 0.5" in check_expected("quick", "a", 0.55)
+    assert "nothing to compare" in check_expected("smoke", "a", 0.9)
+    with pytest.raises(AssertionError, match=r"a = 0\.700, expected 0\.5"):
+        check_expected("quick", "a", 0.7)
+
+
+def test_figures_draw_what_they_are_given():
+    faces = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    sheet = plots.contact_sheet([faces, faces[::-1]], columns=2)
+    np.testing.assert_array_equal(sheet[:16, :16], faces[0])
+    np.testing.assert_array_equal(sheet[18:34, :16], faces[4])
+    assert plots.difference(faces, faces).min() == 255
+    figure = plots.strip({"a": faces, "b": faces})
+    assert len(figure.axes) == 10 and figure.axes[0].get_ylabel() == "a"
+    bars = plots.f1_bars(["AU1", "AU2"], {"original": [0.1, 0.2], "both": [0.3, 0.4]}).axes[0].patches
+    assert [bar.get_height() for bar in bars] == [0.1, 0.2, 0.3, 0.4]
+
+
+def test_a_wipe_shows_both_faces():
+    left, right = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 100, np.uint8)
+    mixed = widgets.wipe(left, right, 0.5)
+    assert mixed[0, 0, 0] == 0 and mixed[0, -1, 0] == 100 and mixed[0, 4, 0] == 255
+    np.testing.assert_array_equal(widgets.wipe(left, right, 1.0), left)
+    np.testing.assert_array_equal(widgets.wipe(left, right, 0.0), right)
+
+
+def test_the_comparison_widget_shows_the_chosen_face():
+    faces = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    box = widgets.compare(faces, faces[::-1].copy(), ["a", "b", "c"], size=16, steps=3)
+    chooser, stack, slider = box.children
+    before = [frame.value for frame in stack.children]
+    chooser.value = 2
+    after = [frame.value for frame in stack.children]
+    assert before != after and slider.max == 2
+
+    def decoded(png):
+        return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+    np.testing.assert_array_equal(decoded(after[0]), faces[2])  # all original
+    np.testing.assert_array_equal(decoded(after[-1]), faces[0])  # all normalized
+    assert to_tensor(decoded(after[0])).shape == (1, 3, 16, 16)

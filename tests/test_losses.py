@@ -1,0 +1,166 @@
+"""Losses against their formulas written out, against published weights, and at extreme logits."""
+
+import numpy as np
+import pytest
+import torch
+
+from norface_lib import losses
+
+# PAPER.md 2.1: occurrence rates (%) of the folds P1, P2, P3 and their numbers of frames; section 4: the weights of ME-GraphAU
+RATES = np.array(
+    [
+        [16.4, 16.1, 19.9, 41.5, 59.0, 57.7, 55.9, 40.0, 15.1, 31.8, 15.9, 14.0],
+        [20.3, 13.1, 19.6, 46.4, 55.1, 55.7, 52.2, 51.3, 20.0, 36.6, 17.3, 15.7],
+        [27.1, 22.4, 21.3, 50.8, 50.3, 65.3, 60.9, 48.8, 15.6, 34.8, 16.5, 15.9],
+    ]
+)
+FRAMES = np.array([50_631, 50_182, 46_034])
+PUBLISHED = [
+    [1.133, 1.520, 1.309, 0.552, 0.507, 0.443, 0.474, 0.535, 1.496, 0.750, 1.583, 1.699],
+    [1.191, 1.337, 1.247, 0.559, 0.468, 0.418, 0.440, 0.582, 1.670, 0.774, 1.586, 1.727],
+    [1.343, 1.690, 1.248, 0.561, 0.433, 0.436, 0.457, 0.541, 1.408, 0.723, 1.493, 1.667],
+]
+
+
+@pytest.mark.parametrize("tested", [0, 1, 2])
+def test_au_weights_are_the_published_ones(tested):
+    trained = [fold for fold in range(3) if fold != tested]
+    weights = losses.au_weights(np.average(RATES[trained], axis=0, weights=FRAMES[trained]) / 100)
+    np.testing.assert_allclose(weights, PUBLISHED[tested], atol=0.02)
+    assert weights.mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.1, 1.1, float("nan")])
+def test_au_weights_refuse_a_rate_that_cannot_be(rate):
+    with pytest.raises(ValueError, match="occurrence rates"):
+        losses.au_weights([0.5, rate])
+
+
+@pytest.fixture
+def batch():
+    """Logits (6, 3), labels, weights (3,)."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (6, 3), generator=generator).float()
+    return torch.randn(6, 3, generator=generator, requires_grad=True), labels, torch.tensor([0.5, 1.0, 1.5])
+
+
+def written_out(logits, labels, weights, factor):
+    """-w [y log p + (1 - y) factor log(1 - p)], without regard to stability."""
+    p = logits.sigmoid()
+    return -weights * (labels * p.log() + (1 - labels) * factor * (1 - p).log())
+
+
+def factor_of(loss, logits):
+    """What stands before log(1 - p) in each of the two losses."""
+    return logits.sigmoid().detach() if loss is losses.weighted_asymmetric else torch.ones(())
+
+
+both = pytest.mark.parametrize("loss", [losses.weighted_bce, losses.weighted_asymmetric])
+
+
+@both
+def test_label_losses_and_their_gradients_are_their_formulas(loss, batch):
+    logits, labels, weights = batch
+    expected = written_out(logits, labels, weights, factor_of(loss, logits)).mean()
+    torch.testing.assert_close(loss(*batch), expected)
+    gradients = [torch.autograd.grad(value, logits)[0] for value in (loss(*batch), expected)]
+    torch.testing.assert_close(*gradients)
+
+
+@both
+def test_label_losses_leave_out_the_unknown(loss, batch):
+    logits, labels, weights = batch
+    mask = torch.ones_like(labels, dtype=torch.bool)
+    mask[2, 1] = False
+    unknown = labels.clone()
+    unknown[0, 0], unknown[5, 2] = 9, float("nan")
+    kept = mask.clone()
+    kept[0, 0] = kept[5, 2] = False
+    value = loss(logits, unknown, weights, mask)
+    torch.testing.assert_close(value, written_out(logits, labels, weights, factor_of(loss, logits))[kept].mean())
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert torch.equal(gradient != 0, kept)
+
+
+@both
+def test_label_losses_are_finite_at_extreme_logits_and_zero_if_all_is_unknown(loss):
+    logits = torch.tensor([[1e4, -1e4], [-1e4, 1e4]], requires_grad=True)
+    value = loss(logits, torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.ones(2))
+    torch.testing.assert_close(value, torch.tensor(5000.0))
+    assert torch.autograd.grad(value, logits)[0].isfinite().all()
+    assert loss(logits, torch.full((2, 2), float("nan")), torch.ones(2)) == 0
+
+
+@both
+def test_label_losses_refuse_unlike_shapes(loss, batch):
+    logits, labels, weights = batch
+    with pytest.raises(ValueError, match="share one shape"):
+        loss(logits, labels[:3], weights)
+    with pytest.raises(ValueError, match="share one shape"):
+        loss(logits, labels, weights, torch.ones(6, 1))
+    with pytest.raises(ValueError, match="weights"):
+        loss(logits, labels, weights[:2])
+
+
+@pytest.mark.parametrize("balance", [losses.importance, losses.load])
+def test_balance_is_zero_if_even_and_grows_to_experts_minus_one(balance):
+    even, collapsed = torch.full((8, 4), 0.25), torch.eye(4)[[1] * 8]
+    values = [balance(torch.lerp(even, collapsed, amount)).item() for amount in (0, 0.3, 0.6, 1)]
+    assert values[0] == pytest.approx(0, abs=1e-6)
+    assert values == sorted(values)
+    assert values[-1] == pytest.approx(3)
+    assert balance(torch.eye(4).repeat(2, 1)) == pytest.approx(0)  # each sample chooses, the batch is even
+    assert balance(torch.stack([even, collapsed], dim=1)) == pytest.approx(1.5)  # mean over labels
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_selection_probability_is_how_often_new_noise_selects(top_k):
+    torch.manual_seed(0)
+    clean, noise = torch.randn(4), torch.rand(4) + 0.3
+    noisy = clean + noise * torch.randn(4)
+    redrawn = noisy.repeat(4, 20_000, 1)  # expert, draw, logit
+    for expert in range(4):
+        redrawn[expert, :, expert] = clean[expert] + noise[expert] * torch.randn(20_000)
+    chosen = torch.zeros_like(redrawn).scatter(-1, redrawn.topk(top_k).indices, 1.0).mean(dim=1).diagonal()
+    torch.testing.assert_close(losses.selection_probability(clean, noisy, noise, top_k), chosen, atol=0.015, rtol=0)
+
+
+def test_selection_is_certain_if_all_are_kept():
+    assert torch.equal(
+        losses.selection_probability(torch.randn(5, 3), torch.randn(5, 3), torch.ones(5, 3), 3), torch.ones(5, 3)
+    )
+
+
+@pytest.fixture
+def images():
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(2, 3, 8, 8, generator=generator), torch.rand(2, 3, 8, 8, generator=generator)
+
+
+def test_weighted_l1_is_the_weighted_mean(images):
+    prediction, target = images
+    error = (prediction - target).abs()
+    torch.testing.assert_close(losses.weighted_l1(*images, torch.full((1, 1, 8, 8), 7.0)), error.mean())
+    half = torch.zeros(2, 1, 8, 8)
+    half[1, :, :4] = 2
+    torch.testing.assert_close(losses.weighted_l1(*images, half), error[1, :, :4].mean())
+    assert losses.weighted_l1(*images, torch.zeros(1, 1, 8, 8)) == 0
+
+
+def test_gradient_l1_sees_edges_and_no_offset(images):
+    prediction, target = images
+    assert losses.gradient_l1(target + 0.3, target) == pytest.approx(0, abs=1e-6)
+    step = torch.zeros(1, 3, 8, 8)
+    step[..., 4:] = 1  # one edge among 7 columns of differences
+    assert losses.gradient_l1(step, torch.zeros_like(step)) == pytest.approx(1 / 7)
+    torch.testing.assert_close(losses.gradient_l1(prediction, target), losses.gradient_l1(prediction.mT, target.mT))
+
+
+def test_image_losses_refuse_unlike_shapes(images):
+    prediction, target = images
+    with pytest.raises(ValueError, match="one shape"):
+        losses.gradient_l1(prediction, target[:1])
+    with pytest.raises(ValueError, match="one shape"):
+        losses.weighted_l1(prediction[:1], target, torch.ones(1, 1, 8, 8))
+    with pytest.raises(ValueError, match="weight map"):
+        losses.weighted_l1(prediction, target, torch.ones(1, 3, 8, 8))

@@ -1,0 +1,209 @@
+"""The normalizer: shapes, its start at the target, cached target tokens, training on pairs, weights on disk."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from norface_lib.augment import mirrored, photometric
+from norface_lib.checkpoints import find_weights, load_classifier, load_normalizer, save_classifier, save_normalizer
+from norface_lib.classifier import Classifier, ClassifierConfig
+from norface_lib.datasets.rendered import load_rendered
+from norface_lib.encoder import EncoderConfig, FaceEncoder
+from norface_lib.errors import CheckpointError
+from norface_lib.evaluation import neutral_ratio, normalize_faces, region_ratios
+from norface_lib.images import to_tensor
+from norface_lib.normalizer import PRESETS, MergingBlock, Normalizer, NormalizerConfig
+from norface_lib.pretraining import NormalizerTraining, moving_pixels, train_normalizer
+from norface_lib.training import TrainConfig
+
+SMALL = NormalizerConfig(EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16))
+
+
+@pytest.fixture
+def small():
+    torch.manual_seed(0)
+    return Normalizer(SMALL).eval()
+
+
+@pytest.fixture(scope="module")
+def data(tiny_benchmark):
+    return load_rendered(tiny_benchmark, progress=False)
+
+
+def stirred(model):
+    """The model with a last layer that draws something."""
+    with torch.no_grad():
+        model.decoder.draw[2].weight.normal_(0, 0.05, generator=torch.Generator().manual_seed(1))
+    return model
+
+
+def test_the_untrained_network_draws_the_target(small):
+    original, target = torch.rand(3, 3, 112, 112), torch.rand(1, 3, 112, 112)
+    assert torch.equal(small(original, target), target.expand(3, -1, -1, -1))
+
+
+def test_what_is_drawn_depends_on_original_and_target(small):
+    stirred(small)
+    original, target = torch.rand(2, 3, 112, 112), torch.rand(2, 3, 112, 112)
+    drawn = small(original, target)
+    assert drawn.shape == original.shape and drawn.min() >= 0 and drawn.max() <= 1
+    assert not torch.allclose(drawn, small(original.flip(0), target), atol=1e-6)
+    assert not torch.allclose(drawn - target, small(original, target.flip(0)) - target.flip(0), atol=1e-4)
+
+
+def test_target_tokens_can_be_kept(small):
+    stirred(small)
+    original, target = torch.rand(3, 3, 112, 112), torch.rand(1, 3, 112, 112)
+    kept = small.encoder(target)
+    assert torch.allclose(small.draw(small.encoder(original), kept, target), small(original, target), atol=1e-6)
+
+
+def test_queries_are_the_targets():
+    """Without its original, a merging block gives the same for every original; with it, it does not."""
+    torch.manual_seed(0)
+    block = MergingBlock(16, 2).eval()
+    target, first, second = torch.randn(3, 1, 9, 16)
+    assert not torch.allclose(block(target, first), block(target, second))
+    shuffled = first[:, torch.randperm(9)]  # a set is asked, not a sequence: its order plays no role
+    assert torch.allclose(block(target, first), block(target, shuffled), atol=1e-5)
+
+
+def test_gradients_reach_every_parameter(small):
+    stirred(small).train()
+    small(torch.rand(2, 3, 112, 112), torch.rand(1, 3, 112, 112)).square().mean().backward()
+    assert [name for name, p in small.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 96, 96), (1, 1, 112, 112), (1, 3, 112, 100)])
+def test_another_image_size_is_refused(small, shape):
+    with pytest.raises(ValueError, match="takes images of shape"):
+        small.encoder(torch.zeros(shape))
+
+
+def test_impossible_sizes_are_refused():
+    with pytest.raises(ValueError, match="doublings"):
+        NormalizerConfig(EncoderConfig(), 1, (8,) * 5)
+    with pytest.raises(ValueError, match="stem"):
+        FaceEncoder(EncoderConfig(patch_size=8))
+
+
+def test_a_plain_vit_is_an_encoder_too():
+    config = EncoderConfig(dim=32, depth=1, heads=2, stem=())
+    assert FaceEncoder(config)(torch.rand(2, 3, 112, 112)).shape == (2, 49, 32)
+
+
+def test_the_tiny_preset_is_tiny():
+    assert sum(p.numel() for p in Normalizer(PRESETS["tiny"]).parameters()) < 8e6
+
+
+def test_configs_survive_json():
+    assert NormalizerConfig.from_dict(json.loads(json.dumps(asdict(SMALL)))) == SMALL
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def test_moving_pixels_lie_in_the_face(data):
+    moving = moving_pixels(data.truths, data.target)
+    assert moving.shape == (112, 112) and moving.max() == 1
+    assert moving[70:95, 40:72].mean() > 5 * moving[:20].mean() + 1e-6  # the mouth against the hair
+
+
+@pytest.mark.slow
+def test_training_on_a_few_pairs_learns_to_draw_them(data, tmp_path):
+    recipe = NormalizerTraining.of_steps(30, 150)
+    recipe = replace(recipe, expression=replace(recipe.expression, batch_size=12), drawing=replace(recipe.drawing, batch_size=12))
+    model = train_normalizer(data, SMALL, recipe, tmp_path, progress=False)
+    drawn = normalize_faces(model, to_tensor(data.target), data.originals)
+    assert neutral_ratio(data.truths, drawn, data.target) < 0.8  # 1 is the bare target
+    log = [json.loads(line) for line in (tmp_path / "drawing.jsonl").read_text().splitlines()]
+    assert log[-1]["to_neutral"] < log[0]["to_neutral"]
+
+
+def test_training_needs_truths(data):
+    without = replace(data, truths=None)
+    with pytest.raises(ValueError, match="true normalized images"):
+        train_normalizer(without, SMALL, NormalizerTraining(TrainConfig(1), TrainConfig(1)), progress=False)
+
+
+def test_ratios_are_1_for_the_target_and_0_for_the_truth(data):
+    bare = np.broadcast_to(data.target, data.truths.shape)
+    assert neutral_ratio(data.truths, bare, data.target) == pytest.approx(1)
+    assert neutral_ratio(data.truths, data.truths, data.target) == 0
+    assert set(region_ratios(data.truths, data.truths, data.target).values()) == {0.0}
+
+
+def test_batches_do_not_change_what_is_drawn(small, data):
+    stirred(small)
+    target = to_tensor(data.target)
+    whole, parts = (normalize_faces(small, target, data.originals, batch_size=size) for size in (64, 5))
+    assert np.abs(whole.astype(int) - parts).max() <= 1
+
+
+def test_photometric_changes_light_and_keeps_the_range():
+    torch.manual_seed(0)
+    images = torch.rand(16, 3, 32, 32)
+    changed = photometric(images)
+    assert changed.min() >= 0 and changed.max() <= 1
+    assert not torch.allclose(changed, images)
+    assert torch.allclose(photometric(images, strength=0.0), images, atol=1e-6)
+
+
+def test_only_chosen_images_are_mirrored():
+    images = torch.rand(2, 3, 4, 4)
+    changed = mirrored(images, torch.tensor([True, False]))
+    assert torch.equal(changed[0], images[0].flip(2)) and torch.equal(changed[1], images[1])
+
+
+# --- weights on disk --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(small, tiny_benchmark, tmp_path):
+    return save_normalizer(stirred(small), tiny_benchmark / "target.png", tmp_path / "mine.safetensors", {"data": {}, "license": "MIT"})
+
+
+def test_saved_weights_draw_the_same(small, saved, data):
+    model, target, card = load_normalizer(saved)
+    assert card["config"]["merging_blocks"] == 1 and card["license"] == "MIT" and card["color"] == "RGB"
+    drawn, wanted = (normalize_faces(m, target, data.originals[:4]) for m in (model, small))
+    assert np.abs(drawn.astype(int) - wanted).max() <= 2  # half precision
+
+
+def test_damaged_or_foreign_weights_are_refused(saved):
+    with pytest.raises(CheckpointError, match="a classifier was asked for"):
+        load_classifier(saved)
+    card_path = saved.with_suffix(".json")
+    card = json.loads(card_path.read_text())
+    for change, words in (
+        ({"sha256": "0"}, "damaged"),
+        ({"crop": {"name": "other", "points": [[0.3, 0.3]] * 5}}, "another crop"),
+        ({"config": card["config"] | {"merging_blocks": 2}}, "do not fit their card"),
+        ({"config": card["config"] | {"unknown": 1}}, "do not fit their card"),
+    ):
+        card_path.write_text(json.dumps(card | change))
+        with pytest.raises(CheckpointError, match=words):
+            load_normalizer(saved)
+    card_path.write_text(json.dumps({key: value for key, value in card.items() if key != "config"}))
+    with pytest.raises(CheckpointError, match="the card lacks config"):
+        load_normalizer(saved)
+    card_path.unlink()
+    with pytest.raises(CheckpointError, match="missing or damaged"):
+        load_normalizer(saved)
+
+
+def test_weights_are_found_by_name_in_the_users_folder_first(saved, monkeypatch):
+    with pytest.raises(CheckpointError, match="no weights 'mine'.*shipped:"):
+        find_weights("mine")
+    monkeypatch.setenv("NORFACE_WEIGHTS", str(saved.parent))
+    assert find_weights("mine") == saved
+
+
+def test_classifiers_keep_their_label_order(tmp_path):
+    config = ClassifierConfig(("AU12", "AU01"), "original", SMALL.encoder, hidden=16)
+    path = save_classifier(Classifier(config), tmp_path / "detector.safetensors", {"license": "MIT"})
+    model, card = load_classifier(path)
+    assert model.config == config and card["config"]["labels"] == ["AU12", "AU01"]
