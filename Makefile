@@ -11,7 +11,7 @@ define CHECK_PYTHON
 import sys
 found = ".".join(map(str, sys.version_info[:3]))
 if sys.version_info < (3, 11):
-    sys.exit("norface needs Python 3.11 or newer, but $(PYTHON) is " + found + ": make PYTHON=/path/to/a/newer/python3 ...")
+    sys.exit("norface needs Python 3.11 or newer, but " + sys.executable + " is " + found + ": make PYTHON=/path/to/a/newer/python3 ...")
 endef
 export CHECK_PYTHON
 
@@ -46,12 +46,13 @@ clean:  ## remove caches and builds; runs/ and the environment stay
 # The stamp is written last, so an install that failed is tried again by the next call.
 $(STAMP): requirements.txt pyproject.toml
 	@rm -f $@
-	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	@if [ ! -e $(VENV) ]; then \
 		command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: make PYTHON=/path/to/python3 ..." >&2; exit 1; }; \
 		$(PYTHON) -c "$$CHECK_PYTHON" || exit 1; \
-		if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi; \
 		echo "$(PYTHON) -m venv $(VENV)"; \
-		$(PYTHON) -m venv $(VENV); \
+		$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; \
+	elif ! { $(BIN)/python -c "$$CHECK_PYTHON" && $(BIN)/python -m pip --version >/dev/null; }; then \
+		echo "$(VENV) is no working environment: delete it, or name another with VENV=..." >&2; exit 1; \
 	fi
 	$(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install --no-deps -e .

@@ -8,7 +8,12 @@ import typer
 
 from norface_lib.errors import NorfaceError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Norface: faces normalized to one identity, and read for action units.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Norface: faces normalized to one identity, and read for action units.",
+)
 
 # Commands import what they need themselves: `--help` should not wait for torch.
 

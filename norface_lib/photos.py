@@ -13,7 +13,7 @@ from norface_lib import labels
 from norface_lib.classifier import Classifier
 from norface_lib.datasets.image_folder import ImageFolder, load_folder
 from norface_lib.evaluation import normalize_faces, predict
-from norface_lib.faces.benchmark import POOLS, VERSION, Frame, Studio, draw_face, draw_frame, subject_name
+from norface_lib.faces.benchmark import POOLS, VERSION, BenchmarkSpec, Frame, Studio, draw_frame, face_of, subject_name
 from norface_lib.files import write_atomically, write_table
 from norface_lib.metrics import auc
 from norface_lib.normalizer import Normalizer
@@ -70,10 +70,11 @@ def write_smiles(root: Path, subjects: int = 24, size: int = 112, seed: int = 0)
     if (root / "labels.csv").exists():
         return root
     root.mkdir(parents=True, exist_ok=True)
+    spec = BenchmarkSpec("judge", subjects, 1, size, seed)
     studio, rows = Studio(size), []
     for number in range(subjects):
         name = subject_name("judge", number)
-        face = draw_face(np.random.default_rng([VERSION, POOLS.index("judge"), seed, number]))
+        face = face_of(spec, number)
         for expression, intensities in ((NEUTRAL, {}), (SMILING, {12: 3.0, 6: 2.0})):
             rng = np.random.default_rng([VERSION, POOLS.index("judge"), seed, number, len(intensities)])
             drawn = draw_frame(rng)

@@ -3,7 +3,6 @@
 import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before any test imports matplotlib
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 from hypothesis import settings

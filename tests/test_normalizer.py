@@ -115,7 +115,9 @@ def test_moving_pixels_lie_in_the_face(data):
 @pytest.mark.slow
 def test_training_on_a_few_pairs_learns_to_draw_them(data, tmp_path):
     recipe = NormalizerTraining.of_steps(30, 150)
-    recipe = replace(recipe, expression=replace(recipe.expression, batch_size=12), drawing=replace(recipe.drawing, batch_size=12))
+    recipe = replace(
+        recipe, expression=replace(recipe.expression, batch_size=12), drawing=replace(recipe.drawing, batch_size=12)
+    )
     model = train_normalizer(data, SMALL, recipe, tmp_path, progress=False)
     drawn = normalize_faces(model, to_tensor(data.target), data.originals)
     assert neutral_ratio(data.truths, drawn, data.target) < 0.8  # 1 is the bare target
@@ -163,7 +165,9 @@ def test_only_chosen_images_are_mirrored():
 
 @pytest.fixture
 def saved(small, tiny_benchmark, tmp_path):
-    return save_normalizer(stirred(small), tiny_benchmark / "target.png", tmp_path / "mine.safetensors", {"data": {}, "license": "MIT"})
+    return save_normalizer(
+        stirred(small), tiny_benchmark / "target.png", tmp_path / "mine.safetensors", {"data": {}, "license": "MIT"}
+    )
 
 
 def test_saved_weights_draw_the_same(small, saved, data):
@@ -196,7 +200,7 @@ def test_damaged_or_foreign_weights_are_refused(saved):
 
 
 def test_weights_are_found_by_name_in_the_users_folder_first(saved, monkeypatch):
-    with pytest.raises(CheckpointError, match="no weights 'mine'.*shipped:"):
+    with pytest.raises(CheckpointError, match=r"no weights 'mine'.*shipped:"):
         find_weights("mine")
     monkeypatch.setenv("NORFACE_WEIGHTS", str(saved.parent))
     assert find_weights("mine") == saved

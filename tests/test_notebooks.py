@@ -91,7 +91,9 @@ def test_committed_notebooks_show_outputs_and_no_machine(name):
     assert not any(output.output_type == "error" for cell in code for output in cell.outputs)
     assert "papermill" not in notebook.metadata and "widgets" not in notebook.metadata
     assert not any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
-    text = "\n".join(str(output.get("text", output.get("data", {}).get("text/plain", ""))) for cell in code for output in cell.outputs)
+    text = "\n".join(
+        str(output.get("text", output.get("data", {}).get("text/plain", ""))) for cell in code for output in cell.outputs
+    )
     assert not re.search(r"(?<![\w.])/(home|root|tmp|work|Users)/", text), "a machine's path"
 
 

@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -66,6 +67,8 @@ class BenchmarkSpec:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
         if min(self.subjects, self.frames, self.size) < 1:
             raise ValueError("subjects, frames and size must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -262,6 +265,11 @@ def label_row(subject: str, number: int, frame: Frame) -> dict[str, object]:
     return row
 
 
+def face_of(spec: BenchmarkSpec, number: int) -> Face:
+    """The person of subject ``number``."""
+    return draw_face(np.random.default_rng([VERSION, POOLS.index(spec.pool), spec.seed, number]))
+
+
 def frames_of(spec: BenchmarkSpec, number: int) -> Iterator[tuple[Frame, np.random.Generator]]:
     """The frames of subject ``number``, each with the generator that goes on to draw its background and camera."""
     for frame_number in range(spec.frames):
@@ -280,7 +288,7 @@ def render_subject(spec: BenchmarkSpec, number: int, root: str) -> str:
     name, root_path = subject_name(spec.pool, number), Path(root)
     part = root_path / "parts" / f"{name}.{os.getpid()}"
     shutil.rmtree(part, ignore_errors=True)
-    face = draw_face(np.random.default_rng([VERSION, POOLS.index(spec.pool), spec.seed, number]))
+    face = face_of(spec, number)
     studio = _studio(spec.size, spec.target)
     texture = studio.renderer.textures(face.texture[None])
     rows, parent = [], os.getppid()
@@ -335,12 +343,19 @@ def write_benchmark(spec: BenchmarkSpec, root: Path, workers: int | None = None,
 
 
 def _check_same(root: Path, wanted: dict[str, object]) -> None:
+    """Raises unless the folder is free, or holds just this benchmark, whole or begun."""
     path = root / "benchmark.json"
-    if path.exists() and (found := json.loads(path.read_text())) != wanted:
+    if not path.exists():
+        if (root / "labels.csv").exists():
+            raise DataError(f"{root}: holds a label table but no benchmark.json; choose another folder")
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
         differing = {key: (found.get(key), value) for key, value in wanted.items() if found.get(key) != value}
-        raise DataError(
-            f"{path}: holds another benchmark (found, wanted: {differing}); choose another folder or delete this one"
-        )
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{path}: damaged; delete this folder and render again") from error
+    if differing:
+        raise DataError(f"{path}: holds another benchmark (found, wanted: {differing}); choose another folder or delete it")
 
 
 def _render_all(spec: BenchmarkSpec, missing: list[int], root: Path, workers: int, progress: bool) -> None:
@@ -355,6 +370,10 @@ def _render_all(spec: BenchmarkSpec, missing: list[int], root: Path, workers: in
             for job in as_completed(jobs):
                 job.result()
                 bar.update()
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"{root}: a rendering process was killed (out of memory?); the same call goes on from here"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
