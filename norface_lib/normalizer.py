@@ -11,6 +11,7 @@ Shapes: N images of S x S pixels, L tokens on a grid of G x G, D the width of th
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from norface_lib.encoder import TINY_ENCODER, EncoderConfig, FaceEncoder, ResidualBlock, conv_unit
@@ -43,36 +44,62 @@ class MergingBlock(nn.Module):
     """One block of the expression merging module: target tokens (N, L, D) ask the original's (N, L, D) what the face does.
 
     Pre-norm cross attention (queries: target, keys and values: original), self attention and MLP, each with a residual
-    connection (the sibling FlowFace's fusion block with the roles changed, PAPER.md 1.5).
+    connection (the sibling FlowFace's fusion block with the roles changed, PAPER.md 1.5). Aligned faces have their parts in
+    about the same places, so a learned bias of the cross attention starts out by asking next door.
     """
 
-    def __init__(self, dim: int, heads: int):
+    def __init__(self, dim: int, heads: int, grid: int):
         super().__init__()
         self.norm_target, self.norm_original, self.norm_self, self.norm_mlp = (nn.LayerNorm(dim) for _ in range(4))
         self.cross = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.self_attention = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        place = torch.cartesian_prod(torch.arange(grid), torch.arange(grid)).float()
+        self.nearness = nn.Parameter(-0.5 * torch.cdist(place, place) ** 2)  # (L, L), added to the attention's logits
 
     def forward(self, target: Tensor, original: Tensor) -> Tensor:
         memory = self.norm_original(original)
-        x = target + self.cross(self.norm_target(target), memory, memory, need_weights=False)[0]
+        x = target + self.cross(self.norm_target(target), memory, memory, need_weights=False, attn_mask=self.nearness)[0]
         y = self.norm_self(x)
         x = x + self.self_attention(y, y, y, need_weights=False)[0]
         return x + self.mlp(self.norm_mlp(x))
 
 
 class ExpressionMerging(nn.Module):
-    """The expression merging module: merged tokens (N, L, D) from target and original tokens."""
+    """The expression merging module: merged tokens (N, L, D) from target tokens, original tokens, expression embedding (N, D).
 
-    def __init__(self, dim: int, heads: int, blocks: int):
+    The embedding tells what the face does as a whole and is added to every target token; what each part looks like comes by
+    attention.
+    """
+
+    def __init__(self, dim: int, heads: int, blocks: int, grid: int):
         super().__init__()
-        self.blocks = nn.ModuleList(MergingBlock(dim, heads) for _ in range(blocks))
+        self.tell = nn.Linear(dim, dim)
+        self.blocks = nn.ModuleList(MergingBlock(dim, heads, grid) for _ in range(blocks))
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, target: Tensor, original: Tensor) -> Tensor:
+    def forward(self, target: Tensor, original: Tensor, expression: Tensor) -> Tensor:
+        target = target + self.tell(expression)[:, None]
         for block in self.blocks:
             target = block(target, original)
         return self.norm(target)
+
+
+class ExpressionEmbedding(nn.Module):
+    """The expression of a face as a whole: encoder tokens (N, L, D) to an embedding (N, D).
+
+    In training, AUs are read from it by a linear head; the merging module gets it beside the tokens. Tokens keep their places,
+    as an aligned mouth is where mouths are, and are standardized over the batch: what faces have in common would else drown
+    what tells them apart.
+    """
+
+    def __init__(self, tokens: int, dim: int, narrow: int = 32):
+        super().__init__()
+        self.narrow = nn.Linear(dim, narrow)
+        self.body = nn.Sequential(nn.BatchNorm1d(tokens * narrow), nn.Linear(tokens * narrow, dim), nn.GELU())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.body(self.narrow(tokens).flatten(1))
 
 
 class FaceDecoder(nn.Module):
@@ -111,34 +138,22 @@ class Normalizer(nn.Module):
 
     def __init__(self, config: NormalizerConfig = PRESETS["tiny"]):
         super().__init__()
+        size = config.encoder
         self.config = config
-        self.encoder = FaceEncoder(config.encoder)
-        self.merging = ExpressionMerging(config.encoder.dim, config.encoder.heads, config.merging_blocks)
+        self.encoder = FaceEncoder(size)
+        self.expression = ExpressionEmbedding(size.grid**2, size.dim)
+        self.merging = ExpressionMerging(size.dim, size.heads, config.merging_blocks, size.grid)
         self.decoder = FaceDecoder(config)
 
     def forward(self, original: Tensor, target: Tensor) -> Tensor:
         return self.draw(self.encoder(original), self.encoder(target), target)
 
-    def draw(self, original_tokens: Tensor, target_tokens: Tensor, target: Tensor) -> Tensor:
-        """I_n from tokens: with one target for many images, its tokens (1, L, D) are computed once and passed again."""
+    def draw(self, original_tokens: Tensor, target_tokens: Tensor, target: Tensor, expression: Tensor | None = None) -> Tensor:
+        """I_n from tokens: with one target for many images, its tokens (1, L, D) are computed once and passed again.
+
+        ``expression``: the embedding of ``original_tokens`` (N, D) if it is at hand already.
+        """
+        expression = self.expression(original_tokens) if expression is None else expression
         target_tokens = target_tokens.expand(len(original_tokens), -1, -1)
-        drawn = target + self.decoder(self.merging(target_tokens, original_tokens), target)
+        drawn = target + self.decoder(self.merging(target_tokens, original_tokens, expression), target)
         return drawn if self.training else drawn.clamp(0, 1)
-
-
-class ExpressionHead(nn.Module):
-    """Reads AU intensities (N, A) from encoder tokens (N, L, D).
-
-    The first stage of training teaches the encoder to see expressions with this head: by reconstruction alone, from scratch,
-    the network falls into drawing the constant target. Tokens keep their places, as an aligned mouth is where mouths are, and
-    are standardized over the batch: what faces have in common would else drown what tells them apart.
-    """
-
-    def __init__(self, tokens: int, dim: int, aus: int, narrow: int = 32):
-        super().__init__()
-        self.narrow = nn.Linear(dim, narrow)
-        size = tokens * narrow
-        self.body = nn.Sequential(nn.BatchNorm1d(size), nn.Linear(size, dim), nn.GELU(), nn.Linear(dim, aus))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.body(self.narrow(tokens).flatten(1))

@@ -54,7 +54,7 @@ def base_rates(names: Sequence[str], measured: Sequence[float], wanted: Sequence
     axis.bar(at - 0.2, np.array(measured) * 100, 0.4, color="#4c9f9a", label="this benchmark")
     axis.bar(at + 0.2, np.array(wanted) * 100, 0.4, color="#c9c9c9", label="BP4D (published labels)")
     axis.set(xticks=at, xticklabels=names, ylabel="frames with the AU (%)")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.2))
     sns.despine(figure)
     figure.tight_layout()
     return figure

@@ -20,16 +20,15 @@ from torch import Tensor, nn
 from norface_lib.augment import mirrored, photometric
 from norface_lib.checkpoints import save_normalizer
 from norface_lib.datasets.rendered import Rendered, load_rendered
-from norface_lib.encoder import FaceEncoder
 from norface_lib.errors import DataError
 from norface_lib.evaluation import neutral_ratio, normalize_faces, region_ratios, versions
 from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
 from norface_lib.images import to_tensor
 from norface_lib.losses import gradient_l1, weighted_l1
-from norface_lib.normalizer import PRESETS, ExpressionHead, Normalizer, NormalizerConfig
+from norface_lib.normalizer import PRESETS, Normalizer, NormalizerConfig
 from norface_lib.training import TrainConfig, device_of, fit
 
-_EXPRESSION = TrainConfig(steps=1600, batch_size=64, learning_rate=1.5e-3)
+_EXPRESSION = TrainConfig(steps=900, batch_size=64, learning_rate=1.5e-3)
 _DRAWING = TrainConfig(steps=1200, batch_size=32, learning_rate=8e-4)
 
 
@@ -41,31 +40,34 @@ class NormalizerTraining:
     drawing: TrainConfig = _DRAWING
     moving_weight: float = 6.0  # how much more the pixels count that expressions move most
     edge_weight: float = 1.0  # of the gradient term
-    expression_weight: float = 0.05  # of the expression term while drawing
+    expression_weight: float = 0.2  # of the expression term while drawing
 
     @classmethod
     def of_steps(cls, expression: int, drawing: int, seed: int = 0) -> "NormalizerTraining":
-        """The default recipe with other lengths."""
-        default = cls()
-        return cls(replace(default.expression, steps=expression, seed=seed), replace(default.drawing, steps=drawing, seed=seed))
+        """The default recipe with other lengths; a short run is logged more often."""
+
+        def stage(config: TrainConfig, steps: int) -> TrainConfig:
+            return replace(config, steps=steps, seed=seed, log_every=max(1, min(20, steps // 12)))
+
+        return cls(stage(_EXPRESSION, expression), stage(_DRAWING, drawing))
 
 
 class ExpressionReader(nn.Module):
-    """The encoder with its expression head: images (N, 3, S, S) to standardized AU intensities (N, E)."""
+    """Encoder and expression embedding of a normalizer with a linear head: images (N, 3, S, S) to standardized AUs (N, E)."""
 
-    def __init__(self, encoder: FaceEncoder, codes: int):
+    def __init__(self, normalizer: Normalizer, codes: int):
         super().__init__()
-        self.encoder = encoder
-        self.head = ExpressionHead(encoder.config.grid**2, encoder.config.dim, codes)
+        self.encoder, self.expression = normalizer.encoder, normalizer.expression
+        self.head = nn.Linear(normalizer.config.encoder.dim, codes)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.encoder(images))
+        return self.head(self.expression(self.encoder(images)))
 
 
 class _Drawing(nn.Module):
-    """What the second stage trains: the normalizer, and the expression head that goes on reading its encoder's tokens."""
+    """What the second stage trains: the normalizer, and the head that goes on reading its expression embedding."""
 
-    def __init__(self, normalizer: Normalizer, head: ExpressionHead):
+    def __init__(self, normalizer: Normalizer, head: nn.Linear):
         super().__init__()
         self.normalizer, self.head = normalizer, head
 
@@ -94,7 +96,7 @@ def train_normalizer(
     spread = codes.std(0) + 1e-3
     codes = torch.from_numpy((codes - codes.mean(0)) / spread)
     normalizer = Normalizer(config).to(where, memory_format=torch.channels_last)
-    reader = ExpressionReader(normalizer.encoder, codes.shape[1]).to(where)
+    reader = ExpressionReader(normalizer, codes.shape[1]).to(where)
     fit(reader, _expression_loss(data, codes, mirror, where), len(data), training.expression, folder, "expression", progress)
     both = _Drawing(normalizer, reader.head)
     fit(both, _drawing_loss(data, codes, training, where), len(data), training.drawing, folder, "drawing", progress)
@@ -124,10 +126,11 @@ def _drawing_loss(data: Rendered, codes: Tensor, training: NormalizerTraining, w
         original = photometric(to_tensor(data.originals[rows]).to(where))
         truth = to_tensor(data.truths[rows]).to(where)
         tokens = model.normalizer.encoder(original)
-        drawn = model.normalizer.draw(tokens, model.normalizer.encoder(target), target)
+        expression = model.normalizer.expression(tokens)
+        drawn = model.normalizer.draw(tokens, model.normalizer.encoder(target), target, expression)
         near, edges = weighted_l1(drawn, truth, weight), gradient_l1(drawn, truth)
-        read = F.mse_loss(model.head(tokens), codes[indices].to(where))
-        total = near + training.edge_weight * edges + training.expression_weight * read * near.detach()
+        read = F.mse_loss(model.head(expression), codes[indices].to(where))
+        total = near + training.edge_weight * edges + training.expression_weight * read
         ratio = (drawn.detach() - truth).abs().mean() / (target - truth).abs().mean()
         return total, {"l1": near.item(), "to_neutral": ratio.item(), "unexplained": read.item()}
 

@@ -106,12 +106,12 @@ def _run(name: str, profile: str, folder: Path) -> float:
             parameters_of(name, profile),
             kernel_name="python3",
             cwd=str(NOTEBOOKS),
-            progress_bar={"desc": name, "file": sys.stdout, "mininterval": 5.0},
+            progress_bar={"desc": "    cells", "file": sys.stdout, "mininterval": 5.0},
+            extra_arguments=["--IPKernelApp.log_level=40"],  # its warning that local sockets are not encrypted
         )
     except PapermillExecutionError as error:
-        raise NorfaceError(
-            f"{name}: cell {error.exec_count} failed with {error.ename}: {error.evalue} (see {shown(output)})"
-        ) from error
+        reason = error.evalue or error.source.strip().splitlines()[-1]
+        raise NorfaceError(f"{name}: cell {error.exec_count} failed: {error.ename}: {reason} (see {shown(output)})") from error
     for line in _reused(output):
         print(f"    {line}")
     return round(time.monotonic() - started, 1)
