@@ -2,7 +2,7 @@
 
 Established are the two places of the mixtures, m = 4 experts with k = 2 kept, and two auxiliary losses of weight 0.001
 (PAPER.md 1.1, 1.2). The rest is our choice after PAPER.md 1.5: noisy top-k gates (Shazeer et al. 2017), one gate and one head
-for each label at the output (MMoE, Ma et al. 2018), pooled features as the experts' input.
+for each label at the output (MMoE, Ma et al. 2018), one embedding per face as the experts' input.
 
 Shapes: N images, L labels, m experts, D the width of the encoder.
 """
@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from norface_lib.encoder import TINY_ENCODER, EncoderConfig, FaceEncoder, pooled
+from norface_lib.encoder import TINY_ENCODER, EncoderConfig, FaceEncoder
 from norface_lib.losses import importance, load, selection_probability
+from norface_lib.normalizer import ExpressionEmbedding
 
 INPUTS = ("original", "normalized", "both")
 """Which faces a classifier looks at."""
@@ -221,6 +222,7 @@ class Classifier(nn.Module):
         dim = config.encoder.dim
         self.config = config
         self.encoder = FaceEncoder(config.encoder)
+        self.expression = ExpressionEmbedding(config.encoder.grid**2, dim)
         self.norm = nn.LayerNorm(dim)
         self.fusion = nn.Linear(2 * dim if config.inputs == "both" else dim, dim)
         self.dropout = nn.Dropout(config.dropout)
@@ -234,7 +236,7 @@ class Classifier(nn.Module):
         return ClassifierOutput(logits, input_gating, output_gating)
 
     def embed(self, original: Tensor | None = None, normalized: Tensor | None = None) -> Tensor:
-        """Pooled and normalized embedding of each needed image, side by side: (N, D), or (N, 2 D) with the original first."""
+        """Normalized expression embedding of each needed image, side by side: (N, D), or (N, 2 D) with the original first."""
         images = {"original": original, "normalized": normalized}
         needed = [name for name in images if self.config.inputs in (name, "both")]
         missing = [name for name in needed if images[name] is None]
@@ -243,7 +245,7 @@ class Classifier(nn.Module):
         counts = [len(images[name]) for name in needed]
         if len(set(counts)) > 1:
             raise ValueError(f"there must be as many original as normalized images, got {counts[0]} and {counts[1]}")
-        embeddings = self.norm(pooled(self.encoder(torch.cat([images[name] for name in needed]))))
+        embeddings = self.norm(self.expression(self.encoder(torch.cat([images[name] for name in needed]))))
         return torch.cat(embeddings.chunk(len(needed)), dim=1)
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
-import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -103,8 +102,3 @@ class FaceEncoder(nn.Module):
         if images.shape[1:] != (3, size, size):
             raise ValueError(f"the encoder takes images of shape (N, 3, {size}, {size}), got {tuple(images.shape)}")
         return self.vit.forward_features((images - 0.5) * 4.0)  # about zero mean and unit variance
-
-
-def pooled(tokens: Tensor) -> Tensor:
-    """Mean over tokens: (N, L, D) -> (N, D)."""
-    return torch.mean(tokens, dim=1)

@@ -18,7 +18,6 @@ from tqdm.auto import tqdm
 
 from norface_lib.augment import jitter, mirrored, photometric
 from norface_lib.classifier import Classifier, ClassifierConfig, auxiliary_loss
-from norface_lib.encoder import FaceEncoder
 from norface_lib.files import write_json
 from norface_lib.images import to_tensor, to_uint8
 from norface_lib.losses import au_weights, weighted_bce
@@ -95,18 +94,19 @@ def train_classifier(
     rows: NDArray[np.intp],
     config: ClassifierConfig,
     training: TrainConfig,
-    encoder: FaceEncoder | None = None,
+    start: Normalizer | None = None,
     folder: Path | None = None,
     name: str = "classifier",
     device: str = "auto",
     progress: bool = True,
 ) -> Classifier:
-    """Trains an AU detector on some rows of ``pairs``. ``encoder``: start from a copy of it, not from chance."""
+    """Trains an AU detector on some rows of ``pairs``. ``start``: begin with a copy of its encoder."""
     where = device_of(device)
     torch.manual_seed(training.seed)
     model = Classifier(config)
-    if encoder is not None:
-        model.encoder.load_state_dict(encoder.state_dict())
+    if start is not None:
+        model.encoder.load_state_dict(start.encoder.state_dict())
+        model.expression.load_state_dict(start.expression.state_dict())
     model = model.to(where, memory_format=torch.channels_last)
     loss = _detection_loss(pairs, rows, where)
     return fit(model, loss, len(rows), training, folder, name, progress)
@@ -172,7 +172,7 @@ def cross_validate(
     folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
     config: ClassifierConfig,
     training: TrainConfig,
-    encoder: FaceEncoder | None = None,
+    start: Normalizer | None = None,
     folder: Path | None = None,
     device: str = "auto",
     progress: bool = True,
@@ -183,7 +183,7 @@ def cross_validate(
     f1, models = [], []
     for number, (train, test) in enumerate(folds, 1):
         name = f"{config.inputs}-fold{number}"
-        model = train_classifier(pairs, train, config, training, encoder, folder, name, device, progress)
+        model = train_classifier(pairs, train, config, training, start, folder, name, device, progress)
         probabilities[test] = predict(model, pairs.originals[test], pairs.normalized[test])
         f1.append(f1_per_label(probabilities[test], pairs.labels[test]))
         models.append(model)

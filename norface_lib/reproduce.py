@@ -1,5 +1,6 @@
 """The main job: the notebooks in order by papermill, then a folder of faces, then one table."""
 
+import base64
 import json
 import os
 import sys
@@ -7,7 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 import nbformat
+import numpy as np
 import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
@@ -84,10 +87,22 @@ def publish(profile: str = "quick") -> None:
         for cell, source in zip(book.cells, ran, strict=True):
             if cell.cell_type == "code":
                 cell.execution_count = None
-                cell.outputs = [] if _is(cell, "nbval-ignore-output") else source.outputs  # widgets need a kernel
+                cell.outputs = [] if _is(cell, "nbval-ignore-output") else _lighter(source.outputs)  # widgets need a kernel
         book.metadata = {key: book.metadata[key] for key in ("kernelspec", "language_info")}
         book.metadata.language_info = {"name": "python"}
         nbformat.write(book, path)
+
+
+def _lighter(outputs: list[nbformat.NotebookNode], largest: int = 40_000) -> list[nbformat.NotebookNode]:
+    """Outputs with big pictures, which are rows of faces, as JPEG: a notebook in git should stay under 500 KB."""
+    for output in outputs:
+        picture = base64.b64decode(output.get("data", {}).get("image/png", ""))
+        if len(picture) > largest:
+            image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+            small = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 75])[1].tobytes()
+            del output.data["image/png"]
+            output.data["image/jpeg"] = base64.b64encode(small).decode()
+    return outputs
 
 
 def _is(cell: nbformat.NotebookNode, tag: str) -> bool:

@@ -195,7 +195,7 @@ def test_backbone_runs_once_on_both_images_and_keeps_pairs_together(faces):
 def test_classifier_overfits_eight_images(faces, mixtures):
     classifier = Classifier(replace(CONFIG, input_mixture=mixtures, output_mixture=mixtures))
     labels = torch.randint(0, 2, (8, 3)).float()
-    optimizer = torch.optim.Adam(classifier.parameters(), lr=5e-3)
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=1e-3)
     for _ in range(60):
         output = classifier(**faces)
         loss = F.binary_cross_entropy_with_logits(output.logits, labels) + auxiliary_loss(output)

@@ -13,7 +13,7 @@ from norface_lib import evaluation, labels, photos, plots, widgets
 from norface_lib.classifier import Classifier, ClassifierConfig
 from norface_lib.datasets.protocols import subject_folds
 from norface_lib.datasets.rendered import load_rendered
-from norface_lib.encoder import EncoderConfig, FaceEncoder
+from norface_lib.encoder import EncoderConfig
 from norface_lib.evaluation import Pairs, check_expected, cross_validate, predict, train_classifier, write_result
 from norface_lib.images import to_tensor
 from norface_lib.normalizer import Normalizer, NormalizerConfig
@@ -58,10 +58,10 @@ def test_test_rows_never_reach_training(pairs, monkeypatch):
 
 
 def test_a_start_from_an_encoder_is_a_copy(pairs):
-    encoder = FaceEncoder(ENCODER)
-    before = encoder.state_dict()["vit.pos_embed"].clone()
-    model = train_classifier(pairs, np.arange(30), CONFIG, TrainConfig(steps=1, batch_size=8), encoder, progress=False)
-    assert torch.equal(encoder.state_dict()["vit.pos_embed"], before)
+    start = Normalizer(NormalizerConfig(ENCODER, 1, (16, 16)))
+    before = start.encoder.state_dict()["vit.pos_embed"].clone()
+    model = train_classifier(pairs, np.arange(30), CONFIG, TrainConfig(steps=1, batch_size=8), start, progress=False)
+    assert torch.equal(start.encoder.state_dict()["vit.pos_embed"], before)
     assert torch.allclose(model.encoder.state_dict()["vit.pos_embed"], before, atol=0.01)
 
 

@@ -87,7 +87,7 @@ def test_committed_notebooks_show_outputs_and_no_machine(name):
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert path.stat().st_size < 500_000
-    assert any(output.get("data", {}).get("image/png") for cell in code for output in cell.outputs), "no figure to see"
+    assert any(output.get("data", {}).get("image/jpeg") for cell in code for output in cell.outputs), "no figure to see"
     assert not any(output.output_type == "error" for cell in code for output in cell.outputs)
     assert "papermill" not in notebook.metadata and "widgets" not in notebook.metadata
     assert not any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
