@@ -109,7 +109,7 @@ def test_committed_notebooks_show_outputs_and_no_machine(name):
         (["bench", "nothing"], "no bench nothing; there are render, normalize, classify"),
         (["train-normalizer", "nowhere", "out"], "nowhere/labels.csv: no label table"),
         (["render", "out", "--pool", "zoo"], "pool must be one of pretrain, lab, judge"),
-        (["render", "out", "--subjects", "many"], "many"),
+        (["render", "out", "--subjects", "many"], "--subjects"),
         (["fly"], "fly"),
     ],
 )
