@@ -60,23 +60,29 @@ AUS: MappingProxyType[int, ActionUnit] = MappingProxyType(
     {
         au.number: au
         for au in (
-            _single(1, "inner brow raiser", browInnerUp=1.3),  # ARKit has one action for both sides
+            _sided(1, "inner brow raiser", browInnerUp=1.3),  # ARKit has one action for both sides; `faces.head` halves it
             _sided(2, "outer brow raiser", browOuterUp=1.1),
             _sided(4, "brow lowerer", browDown=1.2),
-            _sided(5, "upper lid raiser", eyeWide=1.0),
-            _sided(6, "cheek raiser", cheekSquint=1.0, eyeSquint=0.35),
+            _sided(5, "upper lid raiser", eyeWide=1.3),
+            _sided(6, "cheek raiser", cheekSquint=1.3, eyeSquint=0.4),
             _sided(7, "lid tightener", eyeSquint=1.3),
+            _sided(9, "nose wrinkler", noseSneer=1.5, mouthUpperUp=0.3, browDown=0.35),
             _sided(10, "upper lip raiser", mouthUpperUp=1.0),
             _sided(12, "lip corner puller", mouthSmile=1.0),
             _sided(14, "dimpler", mouthDimple=1.4),
             _sided(15, "lip corner depressor", mouthFrown=1.3),
+            _sided(16, "lower lip depressor", mouthLowerDown=1.1),
             _single(17, "chin raiser", mouthShrugLower=1.2, mouthShrugUpper=0.5),
+            _single(18, "lip pucker", mouthPucker=1.1),
+            _sided(20, "lip stretcher", mouthStretch=1.4),
+            _single(22, "lip funneler", mouthFunnel=1.1),
             # no ARKit action narrows the red of the lips without pressing them: an approximation
             _single(23, "lip tightener", mouthRollLower=0.5, mouthRollUpper=0.5, mouthPucker=0.4),
             ActionUnit(24, "lip pressor", MappingProxyType(_PRESSED_LIPS), sided=False),
             # ARKit parts the lips only by raising the upper or lowering the lower one: an approximation
             _sided(25, "lips part", mouthLowerDown=0.6, mouthUpperUp=0.2),
             _single(26, "jaw drop", jawOpen=0.7),
+            _single(28, "lip suck", mouthRollLower=1.3, mouthRollUpper=1.2, jawOpen=0.12),
             _sided(43, "eyes closed", eyeBlink=1.0),
         )
     }
@@ -107,3 +113,36 @@ def facial_actions(left: dict[int, float], right: dict[int, float] | None = None
             value = sides[0] if action.endswith("Left") else sides[1] if action.endswith("Right") else sum(sides) / 2
             weights[action] = min(_STRONGEST, weights.get(action, 0.0) + weight * value / INTENSITY_MAX)
     return weights
+
+
+EMOTIONS = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
+"""The eight classes of AffectNet, in the order of its codes (PAPER.md 2.4)."""
+
+_Prototype = tuple[dict[int, float], dict[int, float]]
+
+EMOTION_AUS: MappingProxyType[str, tuple[_Prototype, ...]] = MappingProxyType(
+    {
+        "neutral": (({}, {}),),
+        "happy": (({12: 1.0}, {6: 0.85, 25: 0.6, 26: 0.2, 7: 0.2}),),
+        "sad": (
+            ({1: 0.9, 15: 0.8}, {4: 0.7, 17: 0.5, 43: 0.15, 25: 0.1}),
+            ({1: 0.9, 4: 0.7}, {15: 0.5, 17: 0.4, 6: 0.2, 43: 0.15}),
+        ),
+        "surprise": (({1: 1.0, 2: 1.0, 26: 0.8}, {5: 0.8, 25: 0.8}), ({1: 0.9, 2: 0.9, 5: 0.8}, {25: 0.5, 26: 0.5})),
+        "fear": (
+            ({1: 0.9, 2: 0.8, 4: 0.6, 5: 0.9}, {20: 0.6, 25: 0.7, 26: 0.5, 7: 0.3}),
+            ({5: 0.9, 20: 0.8, 4: 0.5}, {1: 0.6, 25: 0.7}),
+        ),
+        "disgust": (
+            ({9: 0.9}, {10: 0.6, 4: 0.4, 7: 0.4, 17: 0.4, 25: 0.3, 15: 0.2}),
+            ({10: 0.9, 15: 0.5}, {17: 0.5, 4: 0.4, 7: 0.3}),
+        ),
+        "anger": (
+            ({4: 1.0, 7: 0.7}, {5: 0.5, 23: 0.6, 24: 0.3, 17: 0.3}),
+            ({4: 0.9, 7: 0.6, 10: 0.6}, {9: 0.2, 25: 0.7, 16: 0.4, 26: 0.3}),
+        ),
+        "contempt": (({14: 1.0}, {12: 0.3}), ({12: 0.8}, {14: 0.4})),  # on one side of the face
+    }
+)
+"""EMFACS prototypes (Ekman and Friesen 1983): for each emotion its variants, as AUs that must show (-> usual intensity, a share
+of the maximum) and AUs that may (-> how often they do). Which variants, and how often, is our choice."""

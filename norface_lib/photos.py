@@ -1,6 +1,6 @@
 """Faces of a folder through the whole road: normalized, laid out on a sheet to look at, and read by the AU detector."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +13,7 @@ from norface_lib import labels
 from norface_lib.classifier import Classifier
 from norface_lib.datasets.image_folder import ImageFolder, load_folder
 from norface_lib.evaluation import normalize_faces, predict
-from norface_lib.faces.benchmark import POOLS, VERSION, BenchmarkSpec, Frame, Studio, draw_frame, face_of, subject_name
+from norface_lib.faces.benchmark import POOLS, VERSION, BenchmarkSpec, Studio, draw_frame, face_of, subject_name
 from norface_lib.files import write_atomically, write_table
 from norface_lib.metrics import auc
 from norface_lib.normalizer import Normalizer
@@ -77,8 +77,7 @@ def write_smiles(root: Path, subjects: int = 24, size: int = 112, seed: int = 0)
         face = face_of(spec, number)
         for expression, intensities in ((NEUTRAL, {}), (SMILING, {12: 3.0, 6: 2.0})):
             rng = np.random.default_rng([VERSION, POOLS.index("judge"), seed, number, len(intensities)])
-            drawn = draw_frame(rng)
-            frame = Frame(intensities, intensities, drawn.gaze, drawn.camera, drawn.light)
+            frame = replace(draw_frame(rng), left=intensities, right=intensities)
             image = f"{name}_{expression}.jpg"
             cv2.imwrite(str(root / image), studio.original(face, frame, rng)[..., ::-1])
             rows.append({"image": image, "subject": name, "expression": expression})

@@ -166,7 +166,7 @@ def test_five_points_of_rendered_faces_stand_around_the_template(some_faces, hea
     from norface_lib.faces.render import Camera
 
     for face in some_faces:
-        found = in_pixels(head.five_points(face.subject.vertices), Camera(), 112)
+        found = in_pixels(head.five_points(face.subject.vertices, face.subject.eyes), Camera(), 112)
         assert np.abs(found.mean(0) - FIVE.mean(0)).max() < 0.05  # the middle is met, whoever it is
         assert np.linalg.norm(found - FIVE, axis=1).max() < 7  # and faces differ from the template as people do
 
@@ -174,7 +174,7 @@ def test_five_points_of_rendered_faces_stand_around_the_template(some_faces, hea
 def test_shift_zoom_and_tilt_of_the_camera_move_the_points_as_they_say(some_faces, head):
     from norface_lib.faces.render import Camera
 
-    five = head.five_points(some_faces[0].subject.vertices)
+    five = head.five_points(some_faces[0].subject.vertices, some_faces[0].subject.eyes)
     straight = in_pixels(five, Camera(), 112)
     around = straight.mean(0)
     np.testing.assert_allclose(in_pixels(five, Camera(shift=(0.1, -0.05)), 112), straight + (11.2, -5.6), atol=1e-6)
@@ -191,17 +191,20 @@ def test_shift_zoom_and_tilt_of_the_camera_move_the_points_as_they_say(some_face
 )
 def test_the_irises_are_drawn_where_the_eye_points_say(some_faces, head, studio, settings):
     """What ties the formulas to the picture: irises painted green on gray faces are found within a pixel of the points."""
+    from norface_lib.faces.benchmark import Frame, shot_of
     from norface_lib.faces.render import Camera, Light
 
     camera, renderer = Camera(**settings), studio.renderer
+    frame = Frame({}, {}, "", "lab", (0.0, 0.0), camera, Light())
     columns, rows = np.meshgrid(np.arange(112) + 0.5, np.arange(112) + 0.5)
     for face in some_faces:
         vertices = head.expression(face.subject, {"eyeWideLeft": 1.0, "eyeWideRight": 1.0})
+        anchor = head.five_points(vertices, face.subject.eyes)
         look = replace(face.look, iris=np.array([0, 1.5, 0], np.float32))
         gray = renderer.textures(np.full_like(face.texture[None], 0.1))
-        image = renderer.draw([vertices], gray, [look], [camera], [Light()])[0]
+        image = renderer.draw([replace(shot_of(face, frame), vertices=vertices, look=look, anchor=anchor)], gray)[0]
         green = (image[..., 1] - image[..., 0]) * (image[..., 1] - image[..., 0] > 0.1)
-        for x, y in in_pixels(head.five_points(vertices), camera, 112)[:2]:
+        for x, y in in_pixels(anchor, camera, 112)[:2]:
             near = green * (np.hypot(columns - x, rows - y) < 8)
             assert near.sum() > 1
             assert (near * columns).sum() / near.sum() == pytest.approx(x, abs=1)

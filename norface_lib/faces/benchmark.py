@@ -1,10 +1,12 @@
 """The open benchmark: subjects and frames by seed, written to disk with labels and, for each frame, its true normalized image.
 
-A pool is a stream of subjects that no other pool shares: ``pretrain`` for the normalizer, ``lab`` for the benchmark (few
-subjects, many frames, as BP4D), ``judge`` for networks that only measure. The same version, pool, seed and number give the same
-face on the same platform.
+A pool is a stream of subjects that no other pool shares: ``pretrain`` for the normalizer, ``lab`` (few subjects, many frames,
+near frontal, as BP4D and DISFA) and ``wild`` (a subject per image, strong pose and light, as AffectNet and RAF-DB) for the
+benchmark, ``judge`` for networks that only measure. The same version, pool, seed and number give the same face on the same
+platform.
 """
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -13,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,26 +29,50 @@ from tqdm.auto import tqdm
 from norface_lib import labels
 from norface_lib.errors import DataError
 from norface_lib.faces.head import Subject, head_model
-from norface_lib.faces.render import Camera, Light, Renderer, with_hair
-from norface_lib.faces.skin import Look, draw_look, painter
+from norface_lib.faces.parts import Glasses
+from norface_lib.faces.render import Camera, Light, Renderer, Shot
+from norface_lib.faces.skin import Look, draw_look, dressed, painter
+from norface_lib.faces.wrinkles import depths
 from norface_lib.files import write_json, write_table
 
-VERSION = 1
+VERSION = 2
 """Changes whenever the same seed would give another face or another label."""
 
-POOLS = ("pretrain", "lab", "judge")
+DRAWN_AUS = (*labels.BP4D_AUS, *sorted(set(labels.AUS) - set(labels.BP4D_AUS)))
+"""AUs that frames are drawn with: the 12 of BP4D, then all others."""
 
-DRAWN_AUS = (*labels.BP4D_AUS, 5, 25, 26, 43)
-"""AUs that frames are drawn with: the 12 of BP4D, and four that real faces show beside them."""
-
-_RATES = np.array([*labels.BP4D_RATES, 0.08, 0.30, 0.15, 0.05])
+_OTHER_RATES = {5: 0.06, 9: 0.06, 16: 0.05, 18: 0.04, 20: 0.05, 22: 0.04, 25: 0.30, 26: 0.15, 28: 0.03, 43: 0.05}
+_RATES = np.array([*labels.BP4D_RATES, *(_OTHER_RATES[au] for au in DRAWN_AUS[len(labels.BP4D_AUS) :])])
 
 _TOGETHER = {  # correlations of the latent variables: our choice, after the co-occurrences that the field reports
     (1, 2): 0.7, (1, 4): 0.2, (4, 7): 0.3, (6, 7): 0.6, (6, 12): 0.75, (6, 10): 0.5, (7, 10): 0.4, (10, 12): 0.6, (7, 12): 0.4,
     (12, 14): 0.3, (15, 17): 0.5, (17, 24): 0.45, (23, 24): 0.4, (12, 15): -0.4, (12, 24): -0.3, (12, 25): 0.4, (25, 26): 0.6,
     (24, 25): -0.7, (23, 25): -0.5, (24, 26): -0.6, (23, 26): -0.4, (17, 25): -0.4, (1, 5): 0.4, (5, 26): 0.3, (5, 43): -0.8,
-    (5, 7): -0.4,
+    (5, 7): -0.4, (4, 9): 0.4, (9, 10): 0.3, (7, 9): 0.4, (9, 12): -0.2, (16, 25): 0.6, (20, 25): 0.3, (22, 25): 0.3,
+    (18, 12): -0.4, (18, 25): -0.3, (18, 20): -0.6, (18, 24): -0.3, (22, 12): -0.4, (22, 24): -0.5, (28, 25): -0.6,
+    (28, 16): -0.6, (28, 18): -0.5, (28, 22): -0.6, (28, 24): -0.4, (28, 26): -0.2, (16, 24): -0.5, (18, 28): -0.5,
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Domain:
+    """How faces of a pool are photographed and what they do. Angles are standard deviations in radians."""
+
+    yaw: float
+    pitch: float
+    emotional: float  # share of frames that show an emotion's prototype rather than a random set of AUs
+    hard_light: float  # share of frames in strong, one-sided light
+    spoiled: float  # share of frames that are soft, gray, noisy, coarse or partly hidden
+
+
+DOMAINS = {
+    "lab": Domain(yaw=0.13, pitch=0.08, emotional=0.0, hard_light=0.1, spoiled=0.15),
+    "wild": Domain(yaw=0.34, pitch=0.16, emotional=0.85, hard_light=0.4, spoiled=0.6),
+}
+
+_DOMAINS_OF = {"pretrain": ("lab", "wild"), "lab": ("lab",), "judge": ("lab", "wild"), "wild": ("wild",)}
+POOLS = tuple(_DOMAINS_OF)
+"""Pools; those of two domains draw each frame from either."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +85,21 @@ class BenchmarkSpec:
     size: int = 112  # pixels
     seed: int = 0
     target: str = "noor"  # the common identity of the normalized images, one of TARGETS
+    sequence: int = 1  # frames of a sequence, from onset over apex to offset; 1: every frame on its own
 
     def __post_init__(self):
         if self.pool not in POOLS:
             raise ValueError(f"pool must be one of {', '.join(POOLS)}, got {self.pool!r}")
         if self.target not in TARGETS:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
-        if min(self.subjects, self.frames, self.size) < 1:
-            raise ValueError("subjects, frames and size must be at least 1")
+        if min(self.subjects, self.frames, self.size, self.sequence) < 1:
+            raise ValueError("subjects, frames, size and sequence must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
 
 
 @dataclass(frozen=True)
-class Face:
+class Person:
     """A subject ready to be drawn: shape with hair, look and texture."""
 
     subject: Subject
@@ -82,10 +109,12 @@ class Face:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a frame shows: AU intensities 0..5 for each side (AU number -> value), and the nuisance."""
+    """What a frame shows: AU intensities 0..5 for each side (AU number -> value), its emotion if any, and the nuisance."""
 
     left: dict[int, float]
     right: dict[int, float]
+    emotion: str  # one of labels.EMOTIONS, or "" for a set of AUs that is none
+    domain: str
     gaze: tuple[float, float]
     camera: Camera
     light: Light
@@ -94,27 +123,35 @@ class Frame:
 # --- subjects and frames by seed --------------------------------------------------------------------------------------
 
 
-def draw_face(rng: np.random.Generator, spread: float = 0.35) -> Face:
+def draw_face(rng: np.random.Generator, spread: float = 0.30) -> Person:
     """A person: phenotype, local shape changes of about ``spread`` (they run from -1 to 1), look, hair."""
     model = head_model()
     ethnicity = rng.dirichlet([0.4] * 3)
-    phenotype = {"gender": rng.random(), "age": rng.uniform(0.5, 0.95), "muscle": rng.random(), "weight": rng.uniform(0.2, 0.9)}
+    phenotype = {
+        "gender": rng.random(),
+        "age": 0.5 + 0.45 * rng.beta(1.2, 1.8),
+        "muscle": rng.random(),
+        "weight": rng.uniform(0.2, 0.9),
+    }
     phenotype |= dict(zip(("african", "asian", "caucasian"), ethnicity, strict=True))
     phenotype = {name: float(value) for name, value in phenotype.items()}
     changes = {n: float(np.clip(rng.normal() * spread, -1, 1)) for n in model.shape_names if not n.startswith("r-")}
     changes |= {"r-" + n[2:]: v + rng.normal() * 0.04 for n, v in changes.items() if n.startswith("l-")}  # nearly symmetric
     changes = {n: float(np.clip(v, -1, 1)) for n, v in changes.items() if n in model.shape_names}
-    subject = model.subject(phenotype, changes)
-    look = draw_look(rng, phenotype)
-    return Face(with_hair(subject, look), look, painter().paint(look))
+    return face_with(phenotype, changes, draw_look(rng, phenotype))
 
 
-TARGETS = {"noor": 9}
+def face_with(phenotype: dict[str, float], changes: dict[str, float], look: Look) -> Person:
+    """The person of a phenotype, local shape changes and a look."""
+    return Person(dressed(head_model().subject(phenotype, changes), look), look, painter().paint(look))
+
+
+TARGETS = {"noor": 36}
 """Target identities by name, with the seed that draws them. Nobody's likeness: a rendered face, CC0."""
 
 
 @lru_cache(maxsize=4)
-def target_face(name: str = "noor") -> Face:
+def target_face(name: str = "noor") -> Person:
     """The face of a target identity. Milder in shape than a benchmark subject, so that expressions read easily."""
     return draw_face(np.random.default_rng([VERSION, 1000, TARGETS[name]]), spread=0.15)
 
@@ -132,79 +169,164 @@ def _latent_factor() -> NDArray[np.float64]:
     return np.linalg.cholesky(valid * scale[:, None] * scale)
 
 
-def draw_intensities(rng: np.random.Generator) -> tuple[dict[int, float], dict[int, float]]:
-    """AU intensities 0..5 of the left and right side: a Gaussian copula with BP4D's base rates (PAPER.md 2.1).
+Sides = tuple[dict[int, float], dict[int, float]]
+"""AU intensities 0..5 (AU number -> value) of the left and of the right side."""
+
+
+def draw_intensities(rng: np.random.Generator) -> Sides:
+    """A random set of AUs: a Gaussian copula with BP4D's base rates (PAPER.md 2.1).
 
     An AU that occurs has an intensity of at least 1 (A), more often low than high; its sides differ a little, and a smile or a
     dimple is now and then one-sided.
     """
     latent = _latent_factor() @ rng.normal(size=len(DRAWN_AUS))
     occurs = latent > np.sqrt(2) * erfinv(1 - 2 * _RATES)
+    shown = {au: 1 + 4 * rng.beta(1.3, 1.6) for au, present in zip(DRAWN_AUS, occurs, strict=True) if present}
+    weak = {au: int(rng.integers(2)) for au in (12, 14) if rng.random() < 0.08}
+    return _sides(rng, shown, weak)
+
+
+def draw_emotion(rng: np.random.Generator, emotion: str) -> Sides:
+    """The AUs of an emotion: one of its prototypes at a random strength, with what may go along, now and then a little more."""
+    prototypes = labels.EMOTION_AUS[emotion]
+    must, may = prototypes[rng.integers(len(prototypes))]
+    strength = rng.beta(2.5, 1.8)
+    shown = {au: 1 + 4 * strength * usual * np.exp(rng.normal(0, 0.2)) for au, usual in must.items()}
+    shown |= {au: 1 + 4 * strength * rng.beta(1.5, 1.5) for au, share in may.items() if rng.random() < share}
+    if rng.random() < 0.25:
+        shown.setdefault(int(rng.choice(DRAWN_AUS)), 1 + rng.beta(1.2, 3.0))
+    weak = dict.fromkeys((12, 14), int(rng.integers(2))) if emotion == "contempt" else {}
+    return _sides(rng, {au: min(value, labels.INTENSITY_MAX) for au, value in shown.items()}, weak)
+
+
+def _sides(rng: np.random.Generator, shown: dict[int, float], weak: dict[int, int]) -> Sides:
+    """Both sides of the AUs that show: nearly alike, but for those that are ``weak`` on one side (AU -> 0 left, 1 right)."""
     left, right = {}, {}
-    for au, present in zip(DRAWN_AUS, occurs, strict=True):
-        intensity = 1 + 4 * rng.beta(1.3, 1.6)
+    for au, intensity in shown.items():
         sides = np.exp(rng.normal(0, 0.1, 2)) if labels.AUS[au].sided else np.ones(2)
-        if au in (12, 14) and rng.random() < 0.08:
-            sides[rng.integers(2)] *= 0.15
-        if present:
-            left[au], right[au] = (intensity * sides / sides.max()).tolist()
+        if au in weak:
+            sides[weak[au]] *= 0.15
+        left[au], right[au] = (intensity * sides / sides.max()).clip(0, labels.INTENSITY_MAX).tolist()
     return left, right
 
 
-def draw_frame(rng: np.random.Generator) -> Frame:
+def draw_frame(rng: np.random.Generator, domain: str = "lab") -> Frame:
     """An expression under random pose, gaze, light and framing."""
-    left, right = draw_intensities(rng)
+    where = DOMAINS[domain]
+    emotion = str(rng.choice(labels.EMOTIONS)) if rng.random() < where.emotional else ""
+    left, right = draw_emotion(rng, emotion) if emotion else draw_intensities(rng)
     camera = Camera(
-        yaw=float(np.clip(rng.normal(0, 0.28), -0.7, 0.7)),
-        pitch=float(np.clip(rng.normal(0, 0.14), -0.35, 0.35)),
+        yaw=float(np.clip(rng.normal(0, where.yaw), -0.8, 0.8)),
+        pitch=float(np.clip(rng.normal(0, where.pitch), -0.4, 0.4)),
         distance=float(rng.uniform(0.6, 1.6)),
         shift=tuple(rng.normal(0, 0.015, 2).tolist()),
         zoom=float(np.exp(rng.normal(0, 0.05))),
         tilt=float(rng.normal(0, 0.05)),
     )
-    return Frame(left, right, tuple(rng.normal(0, (0.14, 0.07)).tolist()), camera, draw_light(rng))
+    gaze = tuple(rng.normal(0, (0.14, 0.07)).tolist())
+    return Frame(left, right, emotion, domain, gaze, camera, draw_light(rng, rng.random() < where.hard_light))
 
 
-def draw_light(rng: np.random.Generator) -> Light:
-    """A lamp anywhere in front, warm or cold, over an ambient light that is stronger from one side."""
-    azimuth, elevation = rng.uniform(-1.3, 1.3), rng.uniform(-0.1, 1.1)
+def draw_light(rng: np.random.Generator, hard: bool = False) -> Light:
+    """A lamp in front, warm or cold, and ambient light, stronger from one side; ``hard``: a strong lamp from any side."""
+    azimuth, elevation = rng.uniform(-0.9, 0.9) * (1.5 if hard else 1.0), rng.uniform(-0.05, 1.0)
     direction = (np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation))
-    warmth = rng.normal(0, 0.08)
+    warmth = rng.normal(0, 0.06)
     tint = np.array([1 + warmth, 1.0, 1 - warmth])
-    level = rng.uniform(0.22, 0.55)
+    level, lamp = (
+        (rng.uniform(0.14, 0.32), rng.uniform(0.6, 1.1)) if hard else (rng.uniform(0.30, 0.60), rng.uniform(0.25, 0.7))
+    )
     ambient = np.zeros((4, 3))
-    ambient[0] = level * (2 - tint) * rng.normal(1, 0.04, 3)
-    ambient[1:] = level * rng.normal((0, 0.2, 0.15), 0.22)[:, None] * rng.normal(1, 0.05, 3)
-    return Light(tuple(map(float, direction)), tuple((tint * rng.uniform(0.35, 0.9)).tolist()), ambient.astype(np.float32))
+    ambient[0] = level * (2 - tint) * rng.normal(1, 0.03, 3)
+    ambient[1:] = level * rng.normal((0, 0.22, 0.2), 0.2)[:, None] * rng.normal(1, 0.04, 3)
+    return Light(tuple(map(float, direction)), tuple((tint * lamp).tolist()), ambient.astype(np.float32))
+
+
+def sequence_of(apex: Frame, length: int, rng: np.random.Generator) -> Iterator[Frame]:
+    """``length`` frames that rise to the expression of ``apex`` and fall from it, while head and gaze drift."""
+    rise, fall = sorted(rng.uniform(0.1, 0.9, 2))
+    drift = rng.normal(0, (0.08, 0.05))
+    for at in np.linspace(0, 1, length):
+        level = min(1.0, at / max(rise, 0.15), (1 - at) / max(1 - fall, 0.15))
+        level = 0.5 - 0.5 * np.cos(np.pi * level)  # muscles start and stop softly
+        left, right = ({au: level * value for au, value in side.items()} for side in (apex.left, apex.right))
+        camera = replace(apex.camera, yaw=apex.camera.yaw + drift[0] * at, pitch=apex.camera.pitch + drift[1] * at)
+        yield replace(apex, left=left, right=right, camera=camera)
 
 
 def draw_background(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
-    """(S, S, 3) linear RGB: a wall with a soft gradient, or blurred colors as behind a portrait."""
-    if rng.random() < 0.4:
-        ends = rng.uniform(0.03, 0.8) * rng.normal(1, 0.12, (2, 2, 3)) * rng.normal(1, 0.1, 3)
+    """(S, S, 3) linear RGB: a wall with a soft gradient, or blurred shapes as behind a portrait."""
+    tint = rng.normal(1, 0.07, 3)
+    if rng.random() < 0.5:
+        ends = rng.uniform(0.02, 0.6) * np.exp(rng.normal(0, 0.25, (2, 2, 1))) * tint
     else:
-        ends = rng.uniform(0.02, 0.9, (rng.integers(2, 7),) * 2)[..., None] * rng.uniform(0.55, 1.1, (1, 1, 3))
-        ends = ends + rng.uniform(0, 0.25, ends.shape)
+        cells = rng.integers(2, 6)
+        ends = (
+            rng.uniform(0.01, 0.6)
+            * np.exp(rng.normal(0, 0.7, (cells, cells, 1)))
+            * tint
+            * rng.normal(1, 0.06, (cells, cells, 3))
+        )
     return cv2.resize(ends.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 1)
 
 
-def develop(linear: NDArray[np.float32], background: NDArray[np.float32], rng: np.random.Generator | None) -> NDArray[np.uint8]:
+_CURVE_STEPS = 4096
+
+
+@lru_cache(maxsize=1)
+def _curve() -> NDArray[np.float32]:
+    """(4096,) sRGB value 0..255 of linear light 0..2 in even steps of its square root, with a soft shoulder, as film has."""
+    light = (np.arange(_CURVE_STEPS) / (_CURVE_STEPS - 1)) ** 2 * 2
+    light = np.where(light > 0.5, 0.5 + 0.5 * np.tanh((light - 0.5) / 0.5), light)
+    return (np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055) * 255).astype(np.float32)
+
+
+def develop(
+    linear: NDArray[np.float32], background: NDArray[np.float32], rng: np.random.Generator | None = None, spoiled: bool = False
+) -> NDArray[np.uint8]:
     """Linear premultiplied RGB and coverage (S, S, 4) over a background to an sRGB image (S, S, 3) of 8 bits.
 
-    With ``rng``, as a real camera: exposure, white balance, now and then soft or gray, and sensor noise.
+    With ``rng``, as a real camera: exposure, white balance, a little noise. ``spoiled``: also soft, gray, coarse or noisy.
     """
     image = linear[..., :3] + (1 - linear[..., 3:]) * background
     if rng is not None:
-        image = image * np.exp(rng.normal(-0.05, 0.18)) * rng.normal(1, 0.04, 3)
+        bright = float(linear[..., :3].sum() / max(1.0, 3 * linear[..., 3].sum()))
+        metered = np.sqrt(0.27 / max(bright, 0.02))  # a camera's exposure goes half-way to a middle gray
+        image = image * (metered * np.exp(rng.normal(0, 0.15)) * rng.normal(1, 0.025, 3)).astype(np.float32)
+    image = _curve()[(np.sqrt(image.clip(0, 2) / 2) * (_CURVE_STEPS - 1)).astype(np.int32)]
+    noise = 0.0 if rng is None else rng.uniform(0.0, 0.012)
+    if spoiled and rng is not None:
+        size = len(image)
+        if rng.random() < 0.5:
+            image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.2) * size / 112)
         if rng.random() < 0.3:
-            image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.0))
-        if rng.random() < 0.12:
-            image = np.repeat(image @ np.array([[0.2126], [0.7152], [0.0722]]), 3, axis=2)
-    image = np.where(image > 0.7, 0.7 + 0.3 * np.tanh((image - 0.7) / 0.3), image).clip(0, 1)  # a soft shoulder, as film has
-    image = np.where(image <= 0.0031308, image * 12.92, 1.055 * image ** (1 / 2.4) - 0.055)
-    if rng is not None:
-        image = image + rng.normal(0, rng.uniform(0.0, 0.02), image.shape)
-    return (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+            coarse = int(size * rng.uniform(0.35, 0.8))
+            small = cv2.resize(image, (coarse, coarse), interpolation=cv2.INTER_AREA)
+            image = cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC)
+        if rng.random() < 0.35:
+            image = np.repeat(image @ np.array([[0.299], [0.587], [0.114]], np.float32), 3, axis=2)
+        noise += rng.exponential(0.012)
+    if noise:
+        image = image + rng.standard_normal(image.shape, np.float32) * np.float32(255 * noise)
+    return (image + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def draw_occluder(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The image with something soft-edged in front of a part of the face: a hand, a cup, a microphone, somebody's shoulder."""
+    size = len(image)
+    mask = np.zeros((size, size), np.float32)
+    turn, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.38, 0.62)
+    middle = size * (0.5 + far * np.array([np.cos(turn), 0.2 + np.sin(turn)]))
+    axes = size * rng.uniform(0.08, 0.28, 2)
+    cv2.ellipse(
+        mask, tuple(map(int, middle)), tuple(map(int, axes + 1)), float(rng.uniform(0, 180)), 0, 360, 1.0, -1, cv2.LINE_AA
+    )
+    mask = cv2.GaussianBlur(mask, (0, 0), size * 0.006)[..., None]
+    shading = 1 + 0.35 * (
+        np.linspace(-1, 1, size)[:, None, None] * rng.normal() + np.linspace(-1, 1, size)[:, None] * rng.normal()
+    )
+    color = rng.uniform(20, 220) * rng.normal((1.1, 0.95, 0.85), 0.12)
+    return (image * (1 - mask) + (color * shading) * mask).clip(0, 255).astype(np.uint8)
 
 
 class Studio:
@@ -213,30 +335,44 @@ class Studio:
     def __init__(self, size: int = 112, target: str = "noor", device: str = "cpu"):
         self.renderer = Renderer(size, device=device)
         self.target = target_face(target)
-        model = head_model()
-        self._anchor = model.five_points(self.target.subject.vertices)
+        subject = self.target.subject
+        self._anchor = head_model().five_points(subject.vertices, subject.eyes)
         self._target_texture = self.renderer.textures(self.target.texture[None])
         wall = np.linspace(0.42, 0.34, size, dtype=np.float32)[:, None, None]
         self._wall = np.broadcast_to(wall, (size, size, 3)).astype(np.float32)
 
-    def original(self, face: Face, frame: Frame, rng: np.random.Generator, texture=None) -> NDArray[np.uint8]:
+    def original(self, face: Person, frame: Frame, rng: np.random.Generator, texture=None) -> NDArray[np.uint8]:
         """The frame as a camera saw it: (S, S, 3) sRGB."""
         texture = self.renderer.textures(face.texture[None]) if texture is None else texture
-        vertices = head_model().expression(face.subject, labels.facial_actions(frame.left, frame.right))
-        drawn = self.renderer.draw([vertices], texture, [face.look], [frame.camera], [frame.light], [frame.gaze])[0]
-        return develop(drawn, draw_background(rng, self.renderer.size), rng)
+        spoiled = rng.random() < DOMAINS[frame.domain].spoiled
+        drawn = self.renderer.draw([shot_of(face, frame)], texture)[0]
+        image = develop(drawn, draw_background(rng, self.renderer.size), rng, spoiled)
+        return draw_occluder(image, rng) if spoiled and rng.random() < 0.2 else image
+
+    def plain(self, face: Person, frame: Frame, anchor: NDArray[np.float32] | None = None, texture=None) -> NDArray[np.uint8]:
+        """The frame without a camera's faults, before a gray wall: (S, S, 3). ``anchor``: points (5, 3) to frame it by."""
+        texture = self.renderer.textures(face.texture[None]) if texture is None else texture
+        shot = shot_of(face, frame)
+        shot = shot if anchor is None else replace(shot, anchor=anchor)
+        return develop(self.renderer.draw([shot], texture)[0], self._wall)
 
     def normalized(self, left: dict[int, float], right: dict[int, float] | None = None) -> NDArray[np.uint8]:
         """The true I_n of an expression: the target face, frontal, in its own light, framed as when neutral. (S, S, 3)."""
-        vertices = head_model().expression(self.target.subject, labels.facial_actions(left, right))
-        drawn = self.renderer.draw(
-            [vertices], self._target_texture, [self.target.look], [Camera()], [Light()], anchors=[self._anchor]
-        )[0]
-        return develop(drawn, self._wall, None)
+        frame = Frame(left, left if right is None else right, "", "lab", (0.0, 0.0), Camera(), Light())
+        return self.plain(self.target, frame, self._anchor, self._target_texture)
 
     def neutral(self) -> NDArray[np.uint8]:
         """The target face I_t, without expression."""
         return self.normalized({})
+
+
+def shot_of(face: Person, frame: Frame) -> Shot:
+    """What the renderer needs to draw a face in a frame."""
+    subject, model = face.subject, head_model()
+    vertices = model.expression(subject, labels.facial_actions(frame.left, frame.right))
+    told = subject.to_tip + depths(frame.left, frame.right, subject.phenotype["age"])
+    anchor = model.five_points(vertices, subject.eyes)
+    return Shot(vertices, told, subject.eyes, face.look, anchor, frame.camera, frame.light, frame.gaze)
 
 
 # --- writing ------------------------------------------------------------------------------------------------------------
@@ -247,11 +383,17 @@ def subject_name(pool: str, number: int) -> str:
     return f"{pool}{number:04d}"
 
 
-def label_row(subject: str, number: int, frame: Frame) -> dict[str, object]:
-    """One row of the label table: paths, AU intensities (the stronger side, as coded by FACS; then each side), nuisance."""
+def label_row(subject: str, number: int, frame: Frame, length: int = 1) -> dict[str, object]:
+    """One row of the label table: paths, AU intensities (the stronger side, as coded by FACS; then each side), nuisance.
+
+    ``length``: frames of a sequence.
+    """
     row: dict[str, object] = {
         "subject": subject,
+        "sequence": f"T{number // length + 1}",
         "frame": number,
+        "domain": frame.domain,
+        "emotion": frame.emotion,
         "image": f"images/{subject}/{number:04d}.jpg",
         "truth": f"truth/{subject}/{number:04d}.png",
     }
@@ -265,16 +407,27 @@ def label_row(subject: str, number: int, frame: Frame) -> dict[str, object]:
     return row
 
 
-def face_of(spec: BenchmarkSpec, number: int) -> Face:
-    """The person of subject ``number``."""
-    return draw_face(np.random.default_rng([VERSION, POOLS.index(spec.pool), spec.seed, number]))
+def face_of(spec: BenchmarkSpec, number: int) -> Person:
+    """The person of subject ``number``. Some people of the ``wild`` pool wear sunglasses."""
+    rng = np.random.default_rng([VERSION, POOLS.index(spec.pool), spec.seed, number])
+    face = draw_face(rng)
+    if spec.pool == "wild" and rng.random() < 0.04:
+        look = replace(face.look, glasses=Glasses(0.026, 0.021, 2.6, 0.001, dark=True))
+        face = Person(dressed(face.subject, look), look, face.texture)
+    return face
 
 
 def frames_of(spec: BenchmarkSpec, number: int) -> Iterator[tuple[Frame, np.random.Generator]]:
     """The frames of subject ``number``, each with the generator that goes on to draw its background and camera."""
-    for frame_number in range(spec.frames):
-        rng = np.random.default_rng([VERSION, POOLS.index(spec.pool), spec.seed, number, frame_number])
-        yield draw_frame(rng), rng
+    domains = _DOMAINS_OF[spec.pool]
+    for first in range(0, spec.frames, spec.sequence):
+        rng = np.random.default_rng([VERSION, POOLS.index(spec.pool), spec.seed, number, first])
+        apex = draw_frame(rng, domains[rng.integers(len(domains))])
+        if spec.sequence == 1:
+            yield apex, rng
+            continue
+        for frame in itertools.islice(sequence_of(apex, spec.sequence, rng), spec.frames - first):
+            yield frame, rng
 
 
 @lru_cache(maxsize=1)
@@ -295,7 +448,7 @@ def render_subject(spec: BenchmarkSpec, number: int, root: str) -> str:
     for frame_number, (frame, rng) in enumerate(frames_of(spec, number)):
         if os.getppid() != parent:
             raise SystemExit("the process that asked for this subject is gone")
-        row = label_row(name, frame_number, frame)
+        row = label_row(name, frame_number, frame, spec.sequence)
         _write_image(part / str(row["image"]), studio.original(face, frame, rng, texture))
         _write_image(part / str(row["truth"]), studio.normalized(frame.left, frame.right))
         rows.append(row)
@@ -322,14 +475,20 @@ def write_benchmark(spec: BenchmarkSpec, root: Path, workers: int | None = None,
     """Renders a benchmark into ``root`` and returns that: images/, truth/, labels.csv, target.png, benchmark.json.
 
     Subjects are rendered in parallel, each written as a whole; a call after an interruption goes on with those that are
-    missing, and a finished folder of the same specification is used as it is. Raises :class:`DataError` if ``root`` holds
-    another specification.
+    missing. A finished folder of the same specification is used as it is, but for subjects with a missing or truncated image,
+    which are rendered anew. Raises :class:`DataError` if ``root`` holds another specification.
     """
     root = Path(root)
     wanted = {"version": VERSION, **asdict(spec)}
     _check_same(root, wanted)
     if (root / "labels.csv").exists():
-        print(f"{root.name}: {spec.subjects} subjects x {spec.frames} frames are there already, used as they are")
+        damaged = _damaged_subjects(spec, root)
+        if not damaged:
+            print(f"{root.name}: {spec.subjects} subjects x {spec.frames} frames are there already, used as they are")
+            return root
+        print(f"{root.name}: {len(damaged)} of {spec.subjects} subjects have missing or truncated images, rendered anew")
+        _render_all(spec, damaged, root, workers or os.cpu_count() or 1, progress)
+        shutil.rmtree(root / "parts")
         return root
     (root / "parts").mkdir(parents=True, exist_ok=True)
     write_json(wanted, root / "benchmark.json")
@@ -340,6 +499,32 @@ def write_benchmark(spec: BenchmarkSpec, root: Path, workers: int | None = None,
     write_table(pd.concat(tables, ignore_index=True), root / "labels.csv")
     shutil.rmtree(root / "parts")
     return root
+
+
+_ENDS = {".jpg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}
+"""How a whole file of each kind ends."""
+
+
+def _damaged_subjects(spec: BenchmarkSpec, root: Path) -> list[int]:
+    """Numbers of the subjects of a finished benchmark that lack an image, or have one that does not end as it should."""
+    damaged = []
+    for number in range(spec.subjects):
+        name = subject_name(spec.pool, number)
+        files = [root / kind / name / f"{frame:04d}{end}" for frame in range(spec.frames)
+                 for kind, end in (("images", ".jpg"), ("truth", ".png"))]  # fmt: skip
+        if not all(_is_whole(path) for path in files):
+            damaged.append(number)
+    return damaged
+
+
+def _is_whole(path: Path) -> bool:
+    end = _ENDS[path.suffix]
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(end), os.SEEK_END)
+            return file.read() == end
+    except OSError:  # missing, or too short to have an end
+        return False
 
 
 def _check_same(root: Path, wanted: dict[str, object]) -> None:

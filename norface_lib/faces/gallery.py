@@ -1,0 +1,36 @@
+"""Sheets of rendered faces to check the benchmark by eye: arrays of images, which `norface_lib.plots` lays out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from norface_lib.faces.benchmark import BenchmarkSpec, Frame, Person, Studio, draw_face, face_of, frames_of
+from norface_lib.faces.render import Camera, Light
+
+Faces = NDArray[np.uint8]
+STEPS = (0.0, 1.0, 3.0, 5.0)
+"""Intensities that a person checks a label at: absent, trace (A), pronounced (C), maximum (E)."""
+
+
+def people(pool: str, count: int, size: int = 112, seed: int = 0) -> Faces:
+    """One frame each of ``count`` people of a pool: (N, S, S, 3)."""
+    studio, spec = Studio(size), BenchmarkSpec(pool, count, 1, size, seed)
+    return np.stack([studio.original(face_of(spec, n), *next(frames_of(spec, n))) for n in range(count)])
+
+
+def three_people(seed: int = 12, count: int = 3) -> list[Person]:
+    """People on whom to look at AUs: as varied as any, but milder in shape."""
+    return [draw_face(np.random.default_rng([seed, number]), spread=0.2) for number in range(count)]
+
+
+def au_steps(studio: Studio, faces: Sequence[Person], au: int, steps: Sequence[float] = STEPS) -> Faces:
+    """One AU alone on each person at each intensity, frontal, in one light: (people x steps, S, S, 3)."""
+    drawn = []
+    for face in faces:
+        texture = studio.renderer.textures(face.texture[None])
+        for value in steps:
+            shown = {au: value} if value else {}
+            frame = Frame(shown, shown, "", "lab", (0.0, 0.0), Camera(), Light())
+            drawn.append(studio.plain(face, frame, texture=texture))
+    return np.stack(drawn)
