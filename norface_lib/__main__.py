@@ -41,17 +41,18 @@ def publish(profile: Annotated[str, typer.Option(help="the run to take outputs f
 @app.command()
 def render(
     out: Annotated[Path, typer.Argument(help="folder to write")],
-    pool: Annotated[str, typer.Option(help="pretrain, lab or judge")] = "lab",
+    pool: Annotated[str, typer.Option(help="pretrain, lab, wild or judge")] = "lab",
     subjects: int = 30,
     frames: Annotated[int, typer.Option(help="per subject")] = 30,
     size: Annotated[int, typer.Option(help="pixels")] = 112,
     seed: int = 0,
+    sequence: Annotated[int, typer.Option(help="frames of a sequence, onset to offset; 1: each on its own")] = 1,
     workers: Annotated[int | None, typer.Option(help="processes; default one per core")] = None,
 ) -> None:
     """Render a benchmark: faces with AU labels and their true normalized images."""
     from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
 
-    write_benchmark(BenchmarkSpec(pool, subjects, frames, size, seed), out, workers)
+    write_benchmark(BenchmarkSpec(pool, subjects, frames, size, seed, sequence=sequence), out, workers)
 
 
 @app.command()
@@ -63,11 +64,49 @@ def train_normalizer(
     drawing_steps: int = 1300,
     seed: int = 0,
     device: str = "auto",
+    start: Annotated[str | None, typer.Option(help="weights to begin with: a shipped name or a path")] = None,
 ) -> None:
     """Train a normalizer on rendered pairs; stop it at will, the same command goes on."""
     from norface_lib.pretraining import train_and_save
 
-    train_and_save(data, out, preset, expression_steps, drawing_steps, seed, device)
+    train_and_save(data, out, preset, expression_steps, drawing_steps, seed, device, start)
+
+
+@app.command()
+def write_as(
+    layout: Annotated[str, typer.Argument(help="bp4d, bp4d+, disfa, affectnet or rafdb")],
+    benchmark: Annotated[Path, typer.Argument(help="a rendered benchmark")],
+    out: Annotated[Path, typer.Argument(help="folder to write, which must not exist")],
+    variant: Annotated[str | None, typer.Option(help="such as images, zip, video, old, new, folders, original")] = None,
+    quirks: Annotated[bool, typer.Option(help="with what makes real data awkward: 9s, missing labels, a broken image")] = True,
+    seed: int = 0,
+) -> None:
+    """Write a rendered benchmark in the layout of a gated dataset, so that its loader runs on it."""
+    from norface_lib.datasets.write_as import CLEAN, Quirks
+    from norface_lib.datasets.write_as import write_as as run
+
+    print(run(layout, benchmark, out, variant, Quirks() if quirks else CLEAN, seed))
+
+
+@app.command()
+def inspect(
+    name: Annotated[str, typer.Argument(help="bp4d, bp4d+, disfa, affectnet, rafdb, rendered or folder")],
+    root: Annotated[Path, typer.Argument(help="folder of the dataset")],
+    task: Annotated[str | None, typer.Option(help="such as occurrence, intensity, detection, emotion")] = None,
+    check: Annotated[bool, typer.Option(help="read every frame, and drop those that cannot be read")] = False,
+    save_index: Annotated[Path | None, typer.Option(help="a CSV file for the index, which spares the next scan")] = None,
+) -> None:
+    """Show what a dataset's folder holds, what was dropped and why, and how often each label occurs."""
+    from norface_lib.datasets import open_dataset
+
+    data = open_dataset(name, root, **({"task": task} if task else {}))
+    print(data.check() if check else data.report)
+    if data.published:
+        print(f"published: {data.published}")
+    for label, rate in data.base_rates().items():
+        print(f"  {label:<10}{rate:7.1%}")
+    if save_index:
+        data.save_index(save_index)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Reading face images, and moving between 8-bit arrays and tensors. Color order is RGB everywhere."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -26,13 +28,23 @@ def read_face(path: Path, size: int, crop: Crop = NORFACE_CROP) -> NDArray[np.ui
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such image")
-    image = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DataError(f"{path}: not a readable image (truncated, or not one of {', '.join(SUFFIXES)})")
+    image = decode(path.read_bytes(), str(path))
     height, width = image.shape[:2]
     if height != width or height < SMALLEST:
         raise DataError(f"{path}: {width} x {height} px is no face crop: aligned faces are square and at least {SMALLEST} px")
-    return _reframe(image[..., ::-1], size, crop)
+    return _reframe(image, size, crop)
+
+
+def decode(data: bytes, name: str) -> NDArray[np.uint8]:
+    """An encoded image as (H, W, 3) RGB, turned as its EXIF says.
+
+    Raises :class:`DataError`, naming it, also for a truncated JPEG, which OpenCV would fill with gray.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name}: not a readable image (truncated, damaged, or not one of {', '.join(SUFFIXES)})") from error
 
 
 def _reframe(image: NDArray[np.uint8], size: int, crop: Crop) -> NDArray[np.uint8]:

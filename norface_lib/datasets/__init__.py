@@ -1,0 +1,39 @@
+"""One door to all datasets: :func:`open_dataset`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from norface_lib.datasets.base import FaceDataset
+
+DATASETS = {
+    "bp4d": "bp4d.BP4D",
+    "bp4d_plus": "bp4d_plus.BP4DPlus",
+    "disfa": "disfa.DISFA",
+    "affectnet": "affectnet.AffectNet",
+    "rafdb": "rafdb.RAFDB",
+    "rendered": "rendered.RenderedFaces",
+    "folder": "image_folder.FolderFaces",
+}
+"""Where the class of each dataset is."""
+
+
+def open_dataset(name: str, root: Path, **options: Any) -> FaceDataset:
+    """The dataset ``name`` (one of ``DATASETS``) that lies at ``root``; ``options`` are those of its class, such as ``task``.
+
+    ``bp4d+`` may be written for ``bp4d_plus``. Raises ``ValueError`` for an unknown name or option, and
+    :class:`norface_lib.errors.DataError` if the folder does not hold that dataset.
+    """
+    key = name.lower().replace("+", "_plus")
+    if key not in DATASETS:
+        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {name!r}")
+    module, name = DATASETS[key].split(".")
+    dataset = getattr(import_module(f"norface_lib.datasets.{module}"), name)
+    known = [option for option in signature(dataset).parameters if option != "root"]
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"{dataset.title} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    return dataset(root, **options)

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from norface_lib.align import Crop, crop_of
+from norface_lib.datasets.base import FaceDataset
 from norface_lib.errors import DataError
 from norface_lib.images import list_images, read_faces
 
@@ -39,6 +40,20 @@ def load_folder(root: Path, size: int, progress: bool = False) -> ImageFolder:
         paths = [root / str(name) for name in table["image"]]
     crop = crop_of(root)
     return ImageFolder(root, paths, read_faces(paths, size, crop, progress), table, crop)
+
+
+class FolderFaces(FaceDataset):
+    """All images under a folder, without labels; the subject is the folder that an image lies in."""
+
+    title = "Image folder"
+    source = "Any folder of images will do"
+    tree = "anything/portrait.jpg"
+    labels = ()
+
+    def _scan(self) -> pd.DataFrame:
+        paths = [path.relative_to(self.root) for path in list_images(self.root)]
+        keys = {"subject": [path.parent.as_posix() for path in paths], "path": [path.as_posix() for path in paths]}
+        return pd.DataFrame(keys).assign(sequence="", frame=range(len(paths)), part="")
 
 
 def _read_table(path: Path) -> pd.DataFrame | None:

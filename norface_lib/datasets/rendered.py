@@ -1,14 +1,17 @@
 """The rendered benchmark as a dataset: label table, originals, and the true normalized images."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from norface_lib import labels
+from norface_lib.datasets.base import EMOTION, FaceDataset
 from norface_lib.errors import DataError
 from norface_lib.images import read_face, read_faces
 
@@ -111,3 +114,71 @@ def load_rendered(root: Path, truth: bool = True, aus: tuple[int, ...] = labels.
     originals = read_faces([root / name for name in table["image"]], size, progress=progress)
     truths = read_faces([root / name for name in table["truth"]], size, progress=progress) if truth else None
     return Rendered(root, table, originals, truths, read_face(root / "target.png", size))
+
+
+class RenderedFaces(FaceDataset):
+    """A rendered benchmark on disk, read frame by frame; its index also has the column ``truth``, the path of the true I_n.
+
+    ``task`` is ``occurrence`` (``aus``, 0 or 1), ``intensity`` (``aus``, 0..5) or ``emotion`` (8 classes in AffectNet's order;
+    a frame without one is dropped and counted).
+    """
+
+    title = "Rendered"
+    source = "It is not downloaded but made: `python -m norface_lib render OUT`"
+    tree = """
+labels.csv                      a row per frame: subject, frame, image, truth, AU01, ...
+images/lab0000/0000.jpg         truth/lab0000/0000.png"""
+
+    def __init__(
+        self,
+        root: Path,
+        task: str = "occurrence",
+        aus: tuple[int, ...] = labels.BP4D_AUS,
+        transform: Callable[..., Any] | None = None,
+        index: Any = None,
+    ):
+        if task not in ("occurrence", "intensity", "emotion"):
+            raise ValueError(f"task of a rendered benchmark must be occurrence, intensity or emotion, got {task!r}")
+        self.task, self.aus = task, () if task == "emotion" else tuple(aus)
+        self.classes = labels.EMOTIONS if task == "emotion" else ()
+        self.labels = (EMOTION,) if task == "emotion" else labels.columns(self.aus)
+        self.highest = {"occurrence": 1.0, "intensity": labels.INTENSITY_MAX, "emotion": len(labels.EMOTIONS) - 1.0}[task]
+        super().__init__(root, transform, index)
+
+    def _scan(self) -> pd.DataFrame:
+        table = read_labels(self.root, self.aus).rename(columns={"image": "path"})
+        there = table["path"].map(lambda path: self.listing.find(str(path)) is not None)
+        for path in table["path"][~there]:
+            self.report.drop("listed image that is missing", path)
+        kept = table[there & self._has_label(table)]
+        texts = {name: table[name].fillna("").astype(str) if name in table.columns else "" for name in ("sequence", "part")}
+        return kept[["subject", "frame", "path"]].assign(**texts, **self._labels(kept), truth=table.get("truth", ""))
+
+    def _has_label(self, table: pd.DataFrame) -> pd.Series:
+        if self.task != "emotion":
+            return pd.Series(True, table.index)
+        names = emotions_of(table, self.root)
+        for path in table["path"][names == ""]:
+            self.report.drop("frame without an emotion", path)
+        return names != ""
+
+    def _labels(self, table: pd.DataFrame) -> dict[str, Any]:
+        if self.task == "emotion":
+            return {EMOTION: emotions_of(table, self.root).map(labels.EMOTIONS.index).astype(float)}
+        values = table[list(self.labels)].astype(float)
+        if self.task == "occurrence":
+            values = (values >= labels.OCCURRENCE_THRESHOLD - 1e-4).astype(float)  # tables hold six digits
+        return dict(values.items())
+
+
+def emotions_of(table: pd.DataFrame, root: Path) -> pd.Series:
+    """Name of the emotion that each frame of a label table shows, or an empty text.
+
+    Raises :class:`DataError` if the benchmark names no emotions, or an unknown one: none is guessed from AUs.
+    """
+    names = table[EMOTION].fillna("").astype(str) if EMOTION in table.columns else pd.Series("", table.index)
+    unknown = sorted(set(names) - {"", *labels.EMOTIONS})
+    if unknown or not (names != "").any():
+        what = f"unknown emotion(s) {', '.join(unknown)}" if unknown else "no frame has an emotion"
+        raise DataError(f"{Path(root) / 'labels.csv'}: {what}; needed is a column emotion with {', '.join(labels.EMOTIONS)}")
+    return names

@@ -1,0 +1,201 @@
+"""Frames of a dataset wherever they lie: image files, images inside a zip, and videos.
+
+A frame is named by its path relative to the dataset's root: ``F001/T1/12.jpg``; ``2D+3D/F001.zip!F001/T1/12.jpg`` inside a zip;
+``Videos/F001_T1.mp4#11`` for the twelfth frame of a video (positions count from 0).
+"""
+
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from norface_lib.errors import DataError
+from norface_lib.images import SUFFIXES, decode
+
+VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".wmv")
+
+_IN_ZIP = re.compile(r"(?P<file>.+?\.zip)!(?P<entry>.+)", re.IGNORECASE)
+_IN_VIDEO = re.compile(rf"(?P<file>.+({'|'.join(map(re.escape, VIDEO_SUFFIXES))}))#(?P<position>\d+)", re.IGNORECASE)
+
+_SKIP_AHEAD = 64
+"""Frames of a video that are decoded and thrown away rather than sought: a seek goes back to the last key frame anyway."""
+
+
+def walk(root: Path, leaf: str, depth: int = 5) -> list[Path]:
+    """Files and folders under ``root``, relative to it and sorted. Folders whose name matches ``leaf`` are not entered.
+
+    A dataset has a million frames in a few hundred folders of subjects: those are listed later, one at a time.
+    """
+    found: list[Path] = []
+    for parent, folders, files in os.walk(root):
+        here = Path(parent).relative_to(root)
+        found += [here / name for name in (*folders, *files) if not name.startswith(".")]
+        enters = len(here.parts) + 1 < depth
+        folders[:] = [n for n in folders if enters and not n.startswith(".") and not re.fullmatch(leaf, n, re.IGNORECASE)]
+    return sorted(found)
+
+
+class Listing:
+    """Whether files exist, in any case of their names, by listing each folder once: 300,000 calls of ``stat`` take minutes."""
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+        self.names = lru_cache(maxsize=None)(self._names)
+
+    def _names(self, folder: str) -> dict[str, str]:
+        path = self.root / folder
+        return {name.lower(): name for name in sorted(os.listdir(path), reverse=True)} if path.is_dir() else {}
+
+    def find(self, *candidates: str) -> str | None:
+        """The first relative path of ``candidates`` that exists, spelled as on disk."""
+        for candidate in candidates:
+            found = "."
+            for part in Path(candidate).parts:
+                name = self.names(found).get(part.lower())
+                if name is None:
+                    break
+                found = name if found == "." else f"{found}/{name}"
+            else:
+                return found
+        return None
+
+
+def numbered(paths: Iterable[str]) -> dict[int, str]:
+    """Images by the integer that their name is, whatever its padding: ``0012.jpg`` is frame 12. Others are passed over."""
+    found: dict[int, str] = {}
+    for path in sorted(paths):
+        stem, suffix = os.path.splitext(path.rsplit("/", 1)[-1])
+        if suffix.lower() in SUFFIXES and stem.isascii() and stem.isdigit():
+            found.setdefault(int(stem), path)
+    return found
+
+
+def folder_frames(root: Path, folder: Path) -> dict[int, str]:
+    """Images of a folder by frame number."""
+    return numbered(f"{folder.as_posix()}/{name}" for name in os.listdir(root / folder))
+
+
+def zip_frames(root: Path, file: Path, sequence: str) -> dict[str, dict[int, str]]:
+    """Images of a zip by sequence and frame number. ``sequence`` is a pattern that the entry's folder matches.
+
+    Raises :class:`DataError` for a damaged zip.
+    """
+    entries: dict[str, list[str]] = {}
+    for entry in _open_zip(root / file).namelist():
+        folder = entry.rsplit("/", 2)[-2] if "/" in entry else ""
+        if re.fullmatch(sequence, folder, re.IGNORECASE):
+            entries.setdefault(folder.upper(), []).append(f"{file.as_posix()}!{entry}")
+    return {name: numbered(paths) for name, paths in entries.items()}
+
+
+def video_frames(root: Path, file: Path, first: int = 1) -> dict[int, str]:
+    """All frames of a video by the number that labels give them, ``first`` for the first. Raises :class:`DataError`."""
+    count = int(_open_video(root / file).get(cv2.CAP_PROP_FRAME_COUNT))
+    if count <= 0:
+        raise DataError(f"{root / file}: holds no frame; download it again")
+    return {first + position: f"{file.as_posix()}#{position}" for position in range(count)}
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a readable zip ({error}); download it again, or delete it to do without") from error
+
+
+def _open_video(path: Path) -> cv2.VideoCapture:
+    video = cv2.VideoCapture(str(path))
+    if not video.isOpened():
+        raise DataError(f"{path}: not a readable video (missing, damaged or of an unknown codec); download or convert it again")
+    return video
+
+
+class _Video:
+    """A video that is read from front to back, and sought only where a frame is asked for out of order."""
+
+    def __init__(self, path: Path):
+        self.path, self.video, self.position = path, _open_video(path), 0
+
+    def read(self, position: int) -> NDArray[np.uint8] | None:
+        """Frame ``position`` as (H, W, 3) RGB; None if it cannot be decoded."""
+        if not 0 <= position - self.position <= _SKIP_AHEAD:
+            self._seek(position)
+        while self.position < position and self.video.grab():
+            self.position += 1
+        good, frame = self.video.read()
+        if self.position != position or not good:
+            self.position = -_SKIP_AHEAD - 1  # unknown: the next call seeks
+            return None
+        self.position += 1
+        return np.ascontiguousarray(frame[..., ::-1])
+
+    def _seek(self, position: int) -> None:
+        self.video.set(cv2.CAP_PROP_POS_FRAMES, position)
+        if self.video.get(cv2.CAP_PROP_POS_FRAMES) == position:
+            self.position = position
+        else:  # some containers cannot be sought exactly: read from the start instead
+            self.video, self.position = _open_video(self.path), 0
+
+
+def unreadable(name: str) -> DataError:
+    """The error of a frame that is there but cannot be read."""
+    return DataError(f"{name}: unreadable frame (missing, truncated or damaged); restore it, or drop it with check()")
+
+
+_INHERITED: list[Any] = []
+"""Videos that a forked process got from its parent. They are never closed there: that would wait for threads it has not."""
+
+
+class FrameReader:
+    """Reads frames by their names in an index; keeps a few zips and videos open.
+
+    It may be copied, pickled and forked: each process opens its own files, as two must not share a position in one.
+    """
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+        self._open()
+
+    def _open(self) -> None:
+        self._process = os.getpid()
+        self._zip: Callable[[Path], Any] = lru_cache(maxsize=8)(_open_zip)  # the directory of a zip may take 20 MB
+        self._video: Callable[[Path], Any] = lru_cache(maxsize=4)(_Video)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["root"])
+
+    def __call__(self, path: str) -> NDArray[np.uint8]:
+        """The frame (H, W, 3) of 8 bits, RGB. Raises :class:`DataError`, naming it, if it is missing or unreadable."""
+        if self._process != os.getpid():
+            _INHERITED.append(self._video)
+            self._open()
+        name = str(self.root / path)
+        if match := _IN_VIDEO.fullmatch(path):
+            frame = self._video(self.root / match["file"]).read(int(match["position"]))
+            if frame is None:
+                raise unreadable(name)
+            return frame
+        data = self._bytes(path, name)
+        try:
+            return decode(data, name)
+        except DataError as error:
+            raise unreadable(name) from error
+
+    def _bytes(self, path: str, name: str) -> bytes:
+        try:
+            if match := _IN_ZIP.fullmatch(path):
+                return self._zip(self.root / match["file"]).read(match["entry"])
+            return (self.root / path).read_bytes()
+        except (OSError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise unreadable(name) from error
