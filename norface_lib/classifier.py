@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from norface_lib.encoder import TINY_ENCODER, EncoderConfig, FaceEncoder
 from norface_lib.losses import importance, load, selection_probability
-from norface_lib.normalizer import ExpressionEmbedding
+from norface_lib.normalizer import ExpressionEmbedding, Normalizer
 
 INPUTS = ("original", "normalized", "both")
 """Which faces a classifier looks at."""
@@ -145,7 +145,7 @@ class ClassifierConfig:
     top_k: int = 2
     input_mixture: bool = True  # False: a dense MLP of as many parameters
     output_mixture: bool = True  # the same
-    dropout: float = 0.1  # of the fused features
+    dropout: float = 0.1  # of the standardized embeddings, before they are fused
 
     def __post_init__(self):
         names = isinstance(self.labels, tuple) and all(isinstance(name, str) for name in self.labels)
@@ -210,43 +210,73 @@ def _mlp_of_size(dim: int, parameters: int) -> nn.Sequential:
     return mlp(dim, max(1, round((parameters - dim) / (2 * dim + 1))), dim)
 
 
+class ClassifierHead(nn.Module):
+    """Expression embeddings of the faces (N, D) to a logit for each label: all of a classifier behind its backbone.
+
+    ``forward(original, normalized)`` reads the embeddings that ``config.inputs`` names and ignores the other; it raises
+    ``ValueError`` if a needed one is missing or if they differ in number. Over a frozen backbone it is all there is to train.
+    """
+
+    def __init__(self, config: ClassifierConfig):
+        super().__init__()
+        dim = config.encoder.dim
+        width = 2 * dim if config.inputs == "both" else dim
+        self.config = config
+        # each feature on its own scale: within one face the few that are large for everybody would drown the rest
+        self.norm = nn.BatchNorm1d(width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.fusion = nn.Linear(width, dim)
+        self.input_stage = input_stage(config)
+        self.output_stage = output_stage(config)
+
+    def forward(self, original: Tensor | None = None, normalized: Tensor | None = None) -> ClassifierOutput:
+        embeddings = torch.cat(needed(self.config.inputs, original, normalized), dim=1)
+        features = self.fusion(self.dropout(self.norm(embeddings)))
+        refined, input_gating = self.input_stage(features)
+        logits, output_gating = self.output_stage(features + refined)
+        return ClassifierOutput(logits, input_gating, output_gating)
+
+
 class Classifier(nn.Module):
     """Faces to a logit for each label; images are (N, 3, S, S) in [0, 1] with S = ``config.encoder.image_size``.
 
+    The backbone is a normalizer's: encoder and expression embedding; `ClassifierHead` reads what it sees.
     ``forward(original, normalized)`` uses the images that ``config.inputs`` names and ignores the other. It raises
     ``ValueError`` if a needed one is missing, if they differ in number, and for another image size.
     """
 
     def __init__(self, config: ClassifierConfig):
         super().__init__()
-        dim = config.encoder.dim
         self.config = config
         self.encoder = FaceEncoder(config.encoder)
-        self.expression = ExpressionEmbedding(config.encoder.grid**2, dim)
-        self.norm = nn.LayerNorm(dim)
-        self.fusion = nn.Linear(2 * dim if config.inputs == "both" else dim, dim)
-        self.dropout = nn.Dropout(config.dropout)
-        self.input_stage = input_stage(config)
-        self.output_stage = output_stage(config)
+        self.expression = ExpressionEmbedding(config.encoder.grid**2, config.encoder.dim)
+        self.head = ClassifierHead(config)
 
     def forward(self, original: Tensor | None = None, normalized: Tensor | None = None) -> ClassifierOutput:
-        features = self.dropout(self.fusion(self.embed(original, normalized)))
-        refined, input_gating = self.input_stage(features)
-        logits, output_gating = self.output_stage(features + refined)
-        return ClassifierOutput(logits, input_gating, output_gating)
+        images = needed(self.config.inputs, original, normalized)
+        embeddings = self.expression(self.encoder(torch.cat(images))).chunk(len(images))
+        return self.head(**dict(zip(_names(self.config.inputs), embeddings, strict=True)))
 
-    def embed(self, original: Tensor | None = None, normalized: Tensor | None = None) -> Tensor:
-        """Normalized expression embedding of each needed image, side by side: (N, D), or (N, 2 D) with the original first."""
-        images = {"original": original, "normalized": normalized}
-        needed = [name for name in images if self.config.inputs in (name, "both")]
-        missing = [name for name in needed if images[name] is None]
-        if missing:
-            raise ValueError(f"a classifier of inputs={self.config.inputs!r} needs the {' and '.join(missing)} images too")
-        counts = [len(images[name]) for name in needed]
-        if len(set(counts)) > 1:
-            raise ValueError(f"there must be as many original as normalized images, got {counts[0]} and {counts[1]}")
-        embeddings = self.norm(self.expression(self.encoder(torch.cat([images[name] for name in needed]))))
-        return torch.cat(embeddings.chunk(len(needed)), dim=1)
+    def start_from(self, normalizer: Normalizer) -> None:
+        """Copies a normalizer's encoder and expression embedding. Raises ``RuntimeError`` if they are of another size."""
+        self.encoder.load_state_dict(normalizer.encoder.state_dict())
+        self.expression.load_state_dict(normalizer.expression.state_dict())
+
+
+def needed(inputs: str, original: Tensor | None, normalized: Tensor | None) -> list[Tensor]:
+    """The tensors (N, ...) that ``inputs`` names, the original first. ``ValueError`` if one is missing or they differ in N."""
+    given = {"original": original, "normalized": normalized}
+    missing = [name for name in _names(inputs) if given[name] is None]
+    if missing:
+        raise ValueError(f"a classifier of inputs={inputs!r} needs the {' and '.join(missing)} images too")
+    counts = [len(given[name]) for name in _names(inputs)]
+    if len(set(counts)) > 1:
+        raise ValueError(f"there must be as many original as normalized images, got {counts[0]} and {counts[1]}")
+    return [given[name] for name in _names(inputs)]
+
+
+def _names(inputs: str) -> tuple[str, ...]:
+    return ("original", "normalized") if inputs == "both" else (inputs,)
 
 
 def auxiliary_loss(output: ClassifierOutput, importance_weight: float = 1e-3, load_weight: float = 1e-3) -> Tensor:

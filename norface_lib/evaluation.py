@@ -20,7 +20,7 @@ from norface_lib.augment import jitter, mirrored, photometric
 from norface_lib.classifier import Classifier, ClassifierConfig, auxiliary_loss
 from norface_lib.files import write_json
 from norface_lib.images import to_tensor, to_uint8
-from norface_lib.losses import au_weights, weighted_bce
+from norface_lib.losses import au_weights, detection_loss
 from norface_lib.metrics import f1_per_label, mean_over_folds
 from norface_lib.normalizer import Normalizer
 from norface_lib.paths import ROOT
@@ -88,56 +88,112 @@ class Pairs:
         if len(counts) != 1:
             raise ValueError(f"originals, normalized, labels and subjects must be of one length, got {sorted(counts)}")
 
+    def learner(self, model: Classifier) -> nn.Module:
+        """What of a classifier is trained on these, and reads their batches: all of it."""
+        return model
+
+    def batch(self, rows: NDArray[np.intp], where: torch.device, augmented: bool = False) -> tuple[Tensor, Tensor]:
+        """Original and normalized images (B, 3, S, S). Augmented: geometry alike for both, light for the original alone."""
+        original, normalized = (to_tensor(faces[rows]).to(where) for faces in (self.originals, self.normalized))
+        if not augmented:
+            return original, normalized
+        flip = (torch.rand(len(rows)) < 0.5).to(where)
+        return jitter(mirrored(photometric(original), flip)), mirrored(normalized, flip)
+
+
+@dataclass(frozen=True)
+class EmbeddedPairs:
+    """`Pairs` as a frozen backbone sees them: embeddings (2, N, D) of each face and of its mirror image. Made by `embed`."""
+
+    backbone: Normalizer
+    originals: Tensor
+    normalized: Tensor
+    labels: NDArray[np.float32]
+    subjects: NDArray[np.str_]
+
+    def learner(self, model: Classifier) -> nn.Module:
+        """What of a classifier is trained on these, and reads their batches: the head. Its backbone must be theirs."""
+        return model.head
+
+    def batch(self, rows: NDArray[np.intp], where: torch.device, augmented: bool = False) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, D) of originals and normalized faces. Augmented: half of the pairs are mirrored."""
+        flip = (torch.rand(len(rows)) < 0.5).long() if augmented else torch.zeros(len(rows), dtype=torch.long)
+        chosen = flip, torch.from_numpy(rows)
+        return self.originals[chosen].to(where), self.normalized[chosen].to(where)
+
+
+def embed(pairs: Pairs, backbone: Normalizer, batch_size: int = 64, progress: bool = False) -> EmbeddedPairs:
+    """What the encoder and expression embedding of a normalizer see in each pair, computed once for all trainings."""
+    embeddings = (_embeddings(faces, backbone, batch_size, progress) for faces in (pairs.originals, pairs.normalized))
+    return EmbeddedPairs(backbone, *embeddings, pairs.labels, pairs.subjects)
+
+
+@torch.inference_mode()
+def _embeddings(faces: Faces, backbone: Normalizer, batch_size: int, progress: bool) -> Tensor:
+    """(2, N, D) of faces and of their mirror images."""
+    device, parts = next(backbone.parameters()).device, []
+    for start in tqdm(range(0, len(faces), batch_size), desc="embed", unit="batch", disable=not progress, leave=False):
+        images = to_tensor(faces[start : start + batch_size]).to(device)
+        parts.append(torch.stack([backbone.expression(backbone.encoder(view)).cpu() for view in (images, images.flip(3))]))
+    return torch.cat(parts, dim=1)
+
 
 def train_classifier(
-    pairs: Pairs,
+    pairs: Pairs | EmbeddedPairs,
     rows: NDArray[np.intp],
     config: ClassifierConfig,
     training: TrainConfig,
     start: Normalizer | None = None,
+    loss: str = "dice",
     folder: Path | None = None,
     name: str = "classifier",
     device: str = "auto",
     progress: bool = True,
 ) -> Classifier:
-    """Trains an AU detector on some rows of ``pairs``. ``start``: begin with a copy of its encoder."""
+    """Trains an AU detector on some rows: all of it on `Pairs`, its head over their frozen backbone on `EmbeddedPairs`.
+
+    ``loss``: a name for `norface_lib.losses.detection_loss`. ``start``: the normalizer whose backbone a training on `Pairs`
+    begins with a copy of (None: from chance). Returns it in evaluation mode. Raises what `norface_lib.training.fit` raises.
+    """
     where = device_of(device)
     torch.manual_seed(training.seed)
     model = Classifier(config)
+    start = pairs.backbone if isinstance(pairs, EmbeddedPairs) else start
     if start is not None:
-        model.encoder.load_state_dict(start.encoder.state_dict())
-        model.expression.load_state_dict(start.expression.state_dict())
-    model = model.to(where, memory_format=torch.channels_last)
-    loss = _detection_loss(pairs, rows, where)
-    return fit(model, loss, len(rows), training, folder, name, progress)
+        model.start_from(start)
+    learner = pairs.learner(model.to(where, memory_format=torch.channels_last))
+    fit(learner, _detection_loss(pairs, rows, where, loss), len(rows), training, folder, name, progress)
+    return model.eval()
 
 
-def _detection_loss(pairs: Pairs, rows: NDArray[np.intp], where: torch.device):
-    """Weighted BCE with weights from the training rows alone, and the auxiliary losses of the mixtures."""
-    labels = pairs.labels[rows]
-    weights = au_weights(np.nanmean(labels, axis=0).clip(1 / len(rows)).tolist()).to(where)
+def _detection_loss(pairs: Pairs | EmbeddedPairs, rows: NDArray[np.intp], where: torch.device, name: str):
+    """The named loss with weights from the training rows alone, and the auxiliary losses of the mixtures."""
+    weights = au_weights(np.nanmean(pairs.labels[rows], axis=0).clip(1 / len(rows)).tolist()).to(where)
+    detect = detection_loss(name)
 
-    def loss(model: nn.Module, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def loss(learner: nn.Module, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
         chosen = rows[indices.numpy()]
-        flip = (torch.rand(len(chosen)) < 0.5).to(where)  # geometry alike for both, light for the original alone
-        original = jitter(mirrored(photometric(to_tensor(pairs.originals[chosen]).to(where)), flip))
-        normalized = mirrored(to_tensor(pairs.normalized[chosen]).to(where), flip)
-        output = model(original, normalized)
-        detection = weighted_bce(output.logits, torch.from_numpy(pairs.labels[chosen]).to(where), weights)
-        return detection + auxiliary_loss(output), {"bce": detection.item()}
+        output = learner(*pairs.batch(chosen, where, augmented=True))
+        detection = detect(output.logits, torch.from_numpy(pairs.labels[chosen]).to(where), weights)
+        return detection + auxiliary_loss(output), {"detection": detection.item()}
 
     return loss
 
 
-@torch.inference_mode()
 def predict(model: Classifier, originals: Faces, normalized: Faces, batch_size: int = 128) -> NDArray[np.float32]:
     """(N, L) probability of each label."""
-    device = next(model.parameters()).device
-    parts = []
-    for start in range(0, len(originals), batch_size):
-        batch = (to_tensor(faces[start : start + batch_size]).to(device) for faces in (originals, normalized))
-        parts.append(model(*batch).logits.float().sigmoid().cpu().numpy())
-    return np.concatenate(parts)
+    unlabeled = np.empty((len(originals), 0), np.float32), np.empty(len(originals), str)
+    return predict_rows(model, Pairs(originals, normalized, *unlabeled), np.arange(len(originals)), batch_size)
+
+
+@torch.inference_mode()
+def predict_rows(
+    model: Classifier, pairs: Pairs | EmbeddedPairs, rows: NDArray[np.intp], batch_size: int = 128
+) -> NDArray[np.float32]:
+    """(B, L) probability of each label for some rows of pairs, which must be embedded by the model's own backbone if at all."""
+    device, learner = next(model.parameters()).device, pairs.learner(model)
+    batches = (pairs.batch(rows[start : start + batch_size], device) for start in range(0, len(rows), batch_size))
+    return np.concatenate([learner(*batch).logits.float().sigmoid().cpu().numpy() for batch in batches])
 
 
 @dataclass
@@ -168,23 +224,27 @@ class CrossValidation:
 
 
 def cross_validate(
-    pairs: Pairs,
+    pairs: Pairs | EmbeddedPairs,
     folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
     config: ClassifierConfig,
     training: TrainConfig,
     start: Normalizer | None = None,
+    loss: str = "dice",
     folder: Path | None = None,
     device: str = "auto",
     progress: bool = True,
 ) -> CrossValidation:
-    """Trains on each fold's training rows and tests on the rest: threshold 0.5, last step, nothing chosen on test rows."""
+    """Trains on each fold's training rows and tests on the rest: threshold 0.5, last step, nothing chosen on test rows.
+
+    ``start`` and ``loss`` are those of `train_classifier`.
+    """
     started = time.monotonic()
     probabilities = np.full(pairs.labels.shape, np.nan, np.float32)
     f1, models = [], []
     for number, (train, test) in enumerate(folds, 1):
         name = f"{config.inputs}-fold{number}"
-        model = train_classifier(pairs, train, config, training, start, folder, name, device, progress)
-        probabilities[test] = predict(model, pairs.originals[test], pairs.normalized[test])
+        model = train_classifier(pairs, train, config, training, start, loss, folder, name, device, progress)
+        probabilities[test] = predict_rows(model, pairs, test)
         f1.append(f1_per_label(probabilities[test], pairs.labels[test]))
         models.append(model)
     return CrossValidation(config.inputs, config.labels, np.stack(f1), probabilities, time.monotonic() - started, models)

@@ -4,7 +4,7 @@ Rows are images (N), columns are labels (L), experts are the last axis (m). As i
 9 is unknown and is left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,34 @@ def weighted_asymmetric(logits: Tensor, labels: Tensor, weights: Tensor, mask: T
     # log p and log(1 - p) from the logits, so that neither ends in log 0
     loss = -labels * F.logsigmoid(logits) - (1 - labels) * logits.sigmoid().detach() * F.logsigmoid(-logits)
     return _weighted_mean(loss, weights, known)
+
+
+def weighted_dice(logits: Tensor, labels: Tensor, weights: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean over labels of w_i [1 - (2 sum p y + 1) / (sum p^2 + sum y^2 + 1)], sums over the batch: JAA-Net (PAPER.md 4).
+
+    A soft F1: an AU that is never called costs nearly all of its weight, however rare it is, so a threshold of 0.5 suits F1 as
+    it does not after cross entropy. Needs batches that hold some of each AU. JAA-Net's code divides by the batch size once
+    more, which is not copied. Arguments, mask and errors are those of `weighted_bce`.
+    """
+    known, labels = _known(logits, labels, mask)
+    p = logits.float().sigmoid() * known
+    overlap, sizes = (p * labels).sum(dim=0), (p.square() + labels.square()).sum(dim=0)
+    return _weighted_mean(1 - (2 * overlap + 1) / (sizes + 1)[None], weights, known.any(dim=0, keepdim=True))
+
+
+DETECTION_LOSSES = {"bce": weighted_bce, "asymmetric": weighted_asymmetric, "dice": weighted_dice}
+"""Losses of AU detection by name; `detection_loss` adds them up."""
+
+
+def detection_loss(name: str) -> Callable[..., Tensor]:
+    """The loss of a name of ``DETECTION_LOSSES``, or the sum of several, as in ``bce+dice`` (JAA-Net).
+
+    What it returns takes the arguments of `weighted_bce`. Raises ``ValueError`` for an unknown name.
+    """
+    parts = name.split("+")
+    if unknown := [part for part in parts if part not in DETECTION_LOSSES]:
+        raise ValueError(f"no loss {', '.join(map(repr, unknown))}; there are {', '.join(DETECTION_LOSSES)}, and sums with +")
+    return lambda *arguments: sum(DETECTION_LOSSES[part](*arguments) for part in parts)
 
 
 def _known(logits: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -101,16 +129,20 @@ def selection_probability(clean: Tensor, noisy: Tensor, noise: Tensor, top_k: in
     return torch.special.ndtr((clean - torch.where(noisy > first_out, first_out, last_in)) / noise)
 
 
-def weighted_l1(prediction: Tensor, target: Tensor, weight_map: Tensor) -> Tensor:
+def weighted_l1(prediction: Tensor, target: Tensor, weight_map: Tensor, softness: float = 0.0) -> Tensor:
     """Weighted mean of |prediction - target|: images (N, C, H, W), weight map (1 or N, 1, H, W) >= 0 -> scalar.
 
-    Divided by the sum of weights, so only their ratios count (our choice). Raises ``ValueError`` if shapes differ.
+    Divided by the sum of weights, so only their ratios count (our choice). ``softness`` s makes it sqrt(d^2 + s^2) - s
+    (Charbonnier et al. 1994): squared for differences below s, so that what is in doubt is drawn half-way and not left out.
+    Raises ``ValueError`` if shapes differ.
     """
     _same_images(prediction, target)
     if weight_map.shape[1:] != (1, *target.shape[2:]) or weight_map.shape[0] not in (1, len(target)):
         raise ValueError(f"no weight map for images {tuple(target.shape)}: {tuple(weight_map.shape)}")
     weights = weight_map.expand_as(target)
-    return (weights * (prediction - target).abs()).sum() / weights.sum().clamp(min=1e-8)
+    error = prediction - target
+    error = (error.square() + softness**2).sqrt() - softness if softness else error.abs()
+    return (weights * error).sum() / weights.sum().clamp(min=1e-8)
 
 
 def gradient_l1(prediction: Tensor, target: Tensor) -> Tensor:

@@ -241,6 +241,13 @@ def test_config_refuses_what_cannot_be(values, message):
         replace(CONFIG, **values)
 
 
+@pytest.mark.parametrize("inputs", ["original", "normalized", "both"])
+def test_the_head_reads_the_embeddings_that_the_backbone_makes(faces, inputs):
+    classifier = Classifier(replace(CONFIG, inputs=inputs)).eval()
+    embeddings = {name: classifier.expression(classifier.encoder(images)) for name, images in faces.items()}
+    torch.testing.assert_close(classifier.head(**embeddings).logits, classifier(**faces).logits, atol=1e-5, rtol=1e-4)
+
+
 def test_classifier_refuses_missing_or_unlike_images(faces):
     classifier = Classifier(CONFIG)
     with pytest.raises(ValueError, match="needs the normalized images"):

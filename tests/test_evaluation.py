@@ -1,5 +1,6 @@
 """Cross-validation, reading folders, result files, and the figures' and widgets' plain functions."""
 
+import contextlib
 import json
 import time
 
@@ -14,7 +15,16 @@ from norface_lib.classifier import Classifier, ClassifierConfig
 from norface_lib.datasets.protocols import subject_folds
 from norface_lib.datasets.rendered import load_rendered
 from norface_lib.encoder import EncoderConfig
-from norface_lib.evaluation import Pairs, check_expected, cross_validate, predict, train_classifier, write_result
+from norface_lib.evaluation import (
+    Pairs,
+    check_expected,
+    cross_validate,
+    embed,
+    predict,
+    predict_rows,
+    train_classifier,
+    write_result,
+)
 from norface_lib.images import to_tensor
 from norface_lib.normalizer import Normalizer, NormalizerConfig
 from norface_lib.training import TrainConfig
@@ -63,6 +73,67 @@ def test_a_start_from_an_encoder_is_a_copy(pairs):
     model = train_classifier(pairs, np.arange(30), CONFIG, TrainConfig(steps=1, batch_size=8), start, progress=False)
     assert torch.equal(start.encoder.state_dict()["vit.pos_embed"], before)
     assert torch.allclose(model.encoder.state_dict()["vit.pos_embed"], before, atol=0.01)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    torch.manual_seed(0)
+    return Normalizer(NormalizerConfig(ENCODER, 1, (16, 16))).eval()
+
+
+def test_embedded_pairs_are_what_the_backbone_sees(pairs, backbone):
+    seen = embed(pairs, backbone, batch_size=25)
+    assert seen.originals.shape == seen.normalized.shape == (2, 60, 32)
+    with torch.inference_mode():
+        image = to_tensor(pairs.normalized[40:41])
+        for view, face in enumerate((image, image.flip(3))):
+            alone = backbone.expression(backbone.encoder(face))[0]
+            torch.testing.assert_close(seen.normalized[view, 40], alone, atol=1e-4, rtol=1e-3)
+
+
+def test_a_frozen_backbone_stays_and_its_classifier_reads_images_alike(pairs, backbone):
+    seen, rows = embed(pairs, backbone), np.arange(30)
+    model = train_classifier(seen, rows, CONFIG, TrainConfig(steps=3, batch_size=8), progress=False)
+    for name, values in (model.encoder.state_dict() | model.expression.state_dict()).items():
+        owner = backbone.encoder if name in backbone.encoder.state_dict() else backbone.expression
+        assert torch.equal(values, owner.state_dict()[name]), name
+    cached, drawn = predict_rows(model, seen, rows), predict(model, pairs.originals[rows], pairs.normalized[rows])
+    np.testing.assert_allclose(cached, drawn, atol=1e-4)
+
+
+def test_augmented_embeddings_are_mirrored_pairs(pairs, backbone):
+    seen, rows = embed(pairs, backbone), np.arange(60)
+    views = seen.batch(rows, torch.device("cpu"), augmented=True)
+    mirror = [(batch == side[1]).all(dim=1) for batch, side in zip(views, (seen.originals, seen.normalized), strict=True)]
+    assert torch.equal(*mirror) and 10 < mirror[0].sum() < 50
+    plain = seen.batch(rows, torch.device("cpu"))
+    assert torch.equal(plain[0], seen.originals[0]) and torch.equal(plain[1], seen.normalized[0])
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_an_interrupted_training_ends_with_the_same_weights(pairs, backbone, frozen, tmp_path, monkeypatch):
+    data = embed(pairs, backbone) if frozen else pairs
+    training, rows = TrainConfig(steps=6, batch_size=8, checkpoint_seconds=0), np.arange(30)
+    whole = train_classifier(data, rows, CONFIG, training, start=backbone, progress=False)
+    steps = []
+    batch = type(data).batch
+
+    def stops(*arguments, **options):
+        steps.append(len(steps))
+        if len(steps) == 4:
+            raise Interrupted
+        return batch(*arguments, **options)
+
+    monkeypatch.setattr(type(data), "batch", stops)
+    for _ in range(2):
+        with contextlib.suppress(Interrupted):
+            resumed = train_classifier(data, rows, CONFIG, training, start=backbone, folder=tmp_path, progress=False)
+    assert len(steps) == 7  # the fourth is done twice
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
 
 
 def test_pairs_of_unlike_length_are_refused(pairs):

@@ -91,7 +91,45 @@ def test_label_losses_are_finite_at_extreme_logits_and_zero_if_all_is_unknown(lo
     assert loss(logits, torch.full((2, 2), float("nan")), torch.ones(2)) == 0
 
 
-@both
+def test_dice_is_its_formula_over_the_batch(batch):
+    logits, labels, weights = batch
+    p = logits.sigmoid()
+    dice = (2 * (p * labels).sum(0) + 1) / ((p**2).sum(0) + (labels**2).sum(0) + 1)
+    torch.testing.assert_close(losses.weighted_dice(*batch), (weights * (1 - dice)).mean())
+
+
+def test_dice_leaves_out_the_unknown_and_labels_without_a_known_row(batch):
+    logits, labels, weights = batch
+    unknown = labels.clone()
+    unknown[2, 0], unknown[:, 1] = 9, float("nan")
+    kept = torch.tensor([True, True, False, True, True, True])
+    first = losses.weighted_dice(logits[kept][:, :1], labels[kept][:, :1], weights[:1])
+    last = losses.weighted_dice(logits[:, 2:], labels[:, 2:], weights[2:])
+    value = losses.weighted_dice(logits, unknown, weights)
+    torch.testing.assert_close(value, (first + last) / 2)
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert torch.equal(gradient != 0, torch.stack([kept, torch.zeros(6).bool(), torch.ones(6).bool()], dim=1))
+    assert losses.weighted_dice(logits, torch.full_like(labels, 9.0), weights) == 0
+
+
+def test_dice_puts_a_rare_label_above_one_half_where_cross_entropy_does_not():
+    """A label that is there in every third face, and nothing to see: calling all is the best F1, the rate the best BCE."""
+    labels = (torch.arange(300) % 3 == 0).float()[:, None]
+    for name, above in (("dice", True), ("bce", False)):
+        logit = torch.zeros(1, 1, requires_grad=True)
+        losses.detection_loss(name)(logit.expand(300, 1), labels, torch.ones(1)).backward()
+        assert (logit.grad.item() < 0) == above
+
+
+def test_losses_are_found_by_name_and_added(batch):
+    parts = losses.weighted_bce(*batch) + losses.weighted_dice(*batch)
+    torch.testing.assert_close(losses.detection_loss("bce+dice")(*batch), parts)
+    assert losses.detection_loss("asymmetric")(*batch) == losses.weighted_asymmetric(*batch)
+    with pytest.raises(ValueError, match="no loss 'focal'; there are bce, asymmetric, dice"):
+        losses.detection_loss("bce+focal")
+
+
+@pytest.mark.parametrize("loss", losses.DETECTION_LOSSES.values())
 def test_label_losses_refuse_unlike_shapes(loss, batch):
     logits, labels, weights = batch
     with pytest.raises(ValueError, match="share one shape"):
