@@ -1,10 +1,16 @@
 """Speed of each stage on this machine: one JSON line for each figure."""
 
+import itertools
 import json
+import multiprocessing
 import os
+import resource
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +21,7 @@ from norface_lib import labels
 from norface_lib.classifier import Classifier, ClassifierConfig
 from norface_lib.errors import DataError
 from norface_lib.evaluation import machine, normalize_faces, predict, versions
-from norface_lib.faces.benchmark import BenchmarkSpec, render_subject, write_benchmark
+from norface_lib.faces.benchmark import BenchmarkSpec, render_subject
 from norface_lib.images import to_tensor
 from norface_lib.normalizer import PRESETS, Normalizer
 
@@ -37,28 +43,44 @@ def _best_of(run: Callable[[], int], repeats: int = 3) -> float:
     return max(rates)
 
 
-def bench_render(size: int = 112, frames: int = 20) -> Iterator[Figure]:
-    """Images a second, originals and true images alike, written to disk: one process, then one for each core."""
-    with tempfile.TemporaryDirectory() as folder:
-        spec = BenchmarkSpec("judge", subjects=1, frames=frames, size=size)
-        (Path(folder) / "parts").mkdir()
+def bench_render(seconds: float = 20.0) -> Iterator[Figure]:
+    """Images a second at 112 and 224 px, originals and true images alike, written to disk: one process, then one for each core.
 
-        def one() -> int:
-            render_subject(spec, 0, folder)
-            return 2 * frames
-
-        single = _best_of(one)
-        yield _figure("render", single, "images/s", size=size, processes=1)
+    Processes are running when the clock starts, as in any long run; memory is that of one process after its first and after its
+    last subject.
+    """
     cores = os.cpu_count() or 1
-    with tempfile.TemporaryDirectory() as folder:
-        # as a user runs it: the start of the processes counts, so there must be enough to do
-        spec = BenchmarkSpec("judge", subjects=12 * cores, frames=30, size=size)
-        started = time.perf_counter()
-        write_benchmark(spec, Path(folder), workers=cores, progress=False)
-        rate = 2 * spec.subjects * spec.frames / (time.perf_counter() - started)
-        yield _figure(
-            "render", rate, "images/s", size=size, processes=cores, ratio_to="one process", ratio=round(rate / single, 2)
-        )
+    for size in (112, 224):
+        single: float | None = None
+        for processes in sorted({1, cores}):
+            context = multiprocessing.get_context("spawn")  # Warp must not be forked
+            with tempfile.TemporaryDirectory() as folder, context.Manager() as manager:
+                spec = BenchmarkSpec("judge", subjects=10_000, frames=10, size=size)
+                (Path(folder) / "parts").mkdir()
+                job = partial(_render_for, spec, folder, seconds, processes, manager.Barrier(processes))
+                with ProcessPoolExecutor(processes, context) as pool:
+                    rates = list(pool.map(job, range(processes)))
+            rate = sum(images / took for images, took, *_ in rates)
+            single = single or rate
+            memory = [round(max(row[k] for row in rates)) for k in (2, 3)]
+            ratio = {"ratio_to": "one process", "ratio": round(rate / single, 2)}
+            yield _figure("render", rate, "images/s", size=size, processes=processes, **ratio, memory_mb_first_and_last=memory)
+
+
+def _render_for(
+    spec: BenchmarkSpec, folder: str, seconds: float, processes: int, ready: threading.Barrier, first: int
+) -> tuple[int, float, float, float]:
+    """Renders every ``processes``-th subject for some seconds: images, seconds, memory in MB after the first and the last."""
+    render_subject(spec, first, folder)  # loads the head, makes the buffers
+    ready.wait()
+    started, images, memory = time.perf_counter(), 0, []
+    for number in itertools.count(first + processes, processes):
+        render_subject(spec, number, folder)
+        images += 2 * spec.frames
+        memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        if (took := time.perf_counter() - started) > seconds:
+            return images, took, memory[0], memory[-1]
+    raise AssertionError("the count never ends")
 
 
 def bench_normalize(preset: str = "tiny", batch: int = 64) -> Iterator[Figure]:

@@ -33,17 +33,26 @@ def difference(faces: Faces, others: Faces, gain: float = 4.0) -> Faces:
     return np.repeat(255 - distance.clip(0, 255), 3, axis=-1).astype(np.uint8)
 
 
-def strip(rows: Mapping[str, Faces], scale: float = 0.95) -> Figure:
-    """Labeled rows of faces, one column for each face: original / normalized / truth / difference."""
-    count = len(next(iter(rows.values())))
-    figure, axes = plt.subplots(len(rows), count, figsize=(count * scale + 0.9, len(rows) * scale), squeeze=False)
-    for line, (name, faces) in zip(axes, rows.items(), strict=True):
-        for axis, face in zip(line, faces, strict=True):
-            axis.imshow(face)
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    figure.subplots_adjust(left=0.9 / (count * scale + 0.9), right=1, top=1, bottom=0, wspace=0.03, hspace=0.03)
+def strip(rows: Mapping[str, Faces], scale: float = 0.95, titles: Sequence[str] = ()) -> Figure:
+    """Labeled rows of faces, one column for each face: original / normalized / truth / difference. ``titles``: of columns."""
+    count, size = len(next(iter(rows.values()))), next(iter(rows.values())).shape[1]
+    step = size + max(1, size // 40)
+    sheet = np.full((len(rows) * step, count * step, 3), 255, np.uint8)
+    for line, faces in enumerate(rows.values()):
+        for column, face in enumerate(faces):
+            sheet[line * step : line * step + size, column * step : column * step + size] = face
+    margin, head = 0.1 + 0.075 * max(map(len, rows)), 0.2 if titles else 0.0  # inches for the words
+    width, height = count * scale + margin, len(rows) * scale + head
+    figure = plt.figure(figsize=(width, height))
+    axis = figure.add_axes((margin / width, 0, count * scale / width, len(rows) * scale / height))
+    axis.imshow(sheet, interpolation="antialiased")
+    axis.set(xticks=[(column + 0.5) * step for column in range(len(titles))])
+    axis.set(yticks=[(line + 0.5) * step for line in range(len(rows))])
+    axis.set_xticklabels(titles, fontsize=7)
+    axis.xaxis.tick_top()
+    axis.set_yticklabels(rows, fontsize=9)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
     return figure
 
 

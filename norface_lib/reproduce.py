@@ -18,6 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 from norface_lib.checkpoints import load_classifier, load_normalizer
 from norface_lib.errors import DataError, NorfaceError
 from norface_lib.evaluation import machine, versions
+from norface_lib.faces.benchmark import VERSION
 from norface_lib.files import write_json
 from norface_lib.paths import NOTEBOOKS, ROOT, cache, runs, shown
 from norface_lib.photos import Reading, read_folder, write_sheet, write_smiles
@@ -168,7 +169,7 @@ def _read_faces(profile: str, folder: Path, photos: Path | None) -> dict[str, An
     detectors = [load_classifier(path)[0] for path in weights]
     normalizer, target, _ = load_normalizer()
     count = profiles()[profile]["photos"]["subjects"]
-    sources = {"rendered": write_smiles(cache("smiles", subjects=count), count)}
+    sources = {"rendered": write_smiles(cache("smiles", version=VERSION, subjects=count), count)}
     if photos is not None:
         sources[Path(photos).resolve().name] = Path(photos)
     found = {}

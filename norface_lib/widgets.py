@@ -1,9 +1,16 @@
 """Controls for notebooks. They only choose what a pure function then draws."""
 
+from collections.abc import Mapping
+from functools import lru_cache
+
 import cv2
 import ipywidgets
 import numpy as np
 from numpy.typing import NDArray
+
+from norface_lib import labels
+from norface_lib.faces.benchmark import Frame, Person, Studio, draw_face
+from norface_lib.faces.render import Camera, Light
 
 Face = NDArray[np.uint8]
 
@@ -40,3 +47,39 @@ def compare(originals: Face, normalized: Face, names: list[str], size: int = 280
     face.observe(show, "value")
     show()
     return ipywidgets.VBox([face, stack, slider])
+
+
+def portrait(
+    studio: Studio, person: Person, intensities: Mapping[int, float], yaw: float = 0.0, pitch: float = 0.0, lamp: float = 0.35
+) -> Face:
+    """A person with AU intensities (number -> 0..5) before a gray wall: (S, S, 3). Angles and the lamp's side in radians."""
+    shown = {au: value for au, value in intensities.items() if value}
+    light = Light(direction=(float(np.sin(lamp)), 0.5, float(np.cos(lamp))))
+    frame = Frame(shown, shown, "", "lab", (0.0, 0.0), Camera(yaw=yaw, pitch=pitch), light)
+    return studio.plain(person, frame)
+
+
+def explore(size: int = 224) -> ipywidgets.Widget:
+    """Make a face: sliders for the person, the head's pose, the lamp and every AU. Each change draws it anew."""
+    studio, people = Studio(size), lru_cache(maxsize=8)(lambda number: draw_face(np.random.default_rng(number)))
+    picture = ipywidgets.Image(format="png", width=320, height=320)
+    person = ipywidgets.IntSlider(2, 0, 99, description="person")
+    scene = {
+        "yaw": ipywidgets.FloatSlider(0.0, min=-0.8, max=0.8, step=0.05),
+        "pitch": ipywidgets.FloatSlider(0.0, min=-0.4, max=0.4, step=0.05),
+        "lamp": ipywidgets.FloatSlider(0.35, min=-1.5, max=1.5, step=0.1),
+    }
+    for name, slider in scene.items():
+        slider.description = name
+    aus = {au: ipywidgets.FloatSlider(0.0, min=0, max=5, step=0.5, description=f"AU{au}") for au in labels.AUS}
+
+    def show(_=None) -> None:
+        chosen = {name: slider.value for name, slider in scene.items()}
+        picture.value = _png(portrait(studio, people(person.value), {au: s.value for au, s in aus.items()}, **chosen), size)
+
+    for slider in (person, *scene.values(), *aus.values()):
+        slider.observe(show, "value")
+    show()
+    half = len(aus) // 2
+    columns = [ipywidgets.VBox(list(aus.values())[part]) for part in (slice(half), slice(half, None))]
+    return ipywidgets.HBox([ipywidgets.VBox([picture, person, *scene.values()]), *columns])

@@ -25,6 +25,8 @@ from norface_lib.evaluation import (
     train_classifier,
     write_result,
 )
+from norface_lib.faces import gallery
+from norface_lib.faces.benchmark import Studio
 from norface_lib.images import to_tensor
 from norface_lib.normalizer import Normalizer, NormalizerConfig
 from norface_lib.training import TrainConfig
@@ -212,8 +214,12 @@ def test_figures_draw_what_they_are_given():
     np.testing.assert_array_equal(sheet[:16, :16], faces[0])
     np.testing.assert_array_equal(sheet[18:34, :16], faces[4])
     assert plots.difference(faces, faces).min() == 255
-    figure = plots.strip({"a": faces, "b": faces})
-    assert len(figure.axes) == 10 and figure.axes[0].get_ylabel() == "a"
+    axis = plots.strip({"a": faces, "b": faces[::-1]}, titles=list("vwxyz")).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == list("vwxyz")
+    drawn = axis.images[0].get_array()
+    np.testing.assert_array_equal(drawn[:16, :16], faces[0])
+    np.testing.assert_array_equal(drawn[17:33, 17:33], faces[3])
     bars = plots.f1_bars(["AU1", "AU2"], {"original": [0.1, 0.2], "both": [0.3, 0.4]}).axes[0].patches
     assert [bar.get_height() for bar in bars] == [0.1, 0.2, 0.3, 0.4]
 
@@ -224,6 +230,32 @@ def test_a_wipe_shows_both_faces():
     assert mixed[0, 0, 0] == 0 and mixed[0, -1, 0] == 100 and mixed[0, 4, 0] == 255
     np.testing.assert_array_equal(widgets.wipe(left, right, 1.0), left)
     np.testing.assert_array_equal(widgets.wipe(left, right, 0.0), right)
+
+
+@pytest.mark.slow
+def test_the_explorer_draws_what_its_sliders_say():
+    box = widgets.explore(size=64)
+    picture, person, yaw = box.children[0].children[:3]
+    sliders = {slider.description: slider for column in box.children[1:] for slider in column.children}
+    assert list(sliders) == [f"AU{au}" for au in labels.AUS]
+    seen = [picture.value]
+    for slider, value in ((sliders["AU26"], 5.0), (yaw, 0.5), (person, 3)):
+        slider.value = value
+        seen.append(picture.value)
+    assert len(set(seen)) == 4
+    sliders["AU26"].value, yaw.value, person.value = 0.0, 0.0, 2
+    assert picture.value == seen[0]
+
+
+@pytest.mark.slow
+def test_sheets_show_the_people_and_aus_that_are_asked_for():
+    sheet = gallery.people("wild", 3, size=48)
+    assert sheet.shape == (3, 48, 48, 3) and len({face.tobytes() for face in sheet}) == 3
+    studio = Studio(48)
+    steps = gallery.au_steps(studio, gallery.bare_people(2), 12)
+    assert steps.shape == (2 * len(gallery.STEPS), 48, 48, 3)
+    moved = np.abs(steps.astype(int) - np.repeat(steps[[0, 4]], 4, axis=0)).mean((1, 2, 3)).reshape(2, 4)
+    assert (np.diff(moved) > 0).all() and (moved[:, 0] == 0).all()
 
 
 def test_the_comparison_widget_shows_the_chosen_face():

@@ -185,6 +185,13 @@ def test_weighted_l1_is_the_weighted_mean(images):
     assert losses.weighted_l1(*images, torch.zeros(1, 1, 8, 8)) == 0
 
 
+def test_a_soft_l1_squares_small_differences_and_keeps_large_ones():
+    even, zero = torch.ones(1, 1, 4, 4), torch.zeros(1, 3, 4, 4)
+    small, large = (float(losses.weighted_l1(zero + size, zero, even, softness=0.05)) for size in (0.001, 1.0))
+    assert small == pytest.approx(0.001**2 / (2 * 0.05), rel=1e-2)
+    assert large == pytest.approx(1.0 - 0.05, abs=2e-3)
+
+
 def test_gradient_l1_sees_edges_and_no_offset(images):
     prediction, target = images
     assert losses.gradient_l1(target + 0.3, target) == pytest.approx(0, abs=1e-6)

@@ -86,6 +86,7 @@ class BenchmarkSpec:
     seed: int = 0
     target: str = "noor"  # the common identity of the normalized images, one of TARGETS
     sequence: int = 1  # frames of a sequence, from onset over apex to offset; 1: every frame on its own
+    version: int = VERSION  # so that what another version made is never taken for this one's
 
     def __post_init__(self):
         if self.pool not in POOLS:
@@ -94,6 +95,8 @@ class BenchmarkSpec:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
         if min(self.subjects, self.frames, self.size, self.sequence) < 1:
             raise ValueError("subjects, frames, size and sequence must be at least 1")
+        if self.version != VERSION:
+            raise ValueError(f"this code makes version {VERSION} of the benchmark, not {self.version}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
 
@@ -479,7 +482,7 @@ def write_benchmark(spec: BenchmarkSpec, root: Path, workers: int | None = None,
     which are rendered anew. Raises :class:`DataError` if ``root`` holds another specification.
     """
     root = Path(root)
-    wanted = {"version": VERSION, **asdict(spec)}
+    wanted = asdict(spec)
     _check_same(root, wanted)
     if (root / "labels.csv").exists():
         damaged = _damaged_subjects(spec, root)

@@ -1,5 +1,6 @@
 """Sheets of rendered faces to check the benchmark by eye: arrays of images, which `norface_lib.plots` lays out."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,9 +20,16 @@ def people(pool: str, count: int, size: int = 112, seed: int = 0) -> Faces:
     return np.stack([studio.original(face_of(spec, n), *next(frames_of(spec, n))) for n in range(count)])
 
 
-def three_people(seed: int = 12, count: int = 3) -> list[Person]:
-    """People on whom to look at AUs: as varied as any, but milder in shape."""
-    return [draw_face(np.random.default_rng([seed, number]), spread=0.2) for number in range(count)]
+def bare_people(count: int = 3, seed: int = 12) -> list[Person]:
+    """People on whom to look at AUs: milder in shape than any, without glasses or beard."""
+    found: list[Person] = []
+    for number in itertools.count():
+        person = draw_face(np.random.default_rng([seed, number]), spread=0.2)
+        if person.look.glasses is None and person.look.beard < 0.05:
+            found.append(person)
+        if len(found) == count:
+            return found
+    raise AssertionError("the count never ends")
 
 
 def au_steps(studio: Studio, faces: Sequence[Person], au: int, steps: Sequence[float] = STEPS) -> Faces:
