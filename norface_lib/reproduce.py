@@ -94,13 +94,15 @@ def publish(profile: str = "quick") -> None:
         nbformat.write(book, path)
 
 
-def _lighter(outputs: list[nbformat.NotebookNode], largest: int = 40_000) -> list[nbformat.NotebookNode]:
-    """Outputs with big pictures, which are rows of faces, as JPEG: a notebook in git should stay under 500 KB."""
+def _lighter(outputs: list[nbformat.NotebookNode], largest: int = 40_000, pixels: int = 700_000) -> list[nbformat.NotebookNode]:
+    """Outputs with big pictures, which are rows of faces, as JPEG and not too large: a notebook should stay under 500 KB."""
     for output in outputs:
         picture = base64.b64decode(output.get("data", {}).get("image/png", ""))
         if len(picture) > largest:
             image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
-            small = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 75])[1].tobytes()
+            scale = min(1.0, (pixels / image[..., 0].size) ** 0.5)
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            small = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 62])[1].tobytes()
             del output.data["image/png"]
             output.data["image/jpeg"] = base64.b64encode(small).decode()
     return outputs
