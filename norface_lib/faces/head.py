@@ -125,7 +125,7 @@ class HeadModel:
         if hair is not None:
             sheet, tips = parts.hair(hair[0], self.scalp.points(vertices), hair[1], rng)
             vertices[self._slices[HAIR]], to_tip[self._slices[HAIR]] = sheet, tips
-        ear = vertices[self._ear_root] * np.array([1, 1, 1], np.float32)
+        ear = vertices[self._ear_root]
         vertices[self._slices[FRAME]], vertices[self._slices[LENS]] = parts.glasses(glasses, subject.eyes, ear)
         vertices[self._slices[CLOTH]] = parts.garment(vertices[self._neck], opening)
         return Subject(vertices, subject.eyes, to_tip, subject.phenotype)

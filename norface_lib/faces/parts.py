@@ -228,7 +228,7 @@ def _glasses(style: Glasses, eyes: NDArray, ear: NDArray) -> tuple[NDArray, NDAr
         hinges.append(
             _tube(np.stack([outer, outer * 0.4 + hook * 0.6 + np.array([side * 0.004, 0, 0]), hook]), style.rim, False)
         )
-    bridge = np.stack([inner[0], inner.copy()[0] * 0.5 + inner[1] * 0.5 + np.array([0, -0.002, 0.003]), inner[1]])
+    bridge = np.stack([inner[0], inner[0] * 0.5 + inner[1] * 0.5 + np.array([0, -0.002, 0.003]), inner[1]])
     return np.concatenate([*rims, _tube(bridge, style.rim, False), *hinges]), np.concatenate(lenses)
 
 

@@ -10,6 +10,7 @@ round and look the same way. Casting rays instead took longer, for the same pict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import warp as wp
@@ -236,7 +237,8 @@ def _cast(
 
 
 @wp.func
-def _texel(texture: wp.array3d(dtype=wp.vec3), b: int, uv: wp.vec2):
+def _texel(texture: wp.array3d(dtype=Any), b: int, uv: wp.vec2):
+    """The texture (B, S, S) at a place, interpolated."""
     size = texture.shape[1]
     x = wp.clamp(uv[0] * float(size) - 0.5, 0.0, float(size) - 1.001)
     y = wp.clamp(uv[1] * float(size) - 0.5, 0.0, float(size) - 1.001)
@@ -244,18 +246,6 @@ def _texel(texture: wp.array3d(dtype=wp.vec3), b: int, uv: wp.vec2):
     fx, fy = x - float(i), y - float(j)
     top = texture[b, j, i] * (1.0 - fx) + texture[b, j, i + 1] * fx
     bottom = texture[b, j + 1, i] * (1.0 - fx) + texture[b, j + 1, i + 1] * fx
-    return top * (1.0 - fy) + bottom * fy
-
-
-@wp.func
-def _groove(texture: wp.array2d(dtype=wp.vec4), uv: wp.vec2):
-    size = texture.shape[0]
-    x = wp.clamp(uv[0] * float(size) - 0.5, 0.0, float(size) - 1.001)
-    y = wp.clamp(uv[1] * float(size) - 0.5, 0.0, float(size) - 1.001)
-    i, j = int(x), int(y)
-    fx, fy = x - float(i), y - float(j)
-    top = texture[j, i] * (1.0 - fx) + texture[j, i + 1] * fx
-    bottom = texture[j + 1, i] * (1.0 - fx) + texture[j + 1, i + 1] * fx
     return top * (1.0 - fy) + bottom * fy
 
 
@@ -342,7 +332,7 @@ def _shade(
     uvs: wp.array(dtype=wp.vec2),
     materials: wp.array(dtype=wp.int32),
     textures: wp.array3d(dtype=wp.vec3),
-    grooves: wp.array2d(dtype=wp.vec4),
+    grooves: wp.array3d(dtype=wp.vec4),
     nearest: wp.array3d(dtype=wp.int64),
     shadow: wp.array3d(dtype=float),
     image: wp.array3d(dtype=wp.vec4),
@@ -375,7 +365,7 @@ def _shade(
         if material == _SKIN:
             albedo = _texel(textures, b, uv)
             if level > 0.02:
-                groove = _groove(grooves, uv)
+                groove = _texel(grooves, 0, uv)
                 normal = normal - wp.vec3(groove[0], groove[1], groove[2]) * (2.2 * level)
                 deep = groove[3] * level
                 albedo = wp.cw_mul(albedo, wp.vec3(1.0 - 0.26 * deep, 1.0 - 0.36 * deep, 1.0 - 0.38 * deep))
@@ -504,7 +494,7 @@ class Renderer:
         self._uv, self._materials = self._array(model.uv, wp.vec2), self._array(model.materials, wp.int32)
         self._first, self._around = (self._array(a, wp.int32) for a in _around(model.triangles, model.vertex_count))
         self._occlusion = self._array(_open_sky(device), wp.float32)
-        self._grooves = self._array(painter().grooves, wp.vec4)
+        self._grooves = self._array(painter().grooves[None], wp.vec4)
         shape = (batch, model.vertex_count)
         self._vertices, self._normals, self._seen, self._lit = (wp.zeros(shape, dtype=wp.vec3, device=device) for _ in range(4))
         self._told = wp.zeros(shape, dtype=float, device=device)
