@@ -73,6 +73,23 @@ def train_normalizer(
 
 
 @app.command()
+def normalize(
+    source: Annotated[Path, typer.Argument(help="a folder of aligned faces, of any depth")],
+    out: Annotated[Path, typer.Argument(help="folder for the mirror tree, inside it one for the target")],
+    weights: Annotated[str, typer.Option(help="a shipped name or a path")] = "tiny",
+    batch_size: int = 64,
+    device: str = "auto",
+) -> None:
+    """Redraw every aligned face of a folder as the target; stop it at will, the same command goes on."""
+    from norface_lib.normalized import MANIFEST, normalize_tree
+
+    counts = normalize_tree(source, out, weights, batch_size, device)
+    print(", ".join(f"{count} {status}" for status, count in counts.items()) + f" (see {MANIFEST})")
+    if set(counts) == {"unreadable"}:
+        raise typer.Exit(1)
+
+
+@app.command()
 def write_as(
     layout: Annotated[str, typer.Argument(help="bp4d, bp4d+, disfa, affectnet or rafdb")],
     benchmark: Annotated[Path, typer.Argument(help="a rendered benchmark")],

@@ -1,0 +1,129 @@
+"""Normalized datasets: a tree of aligned faces redrawn into a mirror tree, with a list of what was made from what.
+
+The paper's authors gave out their normalized datasets in this form, a folder for each target identity (PAPER.md 1.3).
+"""
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from norface_lib.align import crop_of
+from norface_lib.checkpoints import load_normalizer
+from norface_lib.errors import DataError
+from norface_lib.evaluation import normalize_faces
+from norface_lib.files import write_atomically
+from norface_lib.images import list_images, read_face
+from norface_lib.training import device_of
+
+MANIFEST = "manifest.csv"
+
+
+class Row(NamedTuple):
+    """One line of the manifest; ``normalized`` and its hash are empty, and ``error`` is not, if a face could not be read."""
+
+    path: str
+    sha256: str
+    normalized: str
+    normalized_sha256: str
+    error: str
+
+
+def normalize_tree(
+    source: Path, out: Path, weights: str = "tiny", batch_size: int = 64, device: str = "auto", progress: bool = True
+) -> Counter[str]:
+    """Writes ``out/<target>/<same path>.png`` for every aligned face under ``source``, and ``out/<target>/manifest.csv``.
+
+    The target is that of the weights. Memory does not grow with the number of faces; a call after an interruption goes on, and
+    draws anew what is missing or whose original has changed. Returns how many were ``normalized``, ``there already`` and
+    ``unreadable``. Raises :class:`DataError` for a folder without images, for two images that differ in their suffix alone, and
+    for an ``out`` that other weights have drawn.
+    """
+    source, (model, target, card) = Path(source), load_normalizer(weights)
+    paths = [path.relative_to(source) for path in list_images(source)]
+    if doubled := [str(path) for path, count in Counter(path.with_suffix("") for path in paths).items() if count > 1]:
+        raise DataError(f"{source / doubled[0]}: two images differ in their suffix alone; rename one")
+    folder = Path(out) / str(card["data"]["target"])
+    done = _read_manifest(folder, card["sha256"])
+    model, crop, size = model.to(device_of(device)), crop_of(source), model.config.encoder.image_size
+    counts: Counter[str] = Counter()
+    with tqdm(total=len(paths), desc="normalize", unit="face", disable=not progress) as bar:
+        for start in range(0, len(paths), batch_size):
+            batch = paths[start : start + batch_size]
+            rows, faces = _read_batch(source, folder, batch, done, size, crop)
+            drawn = normalize_faces(model, target, np.stack(list(faces.values()))) if faces else []
+            hashes = {str(path): _write(folder, path, face) for path, face in zip(faces, drawn, strict=True)}
+            for status, row in rows:
+                counts[status] += 1
+                done[row.path] = row._replace(normalized_sha256=hashes.get(row.path, row.normalized_sha256))
+            _write_manifest(folder, done.values(), card["sha256"])
+            bar.update(len(batch))
+    return counts
+
+
+def _read_batch(source: Path, folder: Path, batch, done: dict[str, Row], size: int, crop):
+    """What is known of each face of a batch, as (status, row), and the faces (path -> (S, S, 3)) that must be drawn."""
+    rows: list[tuple[str, Row]] = []
+    faces: dict[Path, NDArray[np.uint8]] = {}
+    for path in batch:
+        digest = hashlib.sha256((source / path).read_bytes()).hexdigest()
+        row = Row(str(path), digest, str(_drawn(path)), "", "")
+        before = done.get(str(path))
+        if before and before.sha256 == digest and not before.error and (folder / before.normalized).is_file():
+            rows.append(("there already", before))
+            continue
+        try:
+            faces[path] = read_face(source / path, size, crop)
+            rows.append(("normalized", row))
+        except DataError as error:
+            rows.append(("unreadable", row._replace(normalized="", error=str(error).removeprefix(f"{source}/"))))
+    return rows, faces
+
+
+def _drawn(path: Path) -> Path:
+    return path.with_suffix(".png")  # what an expression moves is little beside JPEG's noise
+
+
+def _write(folder: Path, path: Path, face: NDArray[np.uint8]) -> str:
+    """Writes a normalized face and returns its hash."""
+    data = cv2.imencode(".png", face[..., ::-1])[1].tobytes()
+    write_atomically(folder / _drawn(path), lambda part: part.write_bytes(data))
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write_manifest(folder: Path, rows, weights: str) -> None:
+    def write(part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            file.write(f"# weights {weights}\n")
+            writer = csv.writer(file)
+            writer.writerow(Row._fields)
+            writer.writerows(sorted(rows))
+
+    write_atomically(folder / MANIFEST, write)
+
+
+def _read_manifest(folder: Path, weights: str) -> dict[str, Row]:
+    """Rows of an earlier call by path; none if there was none."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        first, _, *rows = _lines(path)
+        found = {row[0]: Row(*row) for row in rows}
+    except (ValueError, TypeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: damaged; delete it, and every face is drawn anew") from error
+    if first != [f"# weights {weights}"]:
+        raise DataError(f"{path}: these faces were drawn by other weights; choose another folder or delete this one")
+    return found
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        yield from csv.reader(file)
