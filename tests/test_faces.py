@@ -32,7 +32,7 @@ from norface_lib.faces.benchmark import (
 )
 from norface_lib.faces.head import FRAME, HAIR, TEETH
 from norface_lib.faces.parts import STYLES, Glasses
-from norface_lib.faces.render import Camera, Light, camera_frame
+from norface_lib.faces.render import Camera, Light, Renderer, camera_frame
 from norface_lib.faces.skin import dressed
 from norface_lib.faces.wrinkles import FOLDS, depths
 from norface_lib.paths import ROOT
@@ -401,6 +401,19 @@ def test_a_camera_from_the_side_sees_the_head_turned(head):
     straight = nose(Camera())
     assert nose(Camera(yaw=0.4))[0] < straight[0] - 0.005  # to the image's left
     assert nose(Camera(pitch=0.3))[1] > straight[1] + 0.005  # up
+
+
+def test_heads_drawn_in_one_launch_are_those_drawn_one_by_one(studio):
+    people = [draw_face(np.random.default_rng([7, number])) for number in range(3)]
+    rng = np.random.default_rng(0)
+    shots = [shot_of(person, draw_frame(rng, "wild")) for person in people]
+    together = Renderer(112, batch=3)
+    drawn = together.draw(shots, together.textures(np.stack([person.texture for person in people])))
+    for shot, person, image in zip(shots, people, drawn, strict=True):
+        alone = studio.renderer.draw([shot], studio.renderer.textures(person.texture[None]))[0]
+        np.testing.assert_array_equal(image, alone)
+    with pytest.raises(ValueError, match="3 heads at a time, got 1"):
+        together.draw(shots[:1], None)
 
 
 @pytest.mark.parametrize(("x", "brighter"), [(1.0, "right"), (-1.0, "left")])
