@@ -1,4 +1,4 @@
-"""The open benchmark: heads, skin, one ray-casting kernel, and what is drawn with them."""
+"""The open benchmark: heads, their parts, skin and wrinkles, the kernels that draw them, and what is drawn."""
 
 import os
 
