@@ -44,13 +44,15 @@ def normalize_tree(
     The target is that of the weights. Memory does not grow with the number of faces; a call after an interruption goes on, and
     draws anew what is missing or whose original has changed. Returns how many were ``normalized``, ``there already`` and
     ``unreadable``. Raises :class:`DataError` for a folder without images, for two images that differ in their suffix alone, and
-    for an ``out`` that other weights have drawn.
+    for an ``out`` that other weights have drawn, or that lies inside ``source``.
     """
     source, (model, target, card) = Path(source), load_normalizer(weights)
     paths = [path.relative_to(source) for path in list_images(source)]
     if doubled := [str(path) for path, count in Counter(path.with_suffix("") for path in paths).items() if count > 1]:
         raise DataError(f"{source / doubled[0]}: two images differ in their suffix alone; rename one")
     folder = Path(out) / str(card["data"]["target"])
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise DataError(f"{out}: lies inside {source}, and would be normalized itself next time; choose another folder")
     done = _read_manifest(folder, card["sha256"])
     model, crop, size = model.to(device_of(device)), crop_of(source), model.config.encoder.image_size
     counts: Counter[str] = Counter()

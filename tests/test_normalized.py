@@ -77,6 +77,11 @@ def test_a_foreign_or_damaged_manifest_is_refused(tree, tmp_path, first, message
         normalize_tree(tree, tmp_path / "out", progress=False)
 
 
+def test_an_output_inside_the_source_is_refused(tree):
+    with pytest.raises(DataError, match="would be normalized itself"):
+        normalize_tree(tree, tree / "out", progress=False)
+
+
 def test_two_images_that_would_become_one_are_refused(tree, tmp_path):
     cv2.imwrite(str(tree / "lab0000" / "0000.png"), np.zeros((112, 112, 3), np.uint8))
     with pytest.raises(DataError, match="differ in their suffix alone"):

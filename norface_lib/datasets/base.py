@@ -17,6 +17,7 @@ from norface_lib import labels
 from norface_lib.datasets.frames import FrameReader, Listing
 from norface_lib.errors import DataError
 from norface_lib.files import write_table
+from norface_lib.metrics import UNKNOWN
 from norface_lib.paths import shown
 
 KEYS = ("subject", "sequence", "frame", "path", "part")
@@ -201,10 +202,6 @@ def single_images(images: list[dict[str, Any]]) -> pd.DataFrame:
     if len(table):
         table["subject"] = table["part"] + "/" + table["path"].str.rsplit("/", n=1).str[-1].str.rsplit(".", n=1).str[0]
     return table.assign(sequence="", frame=0)
-
-
-UNKNOWN = 9
-"""The code of BP4D and BP4D+ for an AU that was not coded in a frame (PAPER.md 2.1)."""
 
 
 def read_codes(path: Path, report: Report, header: bool) -> pd.DataFrame:

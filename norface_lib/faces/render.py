@@ -319,6 +319,56 @@ def _hair_color(view: _View, n: wp.vec3, point: wp.vec3, ray: wp.vec3, uv: wp.ve
     return wp.cw_mul(view.hair, light) * strand + wp.cw_mul(view.hair * 0.8 + wp.vec3(0.12, 0.12, 0.12), shine)
 
 
+@wp.func
+def _covered(nearest: wp.array3d(dtype=wp.int64), materials: wp.array(dtype=wp.int32), b: int, x: int, y: int):
+    """How close 0..1 skin is above a sample: lids and lips shade what they nearly cover."""
+    covered = float(0.0)
+    steps = wp.max(1, nearest.shape[1] // 40)
+    for step in range(1, steps + 1):
+        above = nearest[b, wp.max(y - step, 0), x]
+        if above != wp.int64(0) and materials[int(above % _FACE_BITS)] == _SKIN:
+            covered = wp.max(covered, 1.0 - float(step - 1) / float(steps))
+    return covered
+
+
+@wp.func
+def _tooth(uv: wp.vec2):
+    """Albedo of a dental arc: eleven teeth with gaps, gums above them, darker towards the back."""
+    middle = wp.abs(uv[0] * 11.0 - wp.floor(uv[0] * 11.0) - 0.5) * 2.0
+    gap = wp.smoothstep(0.75, 1.0, middle)
+    gum = wp.smoothstep(0.62, 0.72, uv[1] + 0.12 * middle)
+    albedo = wp.vec3(0.70, 0.66, 0.58) * (1.0 - 0.45 * gap) * (1.0 - gum) + wp.vec3(0.45, 0.16, 0.15) * gum
+    return albedo * (1.0 - 0.65 * wp.smoothstep(0.25, 0.0, wp.min(uv[0], 1.0 - uv[0])))
+
+
+@wp.func
+def _inner_color(
+    view: _View, material: int, n: wp.vec3, point: wp.vec3, ray: wp.vec3, uv: wp.vec2, covered: float, lamp: float
+):
+    """Eyes, teeth and tongue, which lids and lips surround."""
+    sky = 1.0 - 0.5 * covered
+    if material == _EYE:
+        ball = wp.where(point[0] > 0.0, 0, 1)
+        outward = wp.normalize(point - wp.vec3(view.eyes[ball, 0], view.eyes[ball, 1], view.eyes[ball, 2]))
+        albedo = _eye_color(outward, view.gaze, view.iris, view.sclera)
+        wrap = wp.vec3(0.2, 0.15, 0.12)
+        return _lit(view, albedo, outward, ray, 0.9 * sky, lamp * (1.0 - 0.7 * covered), wrap, 0.7, 160.0)
+    wrap = wp.vec3(0.2, 0.1, 0.1)
+    if material == _TEETH:
+        return _lit(view, _tooth(uv), n, ray, 0.75 * sky, lamp * sky, wrap, 0.25, 50.0)
+    return _lit(view, wp.vec3(0.36, 0.11, 0.10), n, ray, 0.55 * sky, lamp * sky, wrap, 0.1, 20.0)
+
+
+@wp.func
+def _worn_color(view: _View, material: int, n: wp.vec3, ray: wp.vec3, lamp: float):
+    """A garment, and the frame and dark lenses of glasses."""
+    if material == _CLOTH:
+        return _lit(view, view.cloth, n, ray, 0.75, lamp, wp.vec3(0.1, 0.1, 0.1), 0.0, 10.0)
+    if material == _FRAME:
+        return _lit(view, wp.vec3(0.03, 0.025, 0.02), n, ray, 0.9, lamp, wp.vec3(0.0, 0.0, 0.0), 0.5, 60.0)
+    return _lit(view, wp.vec3(0.015, 0.014, 0.013), n, ray, 1.0, lamp, wp.vec3(0.0, 0.0, 0.0), 0.4, 90.0)
+
+
 @wp.kernel(enable_backward=False)
 def _shade(
     views: wp.array(dtype=_View),
@@ -344,7 +394,6 @@ def _shade(
     skin_albedo, skin_normal, skin_point = wp.vec3(), wp.vec3(), wp.vec3()
     skin_sky = float(0.0)
     inner_lamp = float(-1.0)
-    side = nearest.shape[1]
     for sample in range(_GRID * _GRID):
         x, y = column * _GRID + sample % _GRID, row * _GRID + sample // _GRID
         key = nearest[b, y, x]
@@ -383,48 +432,11 @@ def _shade(
         color = wp.vec3()
         if material == _HAIR:
             color = _hair_color(view, normal, point, ray, uv, level, 0.55 + 0.45 * sky, inner_lamp)
-        elif material == _CLOTH:
-            color = _lit(view, view.cloth, normal, ray, 0.75, inner_lamp, wp.vec3(0.1, 0.1, 0.1), 0.0, 10.0)
-        elif material == _FRAME:
-            color = _lit(view, wp.vec3(0.03, 0.025, 0.02), normal, ray, 0.9, inner_lamp, wp.vec3(0.0, 0.0, 0.0), 0.5, 60.0)
-        elif material == _LENS:
-            color = _lit(view, wp.vec3(0.015, 0.014, 0.013), normal, ray, 1.0, inner_lamp, wp.vec3(0.0, 0.0, 0.0), 0.4, 90.0)
+        elif material == _EYE or material == _TEETH or material == _TONGUE:
+            covered = _covered(nearest, materials, b, x, y)
+            color = _inner_color(view, material, normal, point, ray, uv, covered, inner_lamp)
         else:
-            # lids and lips shade what they nearly cover: look up the picture for skin that is in front
-            covered = float(0.0)
-            steps = wp.max(1, side // 40)
-            for step in range(1, steps + 1):
-                above = nearest[b, wp.max(y - step, 0), x]
-                if above != wp.int64(0) and materials[int(above % _FACE_BITS)] == _SKIN:
-                    covered = wp.max(covered, 1.0 - float(step - 1) / float(steps))
-            open_sky = 1.0 - 0.5 * covered
-            if material == _EYE:
-                ball = wp.where(point[0] > 0.0, 0, 1)
-                outward = wp.normalize(point - wp.vec3(view.eyes[ball, 0], view.eyes[ball, 1], view.eyes[ball, 2]))
-                albedo = _eye_color(outward, view.gaze, view.iris, view.sclera)
-                lamp = inner_lamp * (1.0 - 0.7 * covered)
-                color = _lit(view, albedo, outward, ray, 0.9 * open_sky, lamp, wp.vec3(0.2, 0.15, 0.12), 0.7, 160.0)
-            elif material == _TEETH:
-                tooth = wp.abs(uv[0] * 11.0 - wp.floor(uv[0] * 11.0) - 0.5) * 2.0
-                gap = wp.smoothstep(0.75, 1.0, tooth)
-                gum = wp.smoothstep(0.62, 0.72, uv[1] + 0.12 * tooth)
-                albedo = wp.vec3(0.70, 0.66, 0.58) * (1.0 - 0.45 * gap) * (1.0 - gum) + wp.vec3(0.45, 0.16, 0.15) * gum
-                albedo = albedo * (1.0 - 0.65 * wp.smoothstep(0.25, 0.0, wp.min(uv[0], 1.0 - uv[0])))
-                color = _lit(
-                    view, albedo, normal, ray, 0.75 * open_sky, inner_lamp * open_sky, wp.vec3(0.2, 0.1, 0.1), 0.25, 50.0
-                )
-            else:
-                color = _lit(
-                    view,
-                    wp.vec3(0.36, 0.11, 0.10),
-                    normal,
-                    ray,
-                    0.55 * open_sky,
-                    inner_lamp * open_sky,
-                    wp.vec3(0.2, 0.1, 0.1),
-                    0.1,
-                    20.0,
-                )
+            color = _worn_color(view, material, normal, ray, inner_lamp)
         total += wp.vec4(color[0], color[1], color[2], 1.0)
     if skin > 0.0:
         point = skin_point / skin
