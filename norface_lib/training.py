@@ -1,4 +1,7 @@
-"""One training loop for both networks: schedule, averaged weights, checkpoint, exact resume, log, progress."""
+"""One training loop for both networks: schedule, averaged weights, several processes, checkpoint, exact resume, log, progress.
+
+On several GPUs, start the same command with ``accelerate launch`` or ``torchrun``: each process takes its share of a batch.
+"""
 
 import json
 import math
@@ -7,19 +10,25 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from norface_lib.errors import CheckpointError
+from norface_lib.errors import CheckpointError, NorfaceError
 from norface_lib.files import write_atomically
 
 Loss = Callable[[nn.Module, Tensor], tuple[Tensor, dict[str, float]]]
 """``loss(model, indices)``: the loss of the samples with these indices (B,), and figures for the log."""
+
+Watch = Callable[[nn.Module, int], dict[str, float]]
+"""``watch(model, step)``: looks at the network as it is, in evaluation mode, and returns figures for the log."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +44,21 @@ class TrainConfig:
     average: float = 0.99  # decay of the averaged weights; 0 turns averaging off
     seed: int = 0
     log_every: int = 20  # steps
+    watch_every: int = 250  # steps
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self):
-        if min(self.steps, self.batch_size, self.log_every) < 1:
-            raise ValueError("steps, batch_size and log_every must be at least 1")
+        if min(self.steps, self.batch_size, self.log_every, self.watch_every) < 1:
+            raise ValueError("steps, batch_size, log_every and watch_every must be at least 1")
         if not 0 <= self.average < 1:
             raise ValueError(f"average must be within [0, 1), got {self.average}")
 
 
 def device_of(name: str = "auto") -> torch.device:
-    """``auto``: a CUDA device where there is one, else the CPU."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    """``auto``: the CUDA device of this process where there is one, else the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    return PartialState().device if torch.cuda.is_available() else torch.device("cpu")
 
 
 def mixed_precision(device: torch.device):
@@ -136,6 +148,17 @@ class _Run:
             raise CheckpointError(f"{path}: was made with other settings; delete it to start anew, or choose another folder")
 
 
+class _Task(nn.Module):
+    """Network and loss as one module, so that a wrapper for several processes sees every pass through any of its parts."""
+
+    def __init__(self, model: nn.Module, loss: Loss):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
+        return self.loss(self.model, indices)
+
+
 def fit(
     model: nn.Module,
     loss: Loss,
@@ -144,47 +167,59 @@ def fit(
     folder: Path | None = None,
     name: str = "train",
     progress: bool = True,
+    watch: Watch | None = None,
 ) -> nn.Module:
     """Trains ``model`` in place on ``count`` samples and returns it, with averaged weights, in evaluation mode.
 
     With a ``folder``, writes ``<name>.jsonl`` (one line each ``log_every`` steps) and ``<name>.ckpt``; a call after an
-    interruption goes on from there and ends where an uninterrupted one would have, step for step. Raises
-    :class:`CheckpointError` for a checkpoint of other settings and ``FloatingPointError`` for a loss that is not finite.
+    interruption goes on from there and ends where an uninterrupted one would have, step for step. ``watch`` is called each
+    ``watch_every`` steps and at the end. With ``NORFACE_TENSORBOARD=1`` in the environment the log also goes to
+    ``<folder>/tensorboard``. Raises :class:`CheckpointError` for a checkpoint of other settings, ``FloatingPointError`` for a
+    loss that is not finite, and :class:`NorfaceError` if tensorboard is asked for and not there.
     """
+    accelerator = Accelerator(
+        device_placement=False, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+    )
+    first = accelerator.is_main_process
     run = _Run(model, config)
     checkpoint = Path(folder) / f"{name}.ckpt" if folder else None
     if checkpoint and checkpoint.exists():
         run.load(checkpoint)
-        print(f"{name}: " + ("trained already, used as it is" if run.finished else f"goes on from step {run.step}"))
+        if first:
+            print(f"{name}: " + ("trained already, used as it is" if run.finished else f"goes on from step {run.step}"))
     saved, started = time.monotonic(), time.monotonic()
-    model.train()
-    bar = tqdm(
-        total=config.steps, initial=run.step, desc=name, unit="step", disable=not progress or run.finished, mininterval=1.0
-    )
-    with bar:
+    task = accelerator.prepare_model(_Task(model, loss)).train()
+    quiet = not (progress and first) or run.finished
+    with tqdm(total=config.steps, initial=run.step, desc=name, unit="step", disable=quiet, mininterval=1.0) as bar:
         while not run.finished:
-            figures = _step(run, loss, count)
+            figures = _step(run, task, count, accelerator)
             bar.update()
-            if run.step % config.log_every == 0 or run.step == config.steps:
+            watched = watch is not None and (run.step % config.watch_every == 0 or run.finished)
+            if first and watched:
+                figures |= watch(model.eval(), run.step)
+                model.train()
+            if first and (watched or run.step % config.log_every == 0 or run.finished):
                 bar.set_postfix({key: f"{value:.4g}" for key, value in figures.items()})
                 if folder:
                     _log(Path(folder) / f"{name}.jsonl", run.step, figures, time.monotonic() - started)
             if run.finished:
                 run.finish()
-            if checkpoint and (run.finished or time.monotonic() - saved > config.checkpoint_seconds):
+            if first and checkpoint and (run.finished or time.monotonic() - saved > config.checkpoint_seconds):
                 run.save(checkpoint)
                 saved = time.monotonic()
+    accelerator.wait_for_everyone()  # nobody reads what the first process is still writing
     return model.eval()
 
 
-def _step(run: _Run, loss: Loss, count: int) -> dict[str, float]:
-    """One step of the optimizer. Chance is seeded by the step, so that a resumed run repeats it exactly."""
+def _step(run: _Run, task: nn.Module, count: int, accelerator: Accelerator) -> dict[str, float]:
+    """One step of the optimizer. Chance is seeded by step and process, so that a resumed run repeats it exactly."""
     config = run.config
-    torch.manual_seed(config.seed * 1_000_003 + run.step)
+    torch.manual_seed((config.seed + 7919 * accelerator.process_index) * 1_000_003 + run.step)
     for group in run.optimizer.param_groups:
         group["lr"] = rate_at(run.step, config)
+    indices = batch_indices(count, config.batch_size, config.seed, run.step)
     with mixed_precision(next(run.model.parameters()).device):
-        value, figures = loss(run.model, batch_indices(count, config.batch_size, config.seed, run.step))
+        value, figures = task(indices[accelerator.process_index :: accelerator.num_processes])
     if not torch.isfinite(value):
         raise FloatingPointError(f"the loss became {value.item()} at step {run.step}: lower the learning rate")
     run.optimizer.zero_grad(set_to_none=True)
@@ -202,3 +237,24 @@ def _log(path: Path, step: int, figures: dict[str, float], seconds: float) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps({"step": step, **figures, "seconds": round(seconds, 1)}) + os.linesep)
+    if os.environ.get("NORFACE_TENSORBOARD") == "1":
+        board = _tensorboard(path.parent / "tensorboard" / path.stem)
+        for name, value in figures.items():
+            board.add_scalar(name, value, step)
+        board.flush()
+
+
+@lru_cache
+def _tensorboard(folder: Path):
+    """One writer for each folder."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise NorfaceError("NORFACE_TENSORBOARD=1 needs tensorboard: pip install tensorboard, or unset it") from error
+    return SummaryWriter(folder)
+
+
+def logged_seconds(log: Path) -> int:
+    """Seconds of training by a log, whose clock starts anew each time the training goes on."""
+    clock = [0.0, *(json.loads(line)["seconds"] for line in log.read_text().splitlines())]
+    return round(sum(now - before if now >= before else now for before, now in pairwise(clock)))

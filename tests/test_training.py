@@ -1,13 +1,18 @@
 """The training loop: exact resume, refusal of what does not fit, schedule."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from norface_lib.errors import CheckpointError
+from norface_lib.errors import CheckpointError, NorfaceError
+from norface_lib.paths import ROOT
 from norface_lib.training import TrainConfig, batch_indices, fit, parameter_groups, rate_at
 
 CONFIG = TrainConfig(steps=12, batch_size=4, log_every=3, average=0.9, checkpoint_seconds=0.0)
@@ -121,3 +126,84 @@ def test_only_matrices_decay():
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
         TrainConfig(**wrong)
+
+
+def test_watching_sees_the_network_in_evaluation_mode_and_changes_nothing(tmp_path):
+    seen = []
+
+    def watch(model, step):
+        seen.append((step, model.training, torch.rand(1).item()))
+        return {"watched": float(step)}
+
+    config = replace(CONFIG, watch_every=5)
+    watched = fit(network(), loss, 10, config, tmp_path, progress=False, watch=watch)
+    assert [(step, training) for step, training, _ in seen] == [(5, False), (10, False), (12, False)]
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert {line["step"]: line["watched"] for line in lines if "watched" in line} == {5: 5.0, 10: 10.0, 12: 12.0}
+    assert torch.equal(weights(watched), weights(fit(network(), loss, 10, config, progress=False)))
+
+
+def test_the_log_goes_to_tensorboard_if_asked(tmp_path, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def add_scalar(self, name, value, step):
+            written.append((self.folder, name, step))
+
+        def flush(self):
+            pass
+
+    fit(network(), loss, 10, CONFIG, tmp_path / "without", progress=False)
+    monkeypatch.setenv("NORFACE_TENSORBOARD", "1")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if the package were not there
+    with pytest.raises(NorfaceError, match="pip install tensorboard"):
+        fit(network(), loss, 10, CONFIG, tmp_path / "missing", progress=False)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    fit(network(), loss, 10, CONFIG, tmp_path / "with", progress=False)
+    folder = tmp_path / "with" / "tensorboard" / "train"
+    assert {(folder, "figure", step) for step in (3, 6, 9, 12)} <= set(written)
+    assert {place for place, _, _ in written} == {folder}
+
+
+TWO_PROCESSES = """
+import sys, torch
+from pathlib import Path
+from torch import nn
+from norface_lib.training import TrainConfig, fit
+
+samples = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+
+def loss(model, indices):
+    assert len(indices) == int(sys.argv[2]), "a process takes its share of the batch"
+    value = (model(samples[indices]) - samples[indices].sum(1, keepdim=True)).square().mean()
+    return value, {}
+
+torch.manual_seed(5)
+model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+folder = Path(sys.argv[1])
+for steps in (6, 6):  # the second call finds the finished checkpoint in every process
+    fit(model, loss, 10, TrainConfig(steps=steps, batch_size=4, log_every=2, checkpoint_seconds=0.0), folder, progress=False)
+torch.save(model.state_dict(), folder / f"{torch.distributed.get_rank() if torch.distributed.is_initialized() else 'alone'}.pt")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(TWO_PROCESSES)
+    alone, together = [sys.executable], [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for call, share in ((alone, "4"), (together, "2")):
+        (tmp_path / share).mkdir()
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        call = [*call, str(script), str(tmp_path / share), share]
+        done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, first, second = (torch.load(tmp_path / name) for name in ("4/alone.pt", "2/0.pt", "2/1.pt"))
+    for key in one:
+        torch.testing.assert_close(one[key], first[key], rtol=0, atol=1e-6)
+        assert torch.equal(first[key], second[key])
+    lines = (tmp_path / "2/train.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 4, 6], "one process writes the log"
