@@ -162,8 +162,8 @@ class ClassifierConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ClassifierConfig":
         """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples. ``TypeError`` for an unknown key."""
-        encoder = values["encoder"] | {"stem": tuple(values["encoder"]["stem"])}
-        return cls(**values | {"labels": tuple(values["labels"]), "encoder": EncoderConfig(**encoder)})
+        encoder = EncoderConfig.from_dict(values["encoder"])
+        return cls(**values | {"labels": tuple(values["labels"]), "encoder": encoder})
 
 
 class Dense(nn.Module):

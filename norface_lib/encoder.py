@@ -1,7 +1,7 @@
 """The face encoder that both networks share: image to tokens.
 
 The paper's encoder is a masked autoencoder's ViT (PAPER.md 1.2); its size is not known. Ours is timm's ``VisionTransformer``
-with, for the small preset, a convolutional stem in place of the patch embedding ("Early Convolutions Help Transformers See
+with, for the smaller presets, a convolutional stem in place of the patch embedding ("Early Convolutions Help Transformers See
 Better", Xiao et al. 2021): a ViT that is trained from scratch on some ten thousand faces learns far slower without one.
 Our choice.
 """
@@ -9,14 +9,19 @@ Our choice.
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
+import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Size of the encoder. ``stem`` holds the widths at 1/4, 1/8, ... of the image; () means a plain ViT patch embedding."""
+    """Size of the encoder. ``stem`` holds the widths at 1/4, 1/8, ... of the image; () means a plain ViT patch embedding.
+
+    ``mean`` and ``std`` of red, green and blue standardize images. Weights that were trained elsewhere need their own.
+    """
 
     image_size: int = 112  # pixels, square
     patch_size: int = 16  # pixels a token covers along a side
@@ -24,6 +29,14 @@ class EncoderConfig:
     depth: int = 3  # transformer blocks
     heads: int = 4
     stem: tuple[int, ...] = (64, 128)
+    layer_scale: float | None = 0.1  # where it starts: a shallow ViT trained from scratch settles faster; None: there is none
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "EncoderConfig":
+        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples. ``TypeError`` for an unknown key."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     @property
     def grid(self) -> int:
@@ -93,12 +106,18 @@ class FaceEncoder(nn.Module):
             class_token=False,
             global_pool="avg",
             fc_norm=False,
-            init_values=0.1,  # layer scale: a shallow ViT trained from scratch settles faster
+            init_values=config.layer_scale,
             **embed,
         )
+        for name, values in {"mean": config.mean, "std": config.std}.items():
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)  # its place is the config
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.vit.forward_features(self.standardized(images))
+
+    def standardized(self, images: Tensor) -> Tensor:
+        """What the ViT takes: images (N, 3, S, S) in [0, 1] minus ``mean``, divided by ``std``. Same shape."""
         size = self.config.image_size
         if images.shape[1:] != (3, size, size):
             raise ValueError(f"the encoder takes images of shape (N, 3, {size}, {size}), got {tuple(images.shape)}")
-        return self.vit.forward_features((images - 0.5) * 4.0)  # about zero mean and unit variance
+        return (images - self.mean) / self.std

@@ -1,5 +1,6 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and telling whether two are the same."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -30,3 +31,9 @@ def write_json(content: object, path: Path) -> Path:
 def write_table(table: pd.DataFrame, path: Path) -> Path:
     """Writes a table as CSV without its index; floats keep six digits, as much as a label or an angle means."""
     return write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's content, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
