@@ -9,9 +9,10 @@ Shapes: N images of S x S pixels, L tokens on a grid of G x G, D the width of th
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from norface_lib.encoder import TINY_ENCODER, EncoderConfig, FaceEncoder, ResidualBlock, conv_unit
@@ -32,12 +33,23 @@ class NormalizerConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "NormalizerConfig":
         """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples. ``TypeError`` for an unknown key."""
-        encoder = EncoderConfig(**values["encoder"] | {"stem": tuple(values["encoder"]["stem"])})
+        encoder = EncoderConfig.from_dict(values["encoder"])
         return cls(**values | {"encoder": encoder, "widths": tuple(values["widths"])})
 
 
-PRESETS = {"tiny": NormalizerConfig()}
-"""Normalizers by name."""
+_SMALL_ENCODER = EncoderConfig(224, dim=384, depth=6, heads=6, stem=(96, 192))
+
+# plain and with ImageNet's colors, so that the weights of masked autoencoders fit (norface_lib.pretrained)
+_BASE_ENCODER = EncoderConfig(
+    256, dim=768, depth=12, heads=12, stem=(), layer_scale=None, mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD
+)
+
+PRESETS = {
+    "tiny": NormalizerConfig(),
+    "small": NormalizerConfig(_SMALL_ENCODER, 3, (192, 96, 48)),
+    "base": NormalizerConfig(_BASE_ENCODER, 4, (384, 192, 96)),
+}
+"""Normalizers by name: each doubling of the decoder halves the width, so that all of its stages cost alike (our choice)."""
 
 
 class MergingBlock(nn.Module):
@@ -64,6 +76,11 @@ class MergingBlock(nn.Module):
         x = x + self.self_attention(y, y, y, need_weights=False)[0]
         return x + self.mlp(self.norm_mlp(x))
 
+    def attention(self, target: Tensor, original: Tensor) -> Tensor:
+        """Where in the original each target token looks: (N, L, L), rows sum to 1; mean over heads."""
+        memory = self.norm_original(original)
+        return self.cross(self.norm_target(target), memory, memory, attn_mask=self.nearness)[1]
+
 
 class ExpressionMerging(nn.Module):
     """The expression merging module: merged tokens (N, L, D) from target tokens, original tokens, expression embedding (N, D).
@@ -84,6 +101,14 @@ class ExpressionMerging(nn.Module):
             target = block(target, original)
         return self.norm(target)
 
+    def attention(self, target: Tensor, original: Tensor, expression: Tensor) -> Tensor:
+        """For a figure: where in the original (last axis) each target token (second last) looks in each block, (B, N, L, L)."""
+        target, maps = target + self.tell(expression)[:, None], []
+        for block in self.blocks:
+            maps.append(block.attention(target, original))
+            target = block(target, original)
+        return torch.stack(maps)
+
 
 class ExpressionEmbedding(nn.Module):
     """The expression of a face as a whole: encoder tokens (N, L, D) to an embedding (N, D).
@@ -103,10 +128,10 @@ class ExpressionEmbedding(nn.Module):
 
 
 class FaceDecoder(nn.Module):
-    """Merged tokens to the change of the target image: (N, L, D) and the target (1 or N, 3, S, S) -> (N, 3, S, S).
+    """Merged tokens (N, L, D) and the target's details (1 or N, C, H, W) to the change of the target image (N, 3, S, S).
 
-    Each stage doubles the grid by sub-pixel convolution (Shi et al. 2016), which on a CPU costs a fraction of full-resolution
-    convolutions, and adds the target's features at that size.
+    Each stage doubles the grid by sub-pixel convolution (Shi et al. 2016) of single tokens, which on a CPU costs a fraction of
+    full-resolution convolutions, adds the target's features at that size and looks at the neighborhood in a residual block.
     """
 
     def __init__(self, config: NormalizerConfig):
@@ -116,18 +141,34 @@ class FaceDecoder(nn.Module):
         self.stages, self.details = nn.ModuleList(), nn.ModuleList()
         for before, width in zip((dim, *config.widths), config.widths, strict=False):
             patch //= 2
-            self.stages.append(nn.Sequential(nn.Conv2d(before, 4 * width, 3, padding=1), nn.PixelShuffle(2)))
+            self.stages.append(nn.Sequential(nn.Conv2d(before, 4 * width, 1), nn.PixelShuffle(2)))
             self.details.append(nn.Conv2d(3, width, patch, stride=patch))
         self.blocks = nn.ModuleList(ResidualBlock(width) for width in config.widths)
         self.draw = nn.Sequential(*conv_unit(config.widths[-1], 3 * patch * patch), nn.PixelShuffle(patch))
         nn.init.zeros_(self.draw[2].weight)  # the first I_n is the target itself
         nn.init.zeros_(self.draw[2].bias)
 
-    def forward(self, tokens: Tensor, target: Tensor) -> Tensor:
+    def detail(self, target: Tensor) -> tuple[Tensor, ...]:
+        """The target's fine features for each stage, coarsest first."""
+        return tuple(detail(target) for detail in self.details)
+
+    def forward(self, tokens: Tensor, details: tuple[Tensor, ...]) -> Tensor:
         x = tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))
-        for stage, detail, block in zip(self.stages, self.details, self.blocks, strict=True):
-            x = block(stage(x) + detail(target))
+        for stage, detail, block in zip(self.stages, details, self.blocks, strict=True):
+            x = block(stage(x) + detail)
         return self.draw(x)
+
+
+class Target(NamedTuple):
+    """All that the network knows of K target faces, computed once for any number of originals: `Normalizer.target`."""
+
+    image: Tensor  # (K, 3, S, S) in [0, 1]
+    tokens: Tensor  # (K, L, D)
+    details: tuple[Tensor, ...]  # of the decoder's stages, (K, C, H, W) each
+
+    def of(self, which: Tensor) -> "Target":
+        """The targets with these indices (N,), one for each original."""
+        return Target(self.image[which], self.tokens[which], tuple(detail[which] for detail in self.details))
 
 
 class Normalizer(nn.Module):
@@ -146,14 +187,18 @@ class Normalizer(nn.Module):
         self.decoder = FaceDecoder(config)
 
     def forward(self, original: Tensor, target: Tensor) -> Tensor:
-        return self.draw(self.encoder(original), self.encoder(target), target)
+        return self.draw(self.encoder(original), self.target(target))
 
-    def draw(self, original_tokens: Tensor, target_tokens: Tensor, target: Tensor, expression: Tensor | None = None) -> Tensor:
-        """I_n from tokens: with one target for many images, its tokens (1, L, D) are computed once and passed again.
+    def target(self, images: Tensor) -> Target:
+        """What `draw` needs of target images (K, 3, S, S)."""
+        return Target(images, self.encoder(images), self.decoder.detail(images))
 
-        ``expression``: the embedding of ``original_tokens`` (N, D) if it is at hand already.
+    def draw(self, tokens: Tensor, target: Target, expression: Tensor | None = None) -> Tensor:
+        """I_n (N, 3, S, S) from the tokens (N, L, D) of originals and one target for all, or one for each.
+
+        ``expression``: the embedding (N, D) of the tokens if it is at hand already.
         """
-        expression = self.expression(original_tokens) if expression is None else expression
-        target_tokens = target_tokens.expand(len(original_tokens), -1, -1)
-        drawn = target + self.decoder(self.merging(target_tokens, original_tokens, expression), target)
+        expression = self.expression(tokens) if expression is None else expression
+        merged = self.merging(target.tokens.expand(len(tokens), -1, -1), tokens, expression)
+        drawn = target.image + self.decoder(merged, target.details)
         return drawn if self.training else drawn.clamp(0, 1)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ def cache(name: str, **settings: Any) -> Path:
     """A folder for what these settings make, the same at each call: ``runs/cache/<name>-<hash of the settings>``."""
     text = json.dumps(settings, sort_keys=True, default=str)
     return runs() / "cache" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def target_picture(first: Path, targets: Sequence[str], name: str) -> Path:
+    """Where the picture of one of several targets lies: ``tiny.png`` for the first of them, ``tiny-ada.png`` for another."""
+    return first if name == targets[0] else first.with_stem(f"{first.stem}-{name}")
 
 
 def shown(path: Path) -> str:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,13 +12,13 @@ from norface_lib.augment import mirrored, photometric
 from norface_lib.checkpoints import find_weights, load_classifier, load_normalizer, save_classifier, save_normalizer
 from norface_lib.classifier import Classifier, ClassifierConfig
 from norface_lib.datasets.rendered import load_rendered
+from norface_lib.drawing import moving_pixels
 from norface_lib.encoder import EncoderConfig, FaceEncoder
 from norface_lib.errors import CheckpointError
 from norface_lib.evaluation import neutral_ratio, normalize_faces, region_ratios
 from norface_lib.images import to_tensor
 from norface_lib.normalizer import PRESETS, MergingBlock, Normalizer, NormalizerConfig
-from norface_lib.pretraining import NormalizerTraining, moving_pixels, train_normalizer
-from norface_lib.training import TrainConfig
+from norface_lib.pretraining import NormalizerTraining, train_normalizer
 
 SMALL = NormalizerConfig(EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16))
 
@@ -54,11 +55,15 @@ def test_what_is_drawn_depends_on_original_and_target(small):
     assert not torch.allclose(drawn - target, small(original, target.flip(0)) - target.flip(0), atol=1e-4)
 
 
-def test_target_tokens_can_be_kept(small):
+def test_targets_can_be_kept_and_chosen_for_each_original(small):
     stirred(small)
-    original, target = torch.rand(3, 3, 112, 112), torch.rand(1, 3, 112, 112)
-    kept = small.encoder(target)
-    assert torch.allclose(small.draw(small.encoder(original), kept, target), small(original, target), atol=1e-6)
+    original, targets = torch.rand(3, 3, 112, 112), torch.rand(2, 3, 112, 112)
+    kept, tokens = small.target(targets), small.encoder(original)
+    for first in (0, 1):
+        alone = small(original, targets[first : first + 1])
+        assert torch.allclose(small.draw(tokens, kept.of(torch.tensor([first]))), alone, atol=1e-6)
+    mixed = small.draw(tokens, kept.of(torch.tensor([1, 0, 1])))
+    assert torch.allclose(mixed, small(original, targets[[1, 0, 1]]), atol=1e-6)
 
 
 def test_queries_are_the_targets():
@@ -75,6 +80,30 @@ def test_queries_are_the_targets():
     )
     distances = moved.norm(dim=-1)[0]
     assert distances[0] < 0.2 * distances[8]
+
+
+def test_attention_starts_near_by_and_is_what_the_block_uses():
+    torch.manual_seed(0)
+    block = MergingBlock(16, 2, grid=3).eval()
+    target, original = torch.randn(2, 1, 9, 16)
+    looks = block.attention(target, original)
+    assert looks.shape == (1, 9, 9) and torch.allclose(looks.sum(-1), torch.ones(1, 9))
+    assert looks[0, 0, 8] < 0.2 * looks[0, 0, 0] and looks[0, 8, 0] < 0.2 * looks[0, 8, 8]  # from corner to corner
+    with torch.no_grad():
+        block.nearness.zero_()
+        block.nearness[:, 5] = 1000.0  # all tokens look at place 5 alone
+    changed = original.clone()
+    changed[:, :5] = torch.randn(5, 16)
+    assert torch.equal(block(target, original), block(target, changed))
+    assert block.attention(target, original)[0].argmax(-1).tolist() == [5] * 9
+
+
+def test_attention_of_the_merging_module_is_that_of_its_blocks(small):
+    tokens = torch.randn(2, 49, 32)
+    looks = small.merging.attention(tokens, tokens.flip(0), torch.zeros(2, 32))
+    first = tokens + small.merging.tell(torch.zeros(2, 32))[:, None]
+    assert looks.shape == (1, 2, 49, 49)
+    assert torch.allclose(looks[0], small.merging.blocks[0].attention(first, tokens.flip(0)))
 
 
 def test_gradients_reach_every_parameter(small):
@@ -134,7 +163,7 @@ def test_training_on_a_few_pairs_learns_to_draw_them(data, tmp_path):
 def test_training_needs_truths(data):
     without = replace(data, truths=None)
     with pytest.raises(ValueError, match="true normalized images"):
-        train_normalizer(without, SMALL, NormalizerTraining(TrainConfig(1), TrainConfig(1)), progress=False)
+        train_normalizer(without, SMALL, NormalizerTraining.of_steps(1, 1), progress=False)
 
 
 def test_ratios_are_1_for_the_target_and_0_for_the_truth(data):
@@ -172,7 +201,10 @@ def test_only_chosen_images_are_mirrored():
 @pytest.fixture
 def saved(small, tiny_benchmark, tmp_path):
     return save_normalizer(
-        stirred(small), tiny_benchmark / "target.png", tmp_path / "mine.safetensors", {"data": {}, "license": "MIT"}
+        stirred(small),
+        tiny_benchmark / "target.png",
+        tmp_path / "mine.safetensors",
+        {"data": {"target": "noor"}, "license": "MIT"},
     )
 
 
@@ -181,6 +213,18 @@ def test_saved_weights_draw_the_same(small, saved, data):
     assert card["config"]["merging_blocks"] == 1 and card["license"] == "MIT" and card["color"] == "RGB"
     drawn, wanted = (normalize_faces(m, target, data.originals[:4]) for m in (model, small))
     assert np.abs(drawn.astype(int) - wanted).max() <= 2  # half precision
+
+
+def test_weights_of_several_targets_give_the_one_that_is_asked_for(small, tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8)
+    for name, picture in zip(("target.png", "target-ada.png"), pictures, strict=True):
+        cv2.imwrite(str(tmp_path / name), picture[..., ::-1])
+    card = {"data": {"target": "noor+ada"}}
+    saved = save_normalizer(small, tmp_path / "target.png", tmp_path / "out" / "two.safetensors", card)
+    for name, wanted in ((None, pictures[0]), ("noor", pictures[0]), ("ada", pictures[1])):
+        assert torch.equal(load_normalizer(saved, name)[1], to_tensor(wanted))
+    with pytest.raises(CheckpointError, match="cannot draw 'emil'; its targets are noor, ada"):
+        load_normalizer(saved, "emil")
 
 
 def test_damaged_or_foreign_weights_are_refused(saved):

@@ -14,6 +14,7 @@ from norface_lib import labels
 from norface_lib.datasets.base import EMOTION, FaceDataset
 from norface_lib.errors import DataError
 from norface_lib.images import read_face, read_faces
+from norface_lib.paths import target_picture
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,23 @@ class Rendered:
     table: pd.DataFrame
     originals: NDArray[np.uint8]
     truths: NDArray[np.uint8] | None
-    target: NDArray[np.uint8]  # (S, S, 3), the target face without expression
+    targets: NDArray[np.uint8]  # (K, S, S, 3), the target faces without expression
+    names: tuple[str, ...] = ("noor",)  # of the targets
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def target(self) -> NDArray[np.uint8]:
+        """(S, S, 3) the target face, or the first of several."""
+        return self.targets[0]
+
+    @property
+    def target_of(self) -> NDArray[np.intp]:
+        """(N,) number of the target that each true image shows."""
+        if "target" not in self.table.columns:
+            return np.zeros(len(self), np.intp)
+        return self.table["target"].map(self.names.index).to_numpy(np.intp)
 
     @property
     def subjects(self) -> NDArray[np.str_]:
@@ -57,7 +71,8 @@ class Rendered:
     def select(self, rows: NDArray) -> "Rendered":
         """The same benchmark with only some rows (indices or a mask)."""
         truths = None if self.truths is None else self.truths[rows]
-        return Rendered(self.root, self.table.iloc[np.arange(len(self))[rows]], self.originals[rows], truths, self.target)
+        table = self.table.iloc[np.arange(len(self))[rows]]
+        return Rendered(self.root, table, self.originals[rows], truths, self.targets, self.names)
 
 
 def expression_columns(table: pd.DataFrame) -> tuple[str, ...]:
@@ -108,12 +123,14 @@ def load_rendered(root: Path, truth: bool = True, aus: tuple[int, ...] = labels.
     root = Path(root)
     table = read_labels(root, aus)
     try:
-        size = int(json.loads((root / "benchmark.json").read_text())["size"])
+        spec = json.loads((root / "benchmark.json").read_text())
+        size, names = int(spec["size"]), tuple(str(spec["target"]).split("+"))
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{root / 'benchmark.json'}: missing or damaged; render the benchmark again") from error
     originals = read_faces([root / name for name in table["image"]], size, progress=progress)
     truths = read_faces([root / name for name in table["truth"]], size, progress=progress) if truth else None
-    return Rendered(root, table, originals, truths, read_face(root / "target.png", size))
+    targets = np.stack([read_face(target_picture(root / "target.png", names, name), size) for name in names])
+    return Rendered(root, table, originals, truths, targets, names)
 
 
 class RenderedFaces(FaceDataset):

@@ -34,6 +34,7 @@ from norface_lib.faces.render import Camera, Light, Renderer, Shot
 from norface_lib.faces.skin import Look, draw_look, dressed, painter
 from norface_lib.faces.wrinkles import depths
 from norface_lib.files import write_json, write_table
+from norface_lib.paths import target_picture
 
 VERSION = 2
 """Changes whenever the same seed would give another face or another label."""
@@ -84,21 +85,26 @@ class BenchmarkSpec:
     frames: int = 40  # per subject
     size: int = 112  # pixels
     seed: int = 0
-    target: str = "noor"  # the common identity of the normalized images, one of TARGETS
+    target: str = "noor"  # the identity of the true images, one of TARGETS; frames take turns at several, as in "noor+ada"
     sequence: int = 1  # frames of a sequence, from onset over apex to offset; 1: every frame on its own
     version: int = VERSION  # so that what another version made is never taken for this one's
 
     def __post_init__(self):
         if self.pool not in POOLS:
             raise ValueError(f"pool must be one of {', '.join(POOLS)}, got {self.pool!r}")
-        if self.target not in TARGETS:
-            raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
+        if not set(self.targets) <= TARGETS.keys() or len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"target must be of {', '.join(TARGETS)}, several joined by +, got {self.target!r}")
         if min(self.subjects, self.frames, self.size, self.sequence) < 1:
             raise ValueError("subjects, frames, size and sequence must be at least 1")
         if self.version != VERSION:
             raise ValueError(f"this code makes version {VERSION} of the benchmark, not {self.version}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the target identities; frame i shows number i modulo their count."""
+        return tuple(self.target.split("+"))
 
 
 @dataclass(frozen=True)
@@ -149,8 +155,8 @@ def face_with(phenotype: dict[str, float], changes: dict[str, float], look: Look
     return Person(dressed(head_model().subject(phenotype, changes), look), look, painter().paint(look))
 
 
-TARGETS = {"noor": 36}
-"""Target identities by name, with the seed that draws them. Nobody's likeness: a rendered face, CC0."""
+TARGETS = {"noor": 36, "emil": 123, "ada": 122}
+"""Target identities by name, with the seed that draws them. Nobody's likeness: rendered faces, CC0."""
 
 
 @lru_cache(maxsize=4)
@@ -433,9 +439,9 @@ def frames_of(spec: BenchmarkSpec, number: int) -> Iterator[tuple[Frame, np.rand
             yield frame, rng
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=len(TARGETS))
 def _studio(size: int, target: str) -> Studio:
-    """One studio per worker process."""
+    """One studio for each target in a worker process."""
     return Studio(size, target)
 
 
@@ -445,7 +451,8 @@ def render_subject(spec: BenchmarkSpec, number: int, root: str) -> str:
     part = root_path / "parts" / f"{name}.{os.getpid()}"
     shutil.rmtree(part, ignore_errors=True)
     face = face_of(spec, number)
-    studio = _studio(spec.size, spec.target)
+    studios = [_studio(spec.size, target) for target in spec.targets]
+    studio = studios[0]
     texture = studio.renderer.textures(face.texture[None])
     rows, parent = [], os.getppid()
     for frame_number, (frame, rng) in enumerate(frames_of(spec, number)):
@@ -453,7 +460,9 @@ def render_subject(spec: BenchmarkSpec, number: int, root: str) -> str:
             raise SystemExit("the process that asked for this subject is gone")
         row = label_row(name, frame_number, frame, spec.sequence)
         _write_image(part / str(row["image"]), studio.original(face, frame, rng, texture))
-        _write_image(part / str(row["truth"]), studio.normalized(frame.left, frame.right))
+        turn = frame_number % len(studios)
+        _write_image(part / str(row["truth"]), studios[turn].normalized(frame.left, frame.right))
+        row |= {"target": spec.targets[turn]} if len(studios) > 1 else {}
         rows.append(row)
     for folder in ("images", "truth"):
         shutil.rmtree(root_path / folder / name, ignore_errors=True)
@@ -496,7 +505,8 @@ def write_benchmark(spec: BenchmarkSpec, root: Path, workers: int | None = None,
     (root / "parts").mkdir(parents=True, exist_ok=True)
     write_json(wanted, root / "benchmark.json")
     missing = [n for n in range(spec.subjects) if not (root / "parts" / f"{subject_name(spec.pool, n)}.csv").exists()]
-    _write_image(root / "target.png", Studio(spec.size, spec.target).neutral())
+    for name in spec.targets:
+        _write_image(target_picture(root / "target.png", spec.targets, name), Studio(spec.size, name).neutral())
     _render_all(spec, missing, root, workers or os.cpu_count() or 1, progress)
     tables = [pd.read_csv(root / "parts" / f"{subject_name(spec.pool, n)}.csv") for n in range(spec.subjects)]
     write_table(pd.concat(tables, ignore_index=True), root / "labels.csv")
