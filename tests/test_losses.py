@@ -209,3 +209,71 @@ def test_image_losses_refuse_unlike_shapes(images):
         losses.weighted_l1(prediction[:1], target, torch.ones(1, 1, 8, 8))
     with pytest.raises(ValueError, match="weight map"):
         losses.weighted_l1(prediction, target, torch.ones(1, 3, 8, 8))
+
+
+@pytest.fixture
+def maps():
+    """Maps of two layers of two images, twice."""
+    generator = torch.Generator().manual_seed(0)
+    return [[torch.randn(2, 5, side, side, generator=generator) for side in (4, 2)] for _ in range(2)]
+
+
+def test_perceptual_loss_is_its_formula_written_out(maps):
+    layers = []
+    for a, b in zip(*maps, strict=True):
+        places = [
+            sum((a[n, :, y, x] / a[n, :, y, x].norm() - b[n, :, y, x] / b[n, :, y, x].norm()) ** 2)
+            for n in range(2)
+            for y in range(a.shape[2])
+            for x in range(a.shape[3])
+        ]
+        layers.append(sum(places) / len(places))
+    torch.testing.assert_close(losses.perceptual_loss(*maps), sum(layers) / 2)
+
+
+def test_perceptual_loss_knows_directions_alone():
+    one, other = torch.zeros(1, 4, 3, 3), torch.zeros(1, 4, 3, 3)
+    one[:, 0], other[:, 1] = 3.0, 0.2
+    assert losses.perceptual_loss([one], [7 * one]) == pytest.approx(0, abs=1e-6)
+    assert losses.perceptual_loss([one], [other]) == pytest.approx(2)
+    assert losses.perceptual_loss([one, one], [-one, one]) == pytest.approx(2)  # 4 in one layer, 0 in the other
+    dark = torch.zeros(1, 4, 3, 3, requires_grad=True)  # where a network sees nothing there is no direction, and no NaN
+    losses.perceptual_loss([dark], [other]).backward()
+    assert dark.grad.isfinite().all()
+
+
+def test_perceptual_loss_refuses_unlike_maps(maps):
+    for unlike in ([], maps[1][:1], maps[1][::-1]):
+        with pytest.raises(ValueError, match="same shapes"):
+            losses.perceptual_loss(maps[0], unlike)
+    with pytest.raises(ValueError, match="same shapes"):
+        losses.perceptual_loss([], [])
+
+
+def test_embedding_distance_is_one_minus_cosine():
+    a = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    assert losses.embedding_distance(a, 5 * a) == pytest.approx(0, abs=1e-6)
+    assert losses.embedding_distance(a, -a) == pytest.approx(2)
+    target = torch.tensor([[1.0, 0.0]])  # one target for all: cosines 1, 0 and 1 / sqrt 2
+    assert losses.embedding_distance(a, target) == pytest.approx(1 - (1 + 0.5**0.5) / 3)
+    for unlike in (a[:2], a[:, :1], a[0]):
+        with pytest.raises(ValueError, match=r"\(N or 1, D\)"):
+            losses.embedding_distance(a, unlike)
+
+
+def test_hinge_losses_at_logits_computed_by_hand():
+    real, fake = torch.tensor([2.0, 0.5, -1.0, 1.0]), torch.tensor([-3.0, 0.5])
+    assert losses.hinge_discriminator(real, fake) == pytest.approx((0 + 0.5 + 2 + 0) / 4 + (0 + 1.5) / 2)
+    assert losses.hinge_generator(fake) == pytest.approx(1.25)
+
+
+def test_r1_is_the_gradients_length_and_can_be_minimized(images):
+    """D(x) = <a, x> and patches b_p <a, x>: the gradient is a times the mean of b, whatever the image."""
+    a, b = torch.randn(3, 8, 8, requires_grad=True), torch.tensor([1.0, 3.0])
+    real = images[0].requires_grad_()
+    logits = (real * a).sum(dim=(1, 2, 3))[:, None] * b
+    penalty = losses.r1_penalty(logits, real)
+    torch.testing.assert_close(penalty, 0.5 * 4 * a.square().sum())
+    torch.testing.assert_close(torch.autograd.grad(penalty, a)[0], 4 * a)
+    with pytest.raises(ValueError, match="requires_grad"):
+        losses.r1_penalty(logits, images[1])
