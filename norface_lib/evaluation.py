@@ -33,16 +33,27 @@ Faces = NDArray[np.uint8]
 
 
 @torch.inference_mode()
-def normalize_faces(model: Normalizer, target: Tensor, faces: Faces, batch_size: int = 64, progress: bool = False) -> Faces:
-    """I_n of many faces for one target (1, 3, S, S), whose tokens are computed once. Same shape as ``faces``."""
+def normalize_faces(
+    model: Normalizer,
+    target: Tensor,
+    faces: Faces,
+    batch_size: int = 64,
+    progress: bool = False,
+    which: NDArray[np.intp] | None = None,
+) -> Faces:
+    """I_n of many faces, same shape as ``faces``, for one target (1, 3, S, S), whose features are computed once.
+
+    With several targets (K, 3, S, S), ``which`` (N,) says which of them each face gets.
+    """
     device = next(model.parameters()).device
-    target = target.to(device)
-    target_tokens = model.encoder(target)
+    prepared = model.target(target.to(device))
     drawn = np.empty_like(faces)
     starts = range(0, len(faces), batch_size)
     for start in tqdm(starts, desc="normalize", unit="batch", disable=not progress, leave=False):
-        images = to_tensor(faces[start : start + batch_size]).to(device)
-        drawn[start : start + batch_size] = to_uint8(model.draw(model.encoder(images), target_tokens, target))
+        rows = slice(start, start + batch_size)
+        images = to_tensor(faces[rows]).to(device)
+        wanted = prepared if which is None else prepared.of(torch.from_numpy(which[rows]).to(device))
+        drawn[rows] = to_uint8(model.draw(model.encoder(images), wanted))
     return drawn
 
 
@@ -273,6 +284,21 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
+LEAKAGE = {
+    "pretrained": "the normalizer never saw a subject of the dataset",
+    "per-fold": "it was fine-tuned on the training subjects of each fold",
+    "all": "it was fine-tuned on all faces without their labels, the test fold's among them, as the paper may have done",
+}
+"""Which faces of a dataset a normalizer may have learned from before a classifier is tested on it."""
+
+
+def check_leakage(leakage: str) -> str:
+    """The setting itself. Raises ``ValueError`` for one that is not in ``LEAKAGE``."""
+    if leakage not in LEAKAGE:
+        raise ValueError(f"leakage must be one of {', '.join(LEAKAGE)}, got {leakage!r}")
+    return leakage
+
+
 def write_result(
     path: Path,
     result: dict[str, Any],
@@ -285,14 +311,11 @@ def write_result(
 ) -> Path:
     """Writes a result with all that is needed to judge it.
 
-    ``started``: ``time.monotonic()`` at the start of the run. ``leakage``: ``pretrained`` if the normalizer never saw a subject
-    of the data, ``per-fold`` if it saw training subjects only, ``all`` otherwise.
+    ``started``: ``time.monotonic()`` at the start of the run. ``leakage``: one of ``LEAKAGE``.
     """
-    if leakage not in ("pretrained", "per-fold", "all"):
-        raise ValueError(f"leakage must be pretrained, per-fold or all, got {leakage!r}")
     head = {
         "seed": seed,
-        "leakage": leakage,
+        "leakage": check_leakage(leakage),
         "counts": counts,
         "settings": settings,
         "seconds": round(time.monotonic() - started, 1),

@@ -1,57 +1,75 @@
-"""Training the normalizer on pairs of originals and true normalized images: expression first, then drawing.
+"""Training the normalizer: expression first, then drawing, then, if wanted, fine-tuning on other faces.
 
 Trained by reconstruction alone from scratch, the network falls into the constant target, whatever the encoder could see. So the
 encoder first learns to read AU intensities from originals; then merging module and decoder learn to draw, while it goes
-on reading as an expression term. Our choice: the paper starts from a masked autoencoder of millions of faces (PAPER.md 1.2).
+on reading as an expression term. Our choice: the paper starts from a masked autoencoder of millions of faces (PAPER.md 1.2),
+which `norface_lib.masked` and `norface_lib.pretrained` give.
 """
 
+import copy
 import json
-from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from norface_lib.align import crop_of
 from norface_lib.augment import mirrored, photometric
-from norface_lib.checkpoints import load_normalizer, save_normalizer
+from norface_lib.checkpoints import find_weights, load_judge, load_normalizer, save_normalizer
 from norface_lib.datasets.rendered import Rendered, load_rendered
-from norface_lib.errors import DataError
-from norface_lib.evaluation import neutral_ratio, normalize_faces, region_ratios, versions
+from norface_lib.discriminator import Discriminator
+from norface_lib.drawing import DrawingLoss, DrawingNetwork, DrawingTerms, Sources
+from norface_lib.errors import CheckpointError, DataError
+from norface_lib.evaluation import Faces, neutral_ratio, normalize_faces, region_ratios, versions
 from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
-from norface_lib.images import to_tensor
-from norface_lib.losses import gradient_l1, weighted_l1
+from norface_lib.files import write_atomically
+from norface_lib.images import list_images, read_faces, to_tensor
+from norface_lib.judge import Judge
+from norface_lib.masked import masked_pretraining
 from norface_lib.normalizer import PRESETS, Normalizer, NormalizerConfig
-from norface_lib.training import TrainConfig, device_of, fit
+from norface_lib.plots import contact_sheet
+from norface_lib.pretrained import load_encoder_weights
+from norface_lib.training import TrainConfig, device_of, fit, logged_seconds
 
-_EXPRESSION = TrainConfig(steps=900, batch_size=64, learning_rate=1.5e-3)
-_DRAWING = TrainConfig(steps=1200, batch_size=32, learning_rate=8e-4)
+_MASKED = TrainConfig(steps=1000, batch_size=64, learning_rate=1.5e-3)
+_EXPRESSION = TrainConfig(steps=2000, batch_size=48, learning_rate=1.5e-3)
+_DRAWING = TrainConfig(steps=3500, batch_size=24, learning_rate=8e-4)
 
 
 @dataclass(frozen=True)
 class NormalizerTraining:
-    """The two stages and the weights of their terms."""
+    """The stages, and the terms of the last one."""
 
-    expression: TrainConfig = _EXPRESSION
+    masked: TrainConfig | None = None  # masked autoencoding of the encoder before all else
+    expression: TrainConfig | None = _EXPRESSION  # None: the network can read expressions already
     drawing: TrainConfig = _DRAWING
-    moving_weight: float = 6.0  # how much more the pixels count that expressions move most
-    softness: float = 0.05  # differences below this count squared
-    edge_weight: float = 1.0  # of the gradient term
-    truth_share: float = 0.2  # of the faces in the first stage that are true normalized ones: the classifier reads those too
-    expression_weight: float = 0.2  # of the expression term while drawing
+    terms: DrawingTerms = field(default_factory=DrawingTerms)
+    truth_share: float = 0.2  # of the faces in the expression stage that are true I_n: the classifier reads those too
 
     @classmethod
-    def of_steps(cls, expression: int, drawing: int, seed: int = 0) -> "NormalizerTraining":
-        """The default recipe with other lengths; a short run is logged more often."""
+    def of_steps(cls, expression: int, drawing: int, seed: int = 0, masked: int = 0, **others: Any) -> "NormalizerTraining":
+        """The default recipe with other lengths, a stage of 0 steps left out; a short run is logged more often."""
 
-        def stage(config: TrainConfig, steps: int) -> TrainConfig:
-            return replace(config, steps=steps, seed=seed, log_every=max(1, min(20, steps // 12)))
+        if drawing < 1:
+            raise ValueError("the drawing stage needs at least one step")
 
-        return cls(stage(_EXPRESSION, expression), stage(_DRAWING, drawing))
+        def stage(config: TrainConfig, steps: int) -> TrainConfig | None:
+            often = {"log_every": max(1, min(20, steps // 12)), "watch_every": max(1, min(250, steps // 4))}
+            return replace(config, steps=steps, seed=seed, **often) if steps else None
+
+        return cls(stage(_MASKED, masked), stage(_EXPRESSION, expression), stage(_DRAWING, drawing), **others)
+
+    @property
+    def stages(self) -> dict[str, TrainConfig]:
+        """The stages by name, in their order."""
+        found = {"masked": self.masked, "expression": self.expression, "drawing": self.drawing}
+        return {name: config for name, config in found.items() if config}
 
 
 class ExpressionReader(nn.Module):
@@ -66,19 +84,43 @@ class ExpressionReader(nn.Module):
         return self.head(self.expression(self.encoder(images)))
 
 
-class _Drawing(nn.Module):
-    """What the second stage trains: the normalizer, and the head that goes on reading its expression embedding."""
+class Watch:
+    """Looks at a normalizer in training through faces of people it does not learn from, (N, S, S, 3) with their true I_n.
 
-    def __init__(self, normalizer: Normalizer, head: nn.Linear):
-        super().__init__()
-        self.normalizer, self.head = normalizer, head
+    Writes a sheet of originals, drawn and true faces for each look into ``folder``, and returns the distance relative to the
+    bare target's and, with a judge, its mean absolute AU error on I_n, on the true I_n (the ceiling) and on the bare target
+    (where a network stays that has collapsed).
+    """
+
+    def __init__(self, faces: Rendered, folder: Path, judge: Judge | None):
+        self.faces, self.folder, self.judge = faces, folder, judge
+        self.targets = to_tensor(faces.targets)
+        bare = faces.targets[faces.target_of]
+        self.bounds = {"au_error_truth": self._au_error(faces.truths), "au_error_target": self._au_error(bare)} if judge else {}
+
+    def __call__(self, model: DrawingNetwork, step: int) -> dict[str, float]:
+        faces = self.faces
+        drawn = normalize_faces(model.normalizer, self.targets, faces.originals, which=faces.target_of)
+        shown = [rows[:12] for rows in (faces.originals, drawn, faces.truths)]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        sheet = cv2.imencode(".png", contact_sheet(shown)[..., ::-1])[1].tobytes()
+        write_atomically(self.folder / f"{step:06d}.png", lambda part: part.write_bytes(sheet))
+        off = np.abs(drawn.astype(np.int16) - faces.truths).mean()
+        bare = np.abs(faces.targets[faces.target_of].astype(np.int16) - faces.truths).mean()
+        found = {"held_out_to_neutral": float(off / bare)}
+        return found | ({"au_error": self._au_error(drawn)} | self.bounds if self.judge else {})
+
+    @torch.inference_mode()
+    def _au_error(self, faces: Faces) -> float:
+        read = torch.cat([self.judge(to_tensor(part)).intensity for part in np.array_split(faces, max(1, len(faces) // 64))])
+        return float(np.abs(read.numpy() - self.faces.intensities(self.judge.config.aus)).mean())
 
 
-def moving_pixels(truths: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(S, S) in 0..1: how far expressions move each pixel of the true images (N, S, S, 3) from the target: root mean square."""
-    some = truths[:: max(1, len(truths) // 1000)].astype(np.float32)
-    distance = np.sqrt(np.square(some - target.astype(np.float32)).mean(axis=(0, 3)))
-    return distance / max(float(distance.max()), 1e-6)
+def standardized_codes(data: Rendered) -> tuple[Tensor, NDArray[np.intp]]:
+    """AU intensities (N, E) less their mean, over their spread, and the column order (E,) of a mirrored face."""
+    codes, _, mirror = data.expression_codes()
+    spread = codes.std(0) + 0.05  # a rare AU should not shout
+    return torch.from_numpy((codes - codes.mean(0)) / spread), mirror
 
 
 def train_normalizer(
@@ -89,33 +131,66 @@ def train_normalizer(
     device: str = "auto",
     progress: bool = True,
     start: Normalizer | None = None,
+    faces: Faces | None = None,
+    watch: Watch | None = None,
 ) -> Normalizer:
-    """Trains a normalizer for the target of ``data``, which must hold the true images. Resumable with a ``folder``.
+    """Trains a normalizer for the targets of ``data``, which must hold the true images. Resumable with a ``folder``.
 
-    ``start``: begin with a copy of its weights, to fine-tune it on other data or another target.
+    ``start``: begin with a copy of its weights, to fine-tune it on other data or other targets. ``faces`` (M, S, S, 3): more
+    faces, without a true I_n, for masked autoencoding and for the terms that need none.
     """
-    if data.truths is None:
-        raise ValueError("training on pairs needs the true normalized images: load_rendered(..., truth=True)")
+    sources = Sources(data.targets, data, faces)
     where = device_of(device)
-    torch.manual_seed(training.expression.seed)
-    codes, _, mirror = data.expression_codes()
-    spread = codes.std(0) + 0.05  # a rare AU should not shout
-    codes = torch.from_numpy((codes - codes.mean(0)) / spread)
+    torch.manual_seed(training.drawing.seed)
     normalizer = Normalizer(config).to(where, memory_format=torch.channels_last)
     if start is not None:
         normalizer.load_state_dict(start.state_dict())
+    if training.masked:
+        shown = data.originals if faces is None else np.concatenate([data.originals, faces])
+        masked_pretraining(normalizer.encoder, shown, training.masked, folder, device, progress)
+    codes, mirror = standardized_codes(data)
     reader = ExpressionReader(normalizer, codes.shape[1]).to(where)
-    fit(
-        reader,
-        _expression_loss(data, codes, mirror, training, where),
-        len(data),
-        training.expression,
-        folder,
-        "expression",
-        progress,
-    )
-    both = _Drawing(normalizer, reader.head)
-    fit(both, _drawing_loss(data, codes, training, where), len(data), training.drawing, folder, "drawing", progress)
+    if training.expression:
+        loss = _expression_loss(data, codes, mirror, training, where)
+        fit(reader, loss, len(data), training.expression, folder, "expression", progress)
+    return _train_drawing(normalizer, sources, training, reader.head, codes, folder, where, progress, watch)
+
+
+def fine_tune(
+    start: Normalizer,
+    sources: Sources,
+    training: NormalizerTraining,
+    folder: Path | None = None,
+    device: str = "auto",
+    progress: bool = True,
+    watch: Watch | None = None,
+) -> Normalizer:
+    """A copy of a normalizer, trained on by the drawing stage alone: on pairs, on faces without a true I_n, or on both."""
+    where = device_of(device)
+    torch.manual_seed(training.drawing.seed)
+    normalizer = copy.deepcopy(start).to(where, memory_format=torch.channels_last)
+    head, codes = None, None
+    if sources.pairs is not None:
+        codes, _ = standardized_codes(sources.pairs)
+        head = nn.Linear(normalizer.config.encoder.dim, codes.shape[1]).to(where)
+    return _train_drawing(normalizer, sources, training, head, codes, folder, where, progress, watch)
+
+
+def _train_drawing(
+    normalizer: Normalizer,
+    sources: Sources,
+    training: NormalizerTraining,
+    head: nn.Linear | None,
+    codes: Tensor | None,
+    folder: Path | None,
+    where: torch.device,
+    progress: bool,
+    watch: Watch | None,
+) -> Normalizer:
+    discriminator = Discriminator().to(where) if training.terms.weights.adversarial else None
+    network = DrawingNetwork(normalizer, head, discriminator)
+    loss = DrawingLoss(sources, codes, training.terms, where)
+    fit(network, loss, len(sources), training.drawing, folder, "drawing", progress, watch)
     return normalizer.eval()
 
 
@@ -138,70 +213,74 @@ def _expression_loss(
     return loss
 
 
-def _drawing_loss(data: Rendered, codes: Tensor, training: NormalizerTraining, where: torch.device):
-    """Weighted L1 and gradient L1 to the true I_n, and the expression term. Logs the distance relative to the bare target's."""
-    target = to_tensor(data.target).to(where)
-    nothing = codes.square().mean().item()
-    weight = 1 + training.moving_weight * torch.from_numpy(moving_pixels(data.truths, data.target)).to(where)[None, None]
-
-    def loss(model: nn.Module, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
-        rows = indices.numpy()
-        original = photometric(to_tensor(data.originals[rows]).to(where))
-        truth = to_tensor(data.truths[rows]).to(where)
-        tokens = model.normalizer.encoder(original)
-        expression = model.normalizer.expression(tokens)
-        drawn = model.normalizer.draw(tokens, model.normalizer.encoder(target), target, expression)
-        near, edges = weighted_l1(drawn, truth, weight, training.softness), gradient_l1(drawn, truth)
-        read = F.mse_loss(model.head(expression), codes[indices].to(where))
-        total = near + training.edge_weight * edges + training.expression_weight * read
-        ratio = (drawn.detach() - truth).abs().mean() / (target - truth).abs().mean()
-        return total, {"l1": near.item(), "to_neutral": ratio.item(), "unexplained": read.item() / nothing}
-
-    return loss
-
-
 def train_and_save(
     data: Path,
     out: Path,
     preset: str,
-    expression_steps: int,
-    drawing_steps: int,
-    seed: int = 0,
+    training: NormalizerTraining,
     device: str = "auto",
     start: str | None = None,
+    encoder: str | None = None,
+    faces: Path | None = None,
 ) -> Path:
     """The whole recipe: trains a preset on a rendered pool, measures it on other pools, writes weights and card.
 
-    ``start``: name or path of weights of the same preset to begin with.
+    ``start``: name or path of weights of the same preset to begin with; ``encoder``: weights of a ViT for the encoder, as
+    `norface_lib.pretrained.load_encoder_weights` takes them; ``faces``: a folder of aligned faces without a true I_n.
     """
     if preset not in PRESETS:
         raise DataError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
-    training = NormalizerTraining.of_steps(expression_steps, drawing_steps, seed)
-    first, _, first_card = load_normalizer(start) if start else (None, None, {})
-    model = train_normalizer(load_rendered(data), PRESETS[preset], training, out, device, start=first)
-    seconds = {stage: _logged_seconds(Path(out) / f"{stage}.jsonl") for stage in ("expression", "drawing")}
-    card = {
-        "data": json.loads((Path(data) / "benchmark.json").read_text()),
-        "start": {"weights": start, "sha256": first_card.get("sha256"), "data": first_card.get("data")} if start else None,
+    config, out, pairs = PRESETS[preset], Path(out), load_rendered(data)
+    first, card = _beginning(config, start, encoder)
+    size = config.encoder.image_size
+    more = None if faces is None else read_faces(list_images(faces), size, crop_of(faces))
+    watch = _watch(json.loads((Path(data) / "benchmark.json").read_text()), out)
+    model = train_normalizer(pairs, config, training, out, device, start=first, faces=more, watch=watch)
+    seconds = {stage: logged_seconds(out / f"{stage}.jsonl") for stage in training.stages}
+    card |= {
+        "data": json.loads((Path(data) / "benchmark.json").read_text()) | {"faces": 0 if more is None else len(more)},
         "training": asdict(training) | {"seconds": seconds, "device": str(device_of(device))},
-        "measured": measure(model.cpu(), Path(out) / "held-out"),
+        "measured": measure(model.cpu(), out / "held-out", target=pairs.names[0]),
         "license": "MIT; the target face is rendered from CC0 assets and is nobody",
         "versions": versions(),
     }
-    return save_normalizer(model, Path(data) / "target.png", Path(out) / f"{preset}.safetensors", card)
+    return save_normalizer(model, Path(data) / "target.png", out / f"{preset}.safetensors", card)
 
 
-def _logged_seconds(log: Path) -> int:
-    """Seconds of training by a log, whose clock starts anew each time the training goes on."""
-    clock = [0.0, *(json.loads(line)["seconds"] for line in log.read_text().splitlines())]
-    return round(sum(now - before if now >= before else now for before, now in pairwise(clock)))
+def _beginning(config: NormalizerConfig, start: str | None, encoder: str | None) -> tuple[Normalizer | None, dict[str, Any]]:
+    """The network to begin with, if not from chance, and what the card says of it."""
+    card: dict[str, Any] = {"start": None}
+    if start and encoder:
+        raise DataError("weights to begin with and weights of the encoder exclude each other")
+    if start:
+        model, _, first = load_normalizer(start)
+        if model.config != config:
+            raise DataError(f"{start}: weights of another preset cannot be begun with")
+        return model, {"start": {"weights": Path(start).stem, "sha256": first["sha256"], "data": first["data"]}}
+    if encoder:
+        model = Normalizer(config)
+        report = load_encoder_weights(model.encoder, encoder)
+        source = encoder if encoder.startswith("timm:") else Path(encoder).name
+        return model, {"start": {"encoder": asdict(report) | {"source": source}}}
+    return None, card
 
 
-def measure(model: Normalizer, folder: Path, subjects: int = 60, frames: int = 4) -> dict[str, Any]:
+def _watch(spec: dict[str, Any], out: Path) -> Watch:
+    """Faces of people like those of the training pool, but of another seed, and the judge if its weights are at hand."""
+    watched = BenchmarkSpec(spec["pool"], 16, 4, spec["size"], spec["seed"] + 1_000_000, spec["target"])
+    try:
+        judge = load_judge()[0] if find_weights("judge") else None
+    except CheckpointError as error:
+        print(f"the log will hold no AU errors: {error}")
+        judge = None
+    return Watch(load_rendered(write_benchmark(watched, out / "watched"), progress=False), out / "samples", judge)
+
+
+def measure(model: Normalizer, folder: Path, subjects: int = 60, frames: int = 4, target: str = "noor") -> dict[str, Any]:
     """Distance to the true I_n on rendered subjects of both domains, relative to the bare target's, and by region."""
     size, found = model.config.encoder.image_size, {}
     for pool in ("lab", "wild"):
-        spec = BenchmarkSpec(pool, subjects, frames, size)
+        spec = BenchmarkSpec(pool, subjects, frames, size, target=target)
         held_out = load_rendered(write_benchmark(spec, Path(folder) / pool), progress=False)
         drawn = normalize_faces(model, to_tensor(held_out.target), held_out.originals)
         found[pool] = {"subjects": subjects, "faces": len(held_out)}
