@@ -47,29 +47,55 @@ def render(
     size: Annotated[int, typer.Option(help="pixels")] = 112,
     seed: int = 0,
     sequence: Annotated[int, typer.Option(help="frames of a sequence, onset to offset; 1: each on its own")] = 1,
+    target: Annotated[str, typer.Option(help="identity of the true images; frames take turns at several: noor+ada")] = "noor",
     workers: Annotated[int | None, typer.Option(help="processes; default one per core")] = None,
 ) -> None:
     """Render a benchmark: faces with AU labels and their true normalized images."""
     from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
 
-    write_benchmark(BenchmarkSpec(pool, subjects, frames, size, seed, sequence=sequence), out, workers)
+    write_benchmark(BenchmarkSpec(pool, subjects, frames, size, seed, target, sequence), out, workers)
 
 
 @app.command()
 def train_normalizer(
     data: Annotated[Path, typer.Argument(help="a rendered benchmark, pool pretrain")],
     out: Annotated[Path, typer.Argument(help="folder for checkpoints, logs and the weights")],
-    preset: str = "tiny",
-    expression_steps: int = 1400,
-    drawing_steps: int = 1300,
+    preset: Annotated[str, typer.Option(help="tiny, small or base")] = "tiny",
+    masked_steps: Annotated[int, typer.Option(help="of masked autoencoding; 0 leaves a stage out")] = 0,
+    expression_steps: int = 2000,
+    drawing_steps: int = 3500,
+    seed: int = 0,
+    device: str = "auto",
+    start: Annotated[str | None, typer.Option(help="weights to begin with: a shipped name or a path")] = None,
+    encoder: Annotated[str | None, typer.Option(help="weights of a ViT for the encoder: a file, or timm:NAME")] = None,
+    faces: Annotated[
+        Path | None, typer.Option(help="a folder of aligned faces without a true image, to learn from too")
+    ] = None,
+    term: Annotated[list[str] | None, typer.Option(help="weight of a term of the loss, as in perceptual=0.1")] = None,
+    network: Annotated[list[str] | None, typer.Option(help="a frozen network, as in identity=arcface:PATH.onnx")] = None,
+) -> None:
+    """Train a normalizer on rendered pairs; stop it at will, the same command goes on."""
+    from norface_lib.drawing import terms_of
+    from norface_lib.pretraining import NormalizerTraining, train_and_save
+
+    terms = terms_of(term or [], network or [])
+    training = NormalizerTraining.of_steps(expression_steps, drawing_steps, seed, masked_steps, terms=terms)
+    train_and_save(data, out, preset, training, device, start, encoder, faces)
+
+
+@app.command()
+def train_judge(
+    data: Annotated[Path, typer.Argument(help="a rendered benchmark, pool judge")],
+    out: Annotated[Path, typer.Argument(help="folder for the checkpoint, the log and the weights")],
+    steps: int = 1500,
     seed: int = 0,
     device: str = "auto",
     start: Annotated[str | None, typer.Option(help="weights to begin with: a shipped name or a path")] = None,
 ) -> None:
-    """Train a normalizer on rendered pairs; stop it at will, the same command goes on."""
-    from norface_lib.pretraining import train_and_save
+    """Train the network that measures normalizers; stop it at will, the same command goes on."""
+    from norface_lib.judge_training import train_and_save
 
-    train_and_save(data, out, preset, expression_steps, drawing_steps, seed, device, start)
+    train_and_save(data, out, steps, seed, device, start)
 
 
 @app.command()
@@ -77,13 +103,14 @@ def normalize(
     source: Annotated[Path, typer.Argument(help="a folder of aligned faces, of any depth")],
     out: Annotated[Path, typer.Argument(help="folder for the mirror tree, inside it one for the target")],
     weights: Annotated[str, typer.Option(help="a shipped name or a path")] = "tiny",
+    target: Annotated[str | None, typer.Option(help="one of the identities that the weights draw; default: the first")] = None,
     batch_size: int = 64,
     device: str = "auto",
 ) -> None:
     """Redraw every aligned face of a folder as the target; stop it at will, the same command goes on."""
     from norface_lib.normalized import MANIFEST, normalize_tree
 
-    counts = normalize_tree(source, out, weights, batch_size, device)
+    counts = normalize_tree(source, out, weights, target, batch_size, device)
     print(", ".join(f"{count} {status}" for status, count in counts.items()) + f" (see {MANIFEST})")
     if set(counts) == {"unreadable"}:
         raise typer.Exit(1)
@@ -124,6 +151,36 @@ def inspect(
         print(f"  {label:<10}{rate:7.1%}")
     if save_index:
         data.save_index(save_index)
+
+
+evaluate = typer.Typer(no_args_is_help=True, help="Measure a network on rendered people whom it never met.")
+app.add_typer(evaluate, name="evaluate")
+
+
+@evaluate.callback()
+def _group() -> None:  # with a single command and no callback, typer would drop the command's name
+    pass
+
+
+@evaluate.command("normalizer")
+def evaluate_normalizer(
+    weights: Annotated[str, typer.Option(help="a shipped name or a path")] = "tiny",
+    domain: Annotated[str, typer.Option(help="lab or wild")] = "lab",
+    subjects: int = 60,
+    frames: Annotated[int, typer.Option(help="per subject")] = 20,
+    seed: int = 0,
+    judge: Annotated[str, typer.Option(help="weights of the judge: a shipped name or a path")] = "judge",
+    target: Annotated[str | None, typer.Option(help="one of the identities that the weights draw; default: the first")] = None,
+    json: Annotated[bool, typer.Option("--json", help="the result alone, as JSON")] = False,
+) -> None:
+    """Measure distance to the true I_n, what a judge reads in it, and what is left of person, pose, light and background."""
+    from json import dumps
+
+    from norface_lib.measures import as_text
+    from norface_lib.measures import evaluate_normalizer as run
+
+    found = run(weights, domain, subjects, frames, seed, judge, target)
+    print(dumps(found, indent=2) if json else as_text(found))
 
 
 @app.command()
