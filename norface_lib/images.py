@@ -28,10 +28,17 @@ def read_face(path: Path, size: int, crop: Crop = NORFACE_CROP) -> NDArray[np.ui
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such image")
-    image = decode(path.read_bytes(), str(path))
+    return aligned(decode(path.read_bytes(), str(path)), str(path), size, crop)
+
+
+def aligned(image: NDArray[np.uint8], name: str, size: int, crop: Crop = NORFACE_CROP) -> NDArray[np.uint8]:
+    """An aligned face (H, H, 3), framed by ``crop``, as (size, size, 3) in our crop.
+
+    Raises :class:`DataError`, naming it, if it is not square or too small to be a face crop.
+    """
     height, width = image.shape[:2]
     if height != width or height < SMALLEST:
-        raise DataError(f"{path}: {width} x {height} px is no face crop: aligned faces are square and at least {SMALLEST} px")
+        raise DataError(f"{name}: {width} x {height} px is no face crop: aligned faces are square and at least {SMALLEST} px")
     return _reframe(image, size, crop)
 
 

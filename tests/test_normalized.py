@@ -47,7 +47,7 @@ def test_the_mirror_tree_holds_what_the_network_draws(tree, tmp_path):
 
 
 def test_an_interrupted_call_goes_on(tree, tmp_path, monkeypatch):
-    write, written = normalized._write, []
+    write, written = normalized.write_face, []
 
     def interrupted(folder, path, face):
         if len(written) == 7:
@@ -55,10 +55,10 @@ def test_an_interrupted_call_goes_on(tree, tmp_path, monkeypatch):
         written.append(path)
         return write(folder, path, face)
 
-    monkeypatch.setattr(normalized, "_write", interrupted)
+    monkeypatch.setattr(normalized, "write_face", interrupted)
     with pytest.raises(KeyboardInterrupt):
         normalize_tree(tree, tmp_path / "out", batch_size=5, progress=False)
-    monkeypatch.setattr(normalized, "_write", write)
+    monkeypatch.setattr(normalized, "write_face", write)
     assert normalize_tree(tree, tmp_path / "out", progress=False) == {"there already": 5, "normalized": 7, "unreadable": 1}
     (tmp_path / "out/noor/lab0003/0002.png").unlink()
     shutil.copy(tree / "lab0000/0000.jpg", tree / "lab0000/0001.jpg")

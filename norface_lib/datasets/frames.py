@@ -22,8 +22,9 @@ from norface_lib.images import SUFFIXES, decode
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".wmv")
 
-_IN_ZIP = re.compile(r"(?P<file>.+?\.zip)!(?P<entry>.+)", re.IGNORECASE)
-_IN_VIDEO = re.compile(rf"(?P<file>.+({'|'.join(map(re.escape, VIDEO_SUFFIXES))}))#(?P<position>\d+)", re.IGNORECASE)
+IN_ZIP = re.compile(r"(?P<file>.+?\.zip)!(?P<entry>.+)", re.IGNORECASE)
+IN_VIDEO = re.compile(rf"(?P<file>.+({'|'.join(map(re.escape, VIDEO_SUFFIXES))}))#(?P<position>\d+)", re.IGNORECASE)
+"""How a frame in a zip (``a.zip!b/c.jpg``) and one in a video (``a.avi#12``) are named."""
 
 _SKIP_AHEAD = 64
 """Frames of a video that are decoded and thrown away rather than sought: a seek goes back to the last key frame anyway."""
@@ -181,7 +182,7 @@ class FrameReader:
             _INHERITED.append(self._video)
             self._open()
         name = str(self.root / path)
-        if match := _IN_VIDEO.fullmatch(path):
+        if match := IN_VIDEO.fullmatch(path):
             frame = self._video(self.root / match["file"]).read(int(match["position"]))
             if frame is None:
                 raise unreadable(name)
@@ -194,7 +195,7 @@ class FrameReader:
 
     def _bytes(self, path: str, name: str) -> bytes:
         try:
-            if match := _IN_ZIP.fullmatch(path):
+            if match := IN_ZIP.fullmatch(path):
                 return self._zip(self.root / match["file"]).read(match["entry"])
             return (self.root / path).read_bytes()
         except (OSError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:

@@ -1,0 +1,152 @@
+"""Normalized datasets in any layout: frames in folders, zips and videos, redrawn into a tree of images with a manifest.
+
+`norface_lib.normalized` does this for a folder of image files. Here a `FaceDataset` says where its frames are, and is joined
+with what was drawn of them afterwards. The manifest has the same form, but a hash of an original is that of its pixels as they
+are read, since a frame of a video has no bytes of its own.
+"""
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from norface_lib.align import Crop, crop_of
+from norface_lib.checkpoints import load_normalizer, target_names
+from norface_lib.datasets.base import FaceDataset
+from norface_lib.datasets.frames import IN_VIDEO, IN_ZIP
+from norface_lib.errors import DataError
+from norface_lib.evaluation import normalize_faces
+from norface_lib.images import aligned, read_faces
+from norface_lib.normalized import MANIFEST, Row, drawn_path, manifest_rows, write_face, write_manifest
+from norface_lib.training import device_of
+
+Faces = NDArray[np.uint8]
+
+_SAVE_SECONDS = 10.0
+"""Between two writings of the manifest: that of 150,000 frames takes a second."""
+
+
+def mirror_of(path: str) -> Path:
+    """Where the normalized image of a frame lies, below the folder of the target. A zip or a video becomes a folder.
+
+    ``F001/T1/12.jpg`` -> ``F001/T1/12.png``; ``F001.zip!F001/T1/12.jpg`` -> ``F001.zip/F001/T1/12.png``; ``F001_T1.mp4#11`` ->
+    ``F001_T1.mp4/11.png``.
+    """
+    if match := IN_VIDEO.fullmatch(path):
+        return Path(match["file"]) / f"{match['position']}.png"
+    if match := IN_ZIP.fullmatch(path):
+        return drawn_path(Path(match["file"]) / match["entry"])
+    return drawn_path(Path(path))
+
+
+def normalize_dataset(
+    data: FaceDataset,
+    out: Path,
+    weights: str = "tiny",
+    target: str | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+    progress: bool = True,
+) -> Counter[str]:
+    """Writes ``out/<target>/<mirror_of(path)>`` for each frame of a dataset, and ``out/<target>/manifest.csv``.
+
+    The frames must be aligned faces, framed as `crop_of` says of the dataset's root. ``target``: name of one of those that the
+    weights know; default: the first. Memory does not grow with the number of frames; a call after an interruption goes on, and
+    draws anew what is missing or whose original has changed. Returns how many were ``normalized``, ``there already`` and
+    ``unreadable``, which is also what an image that is no aligned face counts as. Raises :class:`DataError` for two frames that
+    would become one image, and for an ``out`` that other weights have drawn, or that lies inside the dataset's root.
+    """
+    model, face, card = load_normalizer(weights, target)
+    _refuse_doubles(data)
+    folder = Path(out) / (target or target_names(card)[0])
+    if folder.resolve().is_relative_to(data.root.resolve()):
+        raise DataError(f"{out}: lies inside {data.root}, and would be taken for a part of it; choose another folder")
+    done = manifest_rows(folder, card["sha256"])
+    model, crop, size = model.to(device_of(device)), crop_of(data.root), model.config.encoder.image_size
+    counts: Counter[str] = Counter()
+    saved = time.monotonic()
+    with tqdm(total=len(data), desc=f"normalize {data.title}", unit="face", disable=not progress) as bar:
+        try:
+            for start in range(0, len(data), batch_size):
+                batch = data.index.iloc[start : start + batch_size]
+                rows, faces = _read_batch(data, batch, done, folder, size, crop)
+                drawn = normalize_faces(model, face, np.stack(list(faces.values()))) if faces else []
+                hashes = {path: write_face(folder, mirror_of(path), image) for path, image in zip(faces, drawn, strict=True)}
+                for status, row in rows:
+                    counts[status] += 1
+                    done[row.path] = row._replace(normalized_sha256=hashes.get(row.path, row.normalized_sha256))
+                if time.monotonic() - saved > _SAVE_SECONDS:
+                    write_manifest(folder, done.values(), card["sha256"])
+                    saved = time.monotonic()
+                bar.update(len(batch))
+        finally:
+            write_manifest(folder, done.values(), card["sha256"])
+    return counts
+
+
+def _refuse_doubles(data: FaceDataset) -> None:
+    paths = data.index["path"]
+    if (again := paths.duplicated()).any():
+        raise DataError(
+            f"{data.root / paths[again].iloc[0]}: is listed twice; pass data.select(~data.index['path'].duplicated())"
+        )
+    if (again := paths.map(mirror_of).duplicated()).any():
+        raise DataError(f"{data.root / paths[again].iloc[0]}: two frames differ in their suffix alone; rename one")
+
+
+def _read_batch(
+    data: FaceDataset, batch: pd.DataFrame, done: Mapping[str, Row], folder: Path, size: int, crop: Crop
+) -> tuple[list[tuple[str, Row]], dict[str, Faces]]:
+    """What is known of each frame of a batch, as (status, row), and the faces (path -> (S, S, 3)) that must be drawn."""
+    rows: list[tuple[str, Row]] = []
+    faces: dict[str, Faces] = {}
+    for _, frame in batch.iterrows():
+        path = frame["path"]
+        try:
+            image = data.image(frame)
+            digest = hashlib.sha256(image.tobytes()).hexdigest()
+            before = done.get(path)
+            if before and before.sha256 == digest and not before.error and (folder / before.normalized).is_file():
+                rows.append(("there already", before))
+                continue
+            faces[path] = aligned(image, f"{data.root / path}", size, crop)
+            rows.append(("normalized", Row(path, digest, mirror_of(path).as_posix(), "", "")))
+        except DataError as error:
+            rows.append(("unreadable", Row(path, "", "", "", str(error).removeprefix(f"{data.root}/"))))
+    return rows, faces
+
+
+def read_manifest(folder: Path) -> pd.DataFrame:
+    """The manifest of a target's folder: ``path``, ``sha256``, ``normalized``, ``normalized_sha256``, ``error``, all texts.
+
+    Raises :class:`DataError` if it is missing or damaged.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        table = pd.read_csv(path, skiprows=1, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise DataError(f"{path}: missing or damaged; normalize the dataset into this folder again") from error
+    if tuple(table.columns) != Row._fields:
+        raise DataError(f"{path}: damaged; delete it, and every face is drawn anew")
+    return table
+
+
+def load_pairs(data: FaceDataset, folder: Path, size: int) -> tuple[FaceDataset, Faces, Faces]:
+    """The frames of a dataset that ``folder``, a target's, holds drawn; with originals and normalized (N, S, S, 3) of 8 bits.
+
+    The dataset that is returned has just these rows. Raises :class:`DataError` for a manifest that is missing or names none of
+    the frames, and for an image that is missing.
+    """
+    drawn = read_manifest(folder).set_index("path")["normalized"]
+    places = data.index["path"].map(drawn).fillna("")
+    if not (places != "").any():
+        raise DataError(f"{Path(folder) / MANIFEST}: names no frame of {data.root}; normalize the dataset into this folder")
+    part, crop = data.select(places != ""), crop_of(data.root)
+    originals = [aligned(part.image(row), str(row["path"]), size, crop) for _, row in part.index.iterrows()]
+    return part, np.stack(originals), read_faces([Path(folder) / place for place in places if place], size)

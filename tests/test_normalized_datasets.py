@@ -1,0 +1,178 @@
+"""Normalizing datasets in the layouts of the gated ones: frames in folders, zips and videos, and what cannot be read."""
+
+import hashlib
+import shutil
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from norface_lib import normalized_datasets
+from norface_lib.checkpoints import load_normalizer, save_normalizer
+from norface_lib.datasets import open_dataset
+from norface_lib.datasets.write_as import CLEAN, Quirks, write_as
+from norface_lib.errors import CheckpointError, DataError
+from norface_lib.evaluation import normalize_faces
+from norface_lib.images import decode
+from norface_lib.normalized import MANIFEST, normalize_tree
+from norface_lib.normalized_datasets import load_pairs, mirror_of, normalize_dataset, read_manifest
+from norface_lib.normalizer import PRESETS, Normalizer
+
+ONE_BROKEN = Quirks(False, False, 0.0, False, True, False)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory, tiny_benchmark):
+    """An untrained normalizer whose drawings differ with the face."""
+    torch.manual_seed(0)
+    model = Normalizer(PRESETS["tiny"])
+    with torch.no_grad():
+        for value in model.parameters():
+            value += 0.02 * torch.randn_like(value)
+    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
+    return save_normalizer(model, tiny_benchmark / "target.png", path, {"data": {"target": "noor"}})
+
+
+@pytest.fixture
+def benchmark(tiny_benchmark, tmp_path):
+    """The twelve faces of the tiny benchmark, with emotions, so that every layout can be written."""
+    root = shutil.copytree(tiny_benchmark, tmp_path / "benchmark")
+    table = pd.read_csv(root / "labels.csv")
+    table.assign(emotion=np.resize(["happy", "sad", "fear"], len(table))).to_csv(root / "labels.csv", index=False)
+    return root
+
+
+def opened(layout, benchmark, tmp_path, variant=None, quirks=CLEAN):
+    root = tmp_path / layout
+    write_as(layout, benchmark, root, variant, quirks)
+    return open_dataset(layout, root)
+
+
+@pytest.mark.parametrize(
+    ("path", "mirror"),
+    [
+        ("F001/T1/12.JPG", "F001/T1/12.png"),
+        ("2D+3D/F001.zip!F001/T1/12.jpg", "2D+3D/F001.zip/F001/T1/12.png"),
+        ("Videos/F001_T1.mp4#11", "Videos/F001_T1.mp4/11.png"),
+        ("odd!name#1.jpg", "odd!name#1.png"),
+    ],
+)
+def test_the_mirror_of_a_path(path, mirror):
+    assert mirror_of(path).as_posix() == mirror
+
+
+@pytest.mark.parametrize(
+    ("layout", "variant"),
+    [("bp4d", "images"), ("bp4d_plus", "zip"), ("disfa", "video"), ("affectnet", "old"), ("rafdb", "aligned")],
+)
+def test_every_layout_is_drawn_and_joined_again(layout, variant, benchmark, tmp_path, weights):
+    data, (model, target, card) = opened(layout, benchmark, tmp_path, variant), load_normalizer(weights)
+    assert normalize_dataset(data, tmp_path / "out", weights, batch_size=5, progress=False) == {"normalized": 12}
+    folder = tmp_path / "out" / "noor"
+    manifest = read_manifest(folder)
+    assert set(manifest["path"]) == set(data.index["path"]) and (manifest["error"] == "").all()
+    part, originals, drawn = load_pairs(data, folder, 112)
+    pd.testing.assert_frame_equal(part.index, data.index)
+    expected = normalize_faces(model, target, originals)
+    assert np.abs(drawn.astype(int) - expected).max() <= 1  # the size of a batch may round a pixel
+    assert len({face.tobytes() for face in drawn}) == 12
+    assert (folder / MANIFEST).read_text().splitlines()[0] == f"# weights {card['sha256']}"
+    for _, row in manifest.iterrows():
+        assert row["normalized_sha256"] == hashlib.sha256((folder / row["normalized"]).read_bytes()).hexdigest()
+
+
+def test_a_face_box_is_cut_before_a_face_is_drawn(benchmark, tmp_path, weights):
+    data = opened("affectnet", benchmark, tmp_path, "old")
+    normalize_dataset(data, tmp_path / "out", weights, progress=False)
+    row = data.index.iloc[0]
+    whole = decode((data.root / row["path"]).read_bytes(), "")
+    face = whole[28:-28, 28:-28]  # the border that write_as puts around a face of 112 px
+    digest = read_manifest(tmp_path / "out/noor").set_index("path").loc[row["path"], "sha256"]
+    assert digest == hashlib.sha256(np.ascontiguousarray(face).tobytes()).hexdigest()
+
+
+def test_a_folder_of_images_is_drawn_as_normalize_tree_draws_it(tiny_benchmark, tmp_path, weights):
+    source = tiny_benchmark / "images"
+    normalize_tree(source, tmp_path / "tree", str(weights), progress=False)
+    normalize_dataset(open_dataset("folder", source), tmp_path / "data", weights, progress=False)
+    tree, data = (read_manifest(tmp_path / name / "noor").set_index("path") for name in ("tree", "data"))
+    columns = ["normalized", "normalized_sha256", "error"]
+    pd.testing.assert_frame_equal(tree[columns], data[columns])
+
+
+def test_what_cannot_be_read_is_counted_and_left_out_of_pairs(benchmark, tmp_path, weights):
+    data = opened("bp4d_plus", benchmark, tmp_path, "zip", ONE_BROKEN)
+    assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {"normalized": 11, "unreadable": 1}
+    manifest = read_manifest(tmp_path / "out/noor")
+    bad = manifest[manifest["error"] != ""].iloc[0]
+    assert bad["error"].startswith(f"{bad['path']}: unreadable frame") and bad["normalized"] == ""
+    part, originals, drawn = load_pairs(data, tmp_path / "out/noor", 112)
+    assert len(part) == len(originals) == len(drawn) == 11 and bad["path"] not in set(part.index["path"])
+
+
+def test_a_whole_frame_is_no_aligned_face(tiny_benchmark, tmp_path, weights):
+    root = shutil.copytree(tiny_benchmark / "images", tmp_path / "faces")
+    cv2.imwrite(str(root / "lab0000/0000.jpg"), np.zeros((112, 200, 3), np.uint8))
+    counts = normalize_dataset(open_dataset("folder", root), tmp_path / "out", weights, progress=False)
+    assert counts == {"normalized": 11, "unreadable": 1}
+    error = read_manifest(tmp_path / "out/noor").set_index("path").loc["lab0000/0000.jpg", "error"]
+    assert error.startswith("lab0000/0000.jpg: 200 x 112 px is no face crop")
+
+
+def test_an_interrupted_call_goes_on(benchmark, tmp_path, monkeypatch, weights):
+    data, write, written = opened("disfa", benchmark, tmp_path), normalized_datasets.write_face, []
+
+    def interrupted(folder, path, face):
+        if len(written) == 7:
+            raise KeyboardInterrupt
+        written.append(path)
+        return write(folder, path, face)
+
+    monkeypatch.setattr(normalized_datasets, "write_face", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        normalize_dataset(data, tmp_path / "out", weights, batch_size=5, progress=False)
+    monkeypatch.setattr(normalized_datasets, "write_face", write)
+    assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {"there already": 5, "normalized": 7}
+    (tmp_path / "out/noor" / mirror_of(data.index["path"].iloc[3])).unlink()
+    assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {"there already": 11, "normalized": 1}
+    assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {"there already": 12}
+
+
+def test_an_original_that_changed_is_drawn_anew(tiny_benchmark, tmp_path, weights):
+    root = shutil.copytree(tiny_benchmark / "images", tmp_path / "faces")
+    normalize_dataset(open_dataset("folder", root), tmp_path / "out", weights, progress=False)
+    shutil.copy(root / "lab0000/0000.jpg", root / "lab0001/0001.jpg")
+    again = normalize_dataset(open_dataset("folder", root), tmp_path / "out", weights, progress=False)
+    assert again == {"there already": 11, "normalized": 1}
+    hashes = read_manifest(tmp_path / "out/noor").set_index("path")["sha256"]
+    assert hashes["lab0000/0000.jpg"] == hashes["lab0001/0001.jpg"]
+
+
+def test_what_would_go_wrong_is_refused(tiny_benchmark, tmp_path, weights):
+    data = open_dataset("folder", tiny_benchmark / "images")
+    with pytest.raises(DataError, match="lies inside"):
+        normalize_dataset(data, data.root / "out", weights, progress=False)
+    with pytest.raises(DataError, match="is listed twice"):
+        normalize_dataset(data.select([0, 1, 1]), tmp_path / "out", weights, progress=False)
+    data.index.loc[1, "path"] = data.index["path"][0].replace(".jpg", ".bmp")
+    with pytest.raises(DataError, match="differ in their suffix alone"):
+        normalize_dataset(data, tmp_path / "out", weights, progress=False)
+    with pytest.raises(CheckpointError, match="cannot draw 'nobody'"):
+        normalize_dataset(data, tmp_path / "out", weights, "nobody", progress=False)
+    (tmp_path / "out/noor").mkdir(parents=True)
+    (tmp_path / "out/noor" / MANIFEST).write_text("# weights other\npath\n")
+    with pytest.raises(DataError, match="drawn by other weights"):
+        normalize_dataset(data.select([0]), tmp_path / "out", weights, progress=False)
+
+
+def test_pairs_need_a_manifest_of_these_frames(tiny_benchmark, tmp_path, weights):
+    data = open_dataset("folder", tiny_benchmark / "images")
+    with pytest.raises(DataError, match="missing or damaged"):
+        load_pairs(data, tmp_path, 112)
+    normalize_dataset(data.select([0, 1]), tmp_path / "out", weights, progress=False)
+    with pytest.raises(DataError, match="names no frame of"):
+        load_pairs(data.select([2, 3]), tmp_path / "out/noor", 112)
+    part, *_ = load_pairs(data, tmp_path / "out/noor", 112)
+    assert part.index["path"].tolist() == data.index["path"][:2].tolist()
