@@ -8,22 +8,28 @@ import resource
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from norface_lib import labels
 from norface_lib.classifier import Classifier, ClassifierConfig
+from norface_lib.encoder import FaceEncoder
 from norface_lib.errors import DataError
 from norface_lib.evaluation import machine, normalize_faces, predict, versions
 from norface_lib.faces.benchmark import BenchmarkSpec, render_subject
-from norface_lib.images import to_tensor
-from norface_lib.normalizer import PRESETS, Normalizer
+from norface_lib.images import to_tensor, to_uint8
+from norface_lib.normalizer import PRESETS, Normalizer, NormalizerConfig, Target
+from norface_lib.training import device_of
 
 Figure = dict[str, Any]
 
@@ -83,16 +89,146 @@ def _render_for(
     raise AssertionError("the count never ends")
 
 
-def bench_normalize(preset: str = "tiny", batch: int = 64) -> Iterator[Figure]:
-    """Faces a second through the normalizer, in memory, without reading or writing."""
-    model = Normalizer(PRESETS[preset]).to(memory_format=torch.channels_last).eval()
+_BATCHES = {"tiny": 32, "small": 8, "base": 2}
+"""Images at once on a CPU. A GPU takes ``_GPU_BATCHES`` times as many."""
+
+_GPU_BATCHES = 32
+
+
+def bench_normalize(presets: Sequence[str] = tuple(PRESETS)) -> Iterator[Figure]:
+    """Faces a second, size and cost of each preset; what the tiny one loses to its parts; on a GPU what it leaves unused."""
+    device = device_of()
+    factor = _GPU_BATCHES if device.type == "cuda" else 1
+    for name in presets:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # its peak of memory is its own
+            yield pool.submit(_preset_figure, name, PRESETS[name], factor * _BATCHES[name], device).result()
+    yield _figure_against_vit(PRESETS["tiny"], factor * _BATCHES["tiny"], device)
+    if device.type == "cuda":
+        yield _compiled_figure(PRESETS["base"], factor * _BATCHES["base"], device)
+
+
+def _preset_figure(name: str, config: NormalizerConfig, batch: int, device: torch.device) -> Figure:
+    """Faces a second from 8 bits to 8 bits in memory, and what a face costs. Milliseconds are the median of one at a time."""
+    model = _normalizer(config, device)
+    rate = _normalizing_rate(model, batch)
+    image = _images(config, 1, device)
+    target = model.target(image)
+    more = {
+        "preset": name,
+        "size": config.encoder.image_size,
+        "batch": batch,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "gflops_per_image": round(_whole_flops(model) / 1e9, 3),
+        "latency_ms": round(1000 * _median_seconds(lambda: to_uint8(_draw(model, image, target))), 2),
+    }
+    return _figure("normalize", rate, "images/s", **more, peak_memory_mb=round(_peak_memory(device)))
+
+
+def _figure_against_vit(config: NormalizerConfig, batch: int, device: torch.device, depth: int = 12) -> Figure:
+    """Faces a second through the normalizer, over what a plain ViT of the same width and tokens leads to expect.
+
+    Expected are the FLOP/s that the ViT reaches at the same batch over the FLOPs of an image: those of the bare encoder
+    (``value``: merging, drawing and 8-bit images count as loss), and those of the whole normalizer (``ratio_by_all_flops``).
+    """
+    size = config.encoder
+    vit = FaceEncoder(replace(size, depth=depth, stem=(), layer_scale=None)).vit.to(device).eval()
+    model, images = _normalizer(config, device), _images(config, batch, device)
+    vit_speed = _best_of(lambda: _forward(vit.forward_features, images)) * _flops(vit.forward_features, images[:1])
+    rate = _normalizing_rate(model, batch)
+    bare, whole = _flops(model.encoder, images[:1]), _whole_flops(model)
+    return _figure(
+        "normalize_against_vit",
+        rate * bare / vit_speed,
+        "ratio",
+        batch=batch,
+        images_per_s=round(rate, 3),
+        vit={"width": size.dim, "depth": depth, "tokens": size.grid**2, "gflops_per_s": round(vit_speed / 1e9, 3)},
+        encoder_gflops_per_image=round(bare / 1e9, 3),
+        normalizer_gflops_per_image=round(whole / 1e9, 3),
+        ratio_by_all_flops=round(rate * whole / vit_speed, 3),
+    )
+
+
+def _compiled_figure(config: NormalizerConfig, batch: int, device: torch.device, matrix: int = 8192) -> Figure:
+    """Faces a second in bfloat16 through the compiled network alone, and the share of what matrix products reach there."""
+    model = _normalizer(config, device)
+    images = _images(config, batch, device)
+    with torch.autocast(device.type, torch.bfloat16):
+        network = partial(torch.compile(partial(_draw, model)), target=model.target(images[:1]))
+        rate = _best_of(lambda: _forward(network, images))
+    ceiling = _matrix_speed(matrix, device)
+    more = {"batch": batch, "ceiling_tflops_per_s": round(ceiling / 1e12, 3)}
+    return _figure(
+        "normalize_compiled", rate, "images/s", **more, share_of_ceiling=round(rate * _whole_flops(model) / ceiling, 3)
+    )
+
+
+def _normalizer(config: NormalizerConfig, device: torch.device) -> Normalizer:
+    return Normalizer(config).to(device, memory_format=torch.channels_last).eval()
+
+
+def _images(config: NormalizerConfig, count: int, device: torch.device) -> Tensor:
+    return torch.rand(count, 3, config.encoder.image_size, config.encoder.image_size, device=device)
+
+
+def _draw(model: Normalizer, images: Tensor, target: Target) -> Tensor:
+    return model.draw(model.encoder(images), target)
+
+
+def _normalizing_rate(model: Normalizer, batch: int) -> float:
+    """Faces a second from 8 bits to 8 bits in memory, for one target."""
     size = model.config.encoder.image_size
     faces = np.random.default_rng(0).integers(0, 256, (2 * batch, size, size, 3), np.uint8)
+    return _best_of(lambda: len(normalize_faces(model, to_tensor(faces[0]), faces, batch)))
 
-    def run() -> int:
-        return len(normalize_faces(model, to_tensor(faces[0]), faces, batch))
 
-    yield _figure("normalize", _best_of(run), "images/s", size=size, preset=preset, batch=batch)
+@torch.no_grad()
+def _forward(network: Callable[[Tensor], Tensor], images: Tensor) -> int:
+    """Runs a network on images that lie on its device, waits for it, and says how many they were."""
+    network(images)
+    if images.is_cuda:
+        torch.cuda.synchronize()
+    return len(images)
+
+
+@torch.no_grad()
+def _median_seconds(run: Callable[[], Any], repeats: int = 15) -> float:
+    run()
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds))
+
+
+def _whole_flops(model: Normalizer) -> int:
+    """FLOPs of drawing one image for a target that is prepared already."""
+    image = _images(model.config, 1, next(model.parameters()).device)
+    return _flops(partial(_draw, model, target=model.target(image)), image)
+
+
+def _flops(network: Callable[[Tensor], Tensor], image: Tensor) -> int:
+    """Floating-point operations of one image (1, 3, S, S), a multiplication and an addition counted as two.
+
+    By ``torch.utils.flop_counter``, which overlooks the fused attention of a CPU, so attention runs as plain matrix products.
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        network(image)
+    return counter.get_total_flops()
+
+
+def _matrix_speed(size: int, device: torch.device) -> float:
+    """FLOP/s of a product of two square bfloat16 matrices."""
+    a, b = torch.randn(2, size, size, device=device, dtype=torch.bfloat16)
+    return 2 * size**2 * _best_of(lambda: _forward(a.matmul, b))  # it counts rows, which cost as much each
+
+
+def _peak_memory(device: torch.device) -> float:
+    """MB: on a GPU of what is allocated, else of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def bench_classify(batch: int = 64) -> Iterator[Figure]:
