@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from typing import Any
@@ -188,6 +188,14 @@ def _rank_within(groups: NDArray) -> NDArray[np.intp]:
     return rank
 
 
+@contextmanager
+def _rounds_may_end() -> Iterator[None]:
+    """Silence where a probe stops after its fixed number of rounds, as it is meant to."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
 _BORDER = 0.04  # share of the width at either side, in the upper half, that shows background
 
 
@@ -344,11 +352,9 @@ def evaluate_normalizer(
         data = load_rendered(folder, aus=reader.config.aus)
     _tell(f"{len(data)} faces", started)
     found: dict[str, Any] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # probes stop after a fixed number of rounds
-        for name, measures in measure_normalizer(model, reader, data, domain, seed, probes):
-            found[name] = measures
-            _tell(name, started)
+    for name, measures in measure_normalizer(model, reader, data, domain, seed, probes):
+        found[name] = measures
+        _tell(name, started)
     settings = {"weights": card["name"], "sha256": card["sha256"], "judge": judge_card["sha256"]}
     settings |= {"benchmark": asdict(spec), "probes": asdict(probes)}
     head = {"seed": seed, "counts": {"subjects": subjects, "faces": len(data)}, "settings": settings}
