@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -54,6 +55,15 @@ def strip(rows: Mapping[str, Faces], scale: float = 0.95, titles: Sequence[str] 
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     return figure
+
+
+def heat_over(face: Faces, heat: NDArray[np.float32]) -> Faces:
+    """A face (S, S, 3) with a coarse map (G, G) of values >= 0 over it: gray where it is 0, red where it is largest."""
+    size = face.shape[0]
+    smooth = cv2.resize(heat.astype(np.float32) / max(float(heat.max()), 1e-9), (size, size), interpolation=cv2.INTER_CUBIC)
+    gray = np.repeat(face.mean(-1, keepdims=True), 3, axis=-1)
+    weight = smooth.clip(0, 1)[..., None] * 0.75
+    return (gray * (1 - weight) + np.array([226, 70, 40]) * weight).astype(np.uint8)
 
 
 def base_rates(names: Sequence[str], measured: Sequence[float], wanted: Sequence[float]) -> Figure:
@@ -110,5 +120,25 @@ def curve(lines: Sequence[Mapping[str, float]], keys: Mapping[str, str], axis_la
     axis.set(xlabel="step", ylabel=axis_label)
     axis.legend(frameon=False)
     sns.despine(figure)
+    figure.tight_layout()
+    return figure
+
+
+def maps(
+    points: Mapping[str, NDArray[np.float32]], subjects: NDArray, values: NDArray[np.float32], names: tuple[str, str]
+) -> Figure:
+    """Embeddings in the plane, name -> (N, 2), a row for each: left colored by subject (N,), right by a value (N,).
+
+    ``names``: of the two colorings. With more than 20 subjects, colors repeat.
+    """
+    figure, axes = plt.subplots(len(points), 2, figsize=(8.4, 3.5 * len(points)), squeeze=False)
+    people = np.unique(subjects, return_inverse=True)[1]
+    for (left, right), (title, places) in zip(axes, points.items(), strict=True):
+        left.scatter(*places.T, c=people % 20, cmap="tab20", s=10, linewidths=0)
+        shown = right.scatter(*places.T, c=values, cmap="viridis", s=10, linewidths=0)
+        figure.colorbar(shown, ax=right, fraction=0.05, pad=0.02)
+        for axis, name in zip((left, right), names, strict=True):
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(f"{title}, by {name}", fontsize=9)
     figure.tight_layout()
     return figure

@@ -1,6 +1,7 @@
 """The main job: the notebooks in order by papermill, then a folder of faces, then one table."""
 
 import base64
+import copy
 import json
 import os
 import sys
@@ -85,24 +86,37 @@ def publish(profile: str = "quick") -> None:
         ran = [cell for cell in nbformat.read(executed, as_version=4).cells if not _is(cell, "injected-parameters")]
         if [cell.source for cell in ran] != [cell.source for cell in book.cells]:
             raise DataError(f"{shown(executed)}: was run from another version of the notebook; run it again")
-        for cell, source in zip(book.cells, ran, strict=True):
-            if cell.cell_type == "code":
-                cell.execution_count = None
-                cell.outputs = [] if _is(cell, "nbval-ignore-output") else _lighter(source.outputs)  # widgets need a kernel
         book.metadata = {key: book.metadata[key] for key in ("kernelspec", "language_info")}
         book.metadata.language_info = {"name": "python"}
+        for size in _SIZES:
+            for cell, source in zip(book.cells, ran, strict=True):
+                if cell.cell_type == "code":  # widgets need a kernel
+                    cell.execution_count = None
+                    cell.outputs = [] if _is(cell, "nbval-ignore-output") else _lighter(source.outputs, *size)
+            if len(nbformat.writes(book)) < _LARGEST:
+                break
         nbformat.write(book, path)
 
 
-def _lighter(outputs: list[nbformat.NotebookNode], largest: int = 40_000, pixels: int = 700_000) -> list[nbformat.NotebookNode]:
-    """Outputs with big pictures, which are rows of faces, as JPEG and not too large: a notebook should stay under 500 KB."""
+_LARGEST = 490_000
+"""Bytes of a committed notebook."""
+
+_SIZES = ((700_000, 62), (500_000, 58), (350_000, 54), (250_000, 50), (180_000, 45))
+"""Pixels and JPEG quality that a picture may have: the first with which the notebook stays under its limit."""
+
+
+def _lighter(
+    outputs: list[nbformat.NotebookNode], pixels: int, quality: int, largest: int = 25_000
+) -> list[nbformat.NotebookNode]:
+    """A copy of outputs with big pictures, which are rows of faces, as JPEG of no more than some pixels."""
+    outputs = copy.deepcopy(outputs)
     for output in outputs:
         picture = base64.b64decode(output.get("data", {}).get("image/png", ""))
         if len(picture) > largest:
             image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
             scale = min(1.0, (pixels / image[..., 0].size) ** 0.5)
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            small = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 62])[1].tobytes()
+            small = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
             del output.data["image/png"]
             output.data["image/jpeg"] = base64.b64encode(small).decode()
     return outputs
