@@ -149,13 +149,12 @@ def test_moving_pixels_lie_in_the_face(data):
 
 @pytest.mark.slow
 def test_training_on_a_few_pairs_learns_to_draw_them(data, tmp_path):
-    recipe = NormalizerTraining.of_steps(30, 150)
-    recipe = replace(
-        recipe, expression=replace(recipe.expression, batch_size=12), drawing=replace(recipe.drawing, batch_size=12)
-    )
+    recipe = NormalizerTraining.of_steps(30, 300)
+    fast = {"batch_size": 12, "learning_rate": 3e-3, "average": 0.9}  # twelve pairs, learned by heart
+    recipe = replace(recipe, **{name: replace(stage, **fast) for name, stage in recipe.stages.items()})
     model = train_normalizer(data, SMALL, recipe, tmp_path, progress=False)
     drawn = normalize_faces(model, to_tensor(data.target), data.originals)
-    assert neutral_ratio(data.truths, drawn, data.target) < 0.97  # 1 is the bare target, where a collapsed network stays
+    assert neutral_ratio(data.truths, drawn, data.target) < 0.85  # 1 is the bare target, where a collapsed network stays
     log = [json.loads(line) for line in (tmp_path / "drawing.jsonl").read_text().splitlines()]
     assert log[-1]["to_neutral"] < log[0]["to_neutral"]
 
