@@ -151,7 +151,7 @@ def test_labels_do_not_depend_on_size_or_target(tiny_spec):
     ("wrong", "message"),
     [
         ({"pool": "street"}, "pool must be one of pretrain, lab, judge, wild"),
-        ({"target": "nobody"}, "target must be one of noor"),
+        ({"target": "nobody"}, "target must be of noor"),
         ({"subjects": 0}, "at least 1"),
         ({"frames": 0}, "at least 1"),
         ({"sequence": 0}, "at least 1"),
