@@ -100,17 +100,19 @@ def train_judge(
 
 @app.command()
 def normalize(
-    source: Annotated[Path, typer.Argument(help="a folder of aligned faces, of any depth")],
+    source: Annotated[Path, typer.Argument(help="a folder of aligned faces, of any depth, or the root of a dataset")],
     out: Annotated[Path, typer.Argument(help="folder for the mirror tree, inside it one for the target")],
+    layout: Annotated[str, typer.Option(help="folder, or how a dataset lies there: bp4d, disfa, ...")] = "folder",
     weights: Annotated[str, typer.Option(help="a shipped name or a path")] = "tiny",
     target: Annotated[str | None, typer.Option(help="one of the identities that the weights draw; default: the first")] = None,
     batch_size: int = 64,
     device: str = "auto",
 ) -> None:
     """Redraw every aligned face of a folder as the target; stop it at will, the same command goes on."""
-    from norface_lib.normalized import MANIFEST, normalize_tree
+    from norface_lib.datasets import open_dataset
+    from norface_lib.normalized_datasets import MANIFEST, normalize_dataset
 
-    counts = normalize_tree(source, out, weights, target, batch_size, device)
+    counts = normalize_dataset(open_dataset(layout, source), out, weights, target, batch_size, device)
     print(", ".join(f"{count} {status}" for status, count in counts.items()) + f" (see {MANIFEST})")
     if set(counts) == {"unreadable"}:
         raise typer.Exit(1)

@@ -1,19 +1,21 @@
-"""Normalized datasets in any layout: frames in folders, zips and videos, redrawn into a tree of images with a manifest.
+"""Normalized datasets: frames in folders, zips and videos, redrawn into a tree of images, with a list of what came from what.
 
-`norface_lib.normalized` does this for a folder of image files. Here a `FaceDataset` says where its frames are, and is joined
-with what was drawn of them afterwards. The manifest has the same form, but a hash of an original is that of its pixels as they
-are read, since a frame of a video has no bytes of its own.
+The paper's authors gave out their normalized datasets in this form, a folder for each target identity (PAPER.md 1.3). A
+`FaceDataset` says where its frames are; a plain folder of images is one, too. The hash of an original is that of its pixels as
+they are read, since a frame of a video has no bytes of its own.
 """
 
+import csv
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from norface_lib.align import Crop, crop_of
@@ -21,12 +23,23 @@ from norface_lib.checkpoints import load_normalizer, target_names
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.frames import IN_VIDEO, IN_ZIP
 from norface_lib.errors import DataError
-from norface_lib.evaluation import normalize_faces
+from norface_lib.evaluation import Faces, normalize_faces
+from norface_lib.files import write_atomically
 from norface_lib.images import aligned, read_faces
-from norface_lib.normalized import MANIFEST, Row, drawn_path, manifest_rows, write_face, write_manifest
 from norface_lib.training import device_of
 
-Faces = NDArray[np.uint8]
+MANIFEST = "manifest.csv"
+
+
+class Row(NamedTuple):
+    """One line of the manifest; ``normalized`` and its hash are empty, and ``error`` is not, if a face could not be read."""
+
+    path: str
+    sha256: str
+    normalized: str
+    normalized_sha256: str
+    error: str
+
 
 _SAVE_SECONDS = 10.0
 """Between two writings of the manifest: that of 150,000 frames takes a second."""
@@ -36,13 +49,13 @@ def mirror_of(path: str) -> Path:
     """Where the normalized image of a frame lies, below the folder of the target. A zip or a video becomes a folder.
 
     ``F001/T1/12.jpg`` -> ``F001/T1/12.png``; ``F001.zip!F001/T1/12.jpg`` -> ``F001.zip/F001/T1/12.png``; ``F001_T1.mp4#11`` ->
-    ``F001_T1.mp4/11.png``.
+    ``F001_T1.mp4/11.png``. All are PNG: what an expression moves is little beside JPEG's noise.
     """
     if match := IN_VIDEO.fullmatch(path):
         return Path(match["file"]) / f"{match['position']}.png"
     if match := IN_ZIP.fullmatch(path):
-        return drawn_path(Path(match["file"]) / match["entry"])
-    return drawn_path(Path(path))
+        return (Path(match["file"]) / match["entry"]).with_suffix(".png")
+    return Path(path).with_suffix(".png")
 
 
 def normalize_dataset(
@@ -67,7 +80,7 @@ def normalize_dataset(
     folder = Path(out) / (target or target_names(card)[0])
     if folder.resolve().is_relative_to(data.root.resolve()):
         raise DataError(f"{out}: lies inside {data.root}, and would be taken for a part of it; choose another folder")
-    done = manifest_rows(folder, card["sha256"])
+    done = _manifest_rows(folder, card["sha256"])
     model, crop, size = model.to(device_of(device)), crop_of(data.root), model.config.encoder.image_size
     counts: Counter[str] = Counter()
     saved = time.monotonic()
@@ -77,16 +90,16 @@ def normalize_dataset(
                 batch = data.index.iloc[start : start + batch_size]
                 rows, faces = _read_batch(data, batch, done, folder, size, crop)
                 drawn = normalize_faces(model, face, np.stack(list(faces.values()))) if faces else []
-                hashes = {path: write_face(folder, mirror_of(path), image) for path, image in zip(faces, drawn, strict=True)}
+                hashes = {path: _write_face(folder / mirror_of(path), image) for path, image in zip(faces, drawn, strict=True)}
                 for status, row in rows:
                     counts[status] += 1
                     done[row.path] = row._replace(normalized_sha256=hashes.get(row.path, row.normalized_sha256))
                 if time.monotonic() - saved > _SAVE_SECONDS:
-                    write_manifest(folder, done.values(), card["sha256"])
+                    _write_manifest(folder, done.values(), card["sha256"])
                     saved = time.monotonic()
                 bar.update(len(batch))
         finally:
-            write_manifest(folder, done.values(), card["sha256"])
+            _write_manifest(folder, done.values(), card["sha256"])
     return counts
 
 
@@ -120,6 +133,49 @@ def _read_batch(
         except DataError as error:
             rows.append(("unreadable", Row(path, "", "", "", str(error).removeprefix(f"{data.root}/"))))
     return rows, faces
+
+
+def _write_face(path: Path, face: Faces) -> str:
+    """Writes a normalized face and returns its hash."""
+    data = cv2.imencode(".png", face[..., ::-1])[1].tobytes()
+    write_atomically(path, lambda part: part.write_bytes(data))
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write_manifest(folder: Path, rows: Iterable[Row], weights: str) -> None:
+    """Writes the rows sorted by path, below a line with the hash of the weights."""
+
+    def write(part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            file.write(f"# weights {weights}\n")
+            writer = csv.writer(file)
+            writer.writerow(Row._fields)
+            writer.writerows(sorted(rows))
+
+    write_atomically(folder / MANIFEST, write)
+
+
+def _manifest_rows(folder: Path, weights: str) -> dict[str, Row]:
+    """Rows of an earlier call by path; none if there was none.
+
+    Raises :class:`DataError` for a manifest that is damaged or of other weights.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        first, _, *rows = _lines(path)
+        found = {row[0]: Row(*row) for row in rows}
+    except (ValueError, TypeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: damaged; delete it, and every face is drawn anew") from error
+    if first != [f"# weights {weights}"]:
+        raise DataError(f"{path}: these faces were drawn by other weights; choose another folder or delete this one")
+    return found
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        yield from csv.reader(file)
 
 
 def read_manifest(folder: Path) -> pd.DataFrame:

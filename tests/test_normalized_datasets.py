@@ -8,16 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from norface_lib import normalized_datasets
+from norface_lib.__main__ import app
 from norface_lib.checkpoints import load_normalizer, save_normalizer
 from norface_lib.datasets import open_dataset
 from norface_lib.datasets.write_as import CLEAN, Quirks, write_as
 from norface_lib.errors import CheckpointError, DataError
 from norface_lib.evaluation import normalize_faces
 from norface_lib.images import decode
-from norface_lib.normalized import MANIFEST, normalize_tree
-from norface_lib.normalized_datasets import load_pairs, mirror_of, normalize_dataset, read_manifest
+from norface_lib.normalized_datasets import MANIFEST, load_pairs, mirror_of, normalize_dataset, read_manifest
 from norface_lib.normalizer import PRESETS, Normalizer
 
 ONE_BROKEN = Quirks(False, False, 0.0, False, True, False)
@@ -93,15 +94,6 @@ def test_a_face_box_is_cut_before_a_face_is_drawn(benchmark, tmp_path, weights):
     assert digest == hashlib.sha256(np.ascontiguousarray(face).tobytes()).hexdigest()
 
 
-def test_a_folder_of_images_is_drawn_as_normalize_tree_draws_it(tiny_benchmark, tmp_path, weights):
-    source = tiny_benchmark / "images"
-    normalize_tree(source, tmp_path / "tree", str(weights), progress=False)
-    normalize_dataset(open_dataset("folder", source), tmp_path / "data", weights, progress=False)
-    tree, data = (read_manifest(tmp_path / name / "noor").set_index("path") for name in ("tree", "data"))
-    columns = ["normalized", "normalized_sha256", "error"]
-    pd.testing.assert_frame_equal(tree[columns], data[columns])
-
-
 def test_what_cannot_be_read_is_counted_and_left_out_of_pairs(benchmark, tmp_path, weights):
     data = opened("bp4d_plus", benchmark, tmp_path, "zip", ONE_BROKEN)
     assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {"normalized": 11, "unreadable": 1}
@@ -122,18 +114,18 @@ def test_a_whole_frame_is_no_aligned_face(tiny_benchmark, tmp_path, weights):
 
 
 def test_an_interrupted_call_goes_on(benchmark, tmp_path, monkeypatch, weights):
-    data, write, written = opened("disfa", benchmark, tmp_path), normalized_datasets.write_face, []
+    data, write, written = opened("disfa", benchmark, tmp_path), normalized_datasets._write_face, []
 
-    def interrupted(folder, path, face):
+    def interrupted(path, face):
         if len(written) == 7:
             raise KeyboardInterrupt
         written.append(path)
-        return write(folder, path, face)
+        return write(path, face)
 
-    monkeypatch.setattr(normalized_datasets, "write_face", interrupted)
+    monkeypatch.setattr(normalized_datasets, "_write_face", interrupted)
     with pytest.raises(KeyboardInterrupt):
         normalize_dataset(data, tmp_path / "out", weights, batch_size=5, progress=False)
-    monkeypatch.setattr(normalized_datasets, "write_face", write)
+    monkeypatch.setattr(normalized_datasets, "_write_face", write)
     assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {"there already": 5, "normalized": 7}
     (tmp_path / "out/noor" / mirror_of(data.index["path"].iloc[3])).unlink()
     assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {"there already": 11, "normalized": 1}
@@ -162,9 +154,18 @@ def test_what_would_go_wrong_is_refused(tiny_benchmark, tmp_path, weights):
     with pytest.raises(CheckpointError, match="cannot draw 'nobody'"):
         normalize_dataset(data, tmp_path / "out", weights, "nobody", progress=False)
     (tmp_path / "out/noor").mkdir(parents=True)
-    (tmp_path / "out/noor" / MANIFEST).write_text("# weights other\npath\n")
-    with pytest.raises(DataError, match="drawn by other weights"):
-        normalize_dataset(data.select([0]), tmp_path / "out", weights, progress=False)
+    for text, message in (("# weights other\npath\n", "drawn by other weights"), ("a,b\n", "damaged")):
+        (tmp_path / "out/noor" / MANIFEST).write_text(text)
+        with pytest.raises(DataError, match=message):
+            normalize_dataset(data.select([0]), tmp_path / "out", weights, progress=False)
+
+
+def test_the_command_draws_a_folder_and_a_dataset(benchmark, tmp_path, weights):
+    opened("disfa", benchmark, tmp_path)
+    for source, layout in ((benchmark / "images", "folder"), (tmp_path / "disfa", "disfa")):
+        call = ["normalize", str(source), str(tmp_path / f"out-{layout}"), "--layout", layout, "--weights", str(weights)]
+        done = CliRunner().invoke(app, call)
+        assert done.exit_code == 0 and "12 normalized (see manifest.csv)" in done.stdout
 
 
 def test_pairs_need_a_manifest_of_these_frames(tiny_benchmark, tmp_path, weights):
