@@ -167,8 +167,13 @@ class Target(NamedTuple):
     details: tuple[Tensor, ...]  # of the decoder's stages, (K, C, H, W) each
 
     def of(self, which: Tensor) -> "Target":
-        """The targets with these indices (N,), one for each original."""
-        return Target(self.image[which], self.tokens[which], tuple(detail[which] for detail in self.details))
+        """The targets with these indices (N,), one for each original.
+
+        By ``index_select``: the gradient of ``[which]`` adds up repeated rows in any order on several cores of a CPU, and no
+        two trainings would end alike.
+        """
+        chosen = (part.index_select(0, which) for part in (self.image, self.tokens, *self.details))
+        return Target(next(chosen), next(chosen), tuple(chosen))
 
 
 class Normalizer(nn.Module):
