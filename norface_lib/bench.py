@@ -22,13 +22,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from norface_lib import labels
+from norface_lib.classification import predict
 from norface_lib.classifier import Classifier, ClassifierConfig
 from norface_lib.encoder import FaceEncoder
 from norface_lib.errors import DataError
-from norface_lib.evaluation import machine, normalize_faces, predict, versions
+from norface_lib.evaluation import machine, normalize_faces, versions
 from norface_lib.faces.benchmark import BenchmarkSpec, render_subject
 from norface_lib.images import to_tensor, to_uint8
 from norface_lib.normalizer import PRESETS, Normalizer, NormalizerConfig, Target
+from norface_lib.tasks import Detection
 from norface_lib.training import device_of
 
 Figure = dict[str, Any]
@@ -238,7 +240,7 @@ def bench_classify(batch: int = 64) -> Iterator[Figure]:
         model = Classifier(ClassifierConfig(labels.columns(), inputs)).to(memory_format=torch.channels_last).eval()
         size = model.config.encoder.image_size
         faces = np.random.default_rng(0).integers(0, 256, (2 * batch, size, size, 3), np.uint8)
-        rates[inputs] = _best_of(lambda model=model, faces=faces: len(predict(model, faces, faces, batch)))
+        rates[inputs] = _best_of(lambda model=model, faces=faces: len(predict(model, faces, faces, Detection(labels.columns()), batch)))
         ratio = {} if inputs == "original" else {"ratio_to": "original", "ratio": round(rates[inputs] / rates["original"], 2)}
         yield _figure("classify", rates[inputs], "images/s", size=size, inputs=inputs, batch=batch, **ratio)
 

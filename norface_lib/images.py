@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from norface_lib.align import NORFACE_CROP, Crop, similarity
 from norface_lib.errors import DataError
+from norface_lib.files import write_atomically
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 SMALLEST = 48
@@ -73,6 +74,13 @@ def read_faces(paths: Sequence[Path], size: int, crop: Crop = NORFACE_CROP, prog
     for index, path in enumerate(tqdm(paths, desc="read faces", unit="face", disable=not progress, leave=False)):
         faces[index] = read_face(path, size, crop)
     return faces
+
+
+def write_png(path: Path, image: NDArray[np.uint8]) -> bytes:
+    """Writes (H, W, 3) RGB as PNG, atomically, and returns what the file holds."""
+    data = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+    write_atomically(path, lambda part: part.write_bytes(data))
+    return data
 
 
 def list_images(folder: Path) -> list[Path]:
