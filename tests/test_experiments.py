@@ -18,9 +18,19 @@ from norface_lib.pretraining import NormalizerTraining
 
 @pytest.fixture(scope="module")
 def benchmark(tiny_benchmark, tmp_path_factory):
+    """The twelve faces of the tiny benchmark as those of 27 people with emotions, so that no official fold is empty."""
     root = shutil.copytree(tiny_benchmark, tmp_path_factory.mktemp("emotional") / "benchmark")
     labels = pd.read_csv(root / "labels.csv")
-    labels.assign(emotion=np.resize(["happy", "sad", "fear"], len(labels))).to_csv(root / "labels.csv", index=False)
+    rows = labels.iloc[np.arange(27) % len(labels)].reset_index(drop=True)
+    people = [f"lab{number:04d}" for number in range(27)]
+    rows = rows.assign(subject=people, frame=0, sequence="T1", emotion=np.resize(["happy", "sad", "fear"], 27))
+    for column, suffix in (("image", ".jpg"), ("truth", ".png")):
+        moved = [f"copies/{person}{suffix}" for person in people]
+        for old, new in zip(rows[column], moved, strict=True):
+            (root / "copies").mkdir(exist_ok=True)
+            shutil.copy(root / old, root / new)
+        rows[column] = moved
+    rows.to_csv(root / "labels.csv", index=False)
     return root
 
 
