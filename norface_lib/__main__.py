@@ -162,6 +162,29 @@ def predict(
 
 
 @app.command()
+def align(
+    source: Annotated[Path, typer.Argument(help="a folder of photographs and videos, of any depth")],
+    out: Annotated[Path, typer.Argument(help="folder for the mirror tree of aligned faces, and for faces.csv")],
+    detector: Annotated[
+        str, typer.Option(help="mediapipe, insightface, or none for crops that are aligned already")
+    ] = "mediapipe",
+    size: Annotated[int, typer.Option(help="pixels of a crop")] = 112,
+    every: Annotated[int, typer.Option(help="take each k-th frame of a video")] = 1,
+    all_faces: Annotated[bool, typer.Option(help="every face of an image, else the largest")] = False,
+    model: Annotated[Path | None, typer.Option(help="the landmarker's .task file, or a folder of insightface")] = None,
+    levels: Annotated[int, typer.Option(help="0 to 3: how far mediapipe searches for small faces")] = 1,
+) -> None:
+    """Find the faces of photographs and videos and crop them as the networks take them; the same command goes on."""
+    from norface_lib.aligned_folders import ALIGNED, FACES, align_tree
+    from norface_lib.detection import open_detector
+
+    counts = align_tree(source, out, open_detector(detector, model, levels), size, every, all_faces)
+    print(", ".join(f"{count} {status}" for status, count in counts.items()) + f" (see {FACES})")
+    if not counts[ALIGNED]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def normalize(
     source: Annotated[Path, typer.Argument(help="a folder of aligned faces, of any depth, or the root of a dataset")],
     out: Annotated[Path, typer.Argument(help="folder for the mirror tree, inside it one for the target")],
@@ -249,7 +272,9 @@ def evaluate_normalizer(
 
 
 @app.command()
-def bench(names: Annotated[list[str] | None, typer.Argument(help="render, normalize, classify; default all")] = None) -> None:
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="render, normalize, classify, align; default all")] = None,
+) -> None:
     """Measure speed: one JSON line per figure."""
     from norface_lib.bench import run
 
