@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from timm.optim import param_groups_layer_decay
 from torch.utils.flop_counter import FlopCounterMode
 
+from norface_lib.bench import dense_sum
 from norface_lib.checkpoints import load_classifier, save_classifier
 from norface_lib.classifier import (
     FUSIONS,
@@ -83,12 +84,6 @@ def test_gates_are_noisy_in_training_only():
     assert not torch.equal(gate(x).gates, gate(x).gates)
     gate.eval()
     assert torch.equal(gate(x).gates, gate(x).gates)
-
-
-def dense_sum(experts, x, gates, read=None):
-    """What `sparse_sum` computes, by all experts for all samples."""
-    values = torch.stack([expert(x) if read is None else read(expert(x)) for expert in experts], dim=-1)  # (N, C, m)
-    return (gates * values).sum(dim=-1)
 
 
 @pytest.mark.parametrize("labels", [None, 5])
