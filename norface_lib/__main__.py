@@ -107,7 +107,8 @@ def train(
     dataset: Annotated[str, typer.Option(help="bp4d, bp4d_plus, disfa, affectnet, rafdb or rendered")] = "rendered",
     protocol: Annotated[str, typer.Option(help="such as disfa/3fold; default: the dataset's usual one")] = "",
     weights: Annotated[str, typer.Option(help="of the normalizer: a shipped name or a path")] = "tiny",
-    backbone: Annotated[str, typer.Option(help="frozen, tuned or scratch")] = "frozen",
+    backbone: Annotated[str, typer.Option(help="frozen, tuned, scratch, or timm:NAME")] = "frozen",
+    encoder: Annotated[str, typer.Option(help="weights of a backbone that is trained: a file, or timm:NAME")] = "",
     inputs: Annotated[list[str] | None, typer.Option(help="original, normalized or both; may be repeated; default all")] = None,
     loss: Annotated[str, typer.Option(help="such as bce+dice, mse+ccc, ordinal, ce; default: the task's own")] = "",
     steps: Annotated[int, typer.Option(help="of each training; 0: what suits the backbone")] = 0,
@@ -129,7 +130,7 @@ def train(
     tuning = NormalizerTraining.of_steps(0, tuning_steps, terms=terms)
     numbers = tuple(int(seed) for seed in seeds.split(","))
     rows = tuple(inputs or INPUTS)
-    settings = (task, dataset, protocol, weights, backbone, rows, loss, steps, numbers, balanced, leakage, tuning)
+    settings = (task, dataset, protocol, weights, backbone, encoder, rows, loss, steps, numbers, balanced, leakage, tuning)
     print(report(*run(Experiment(*settings), root, out, device), dataset))
 
 

@@ -17,6 +17,7 @@ from norface_lib.evaluation import Faces
 from norface_lib.metrics import bootstrap_interval, paired_bootstrap, paired_t_interval, sign_flip_test
 from norface_lib.normalizer import Normalizer
 from norface_lib.pairs import EmbeddedPairs, Pairs
+from norface_lib.pretrained import load_encoder_weights
 from norface_lib.tasks import Task, balancing_weights
 from norface_lib.training import TrainConfig, device_of, fit
 
@@ -33,6 +34,7 @@ class Recipe:
     balanced: bool = False  # rare classes are drawn as often as common ones
     importance: float = 1e-3  # weight of the importance loss of the mixtures' gates
     load: float = 1e-3  # weight of their load loss
+    encoder: str = ""  # weights that the encoder begins with, as `norface_lib.pretrained.load_encoder_weights` takes them
 
     def with_config(self, **changes: Any) -> "Recipe":
         """The same with another network: ``with_config(inputs="original")``."""
@@ -69,6 +71,8 @@ def train_classifier(
     start = pairs.backbone if isinstance(pairs, EmbeddedPairs) else start
     if start is not None:
         model.start_from(start)
+    if recipe.encoder:
+        load_encoder_weights(model.encoder, recipe.encoder)
     learner = pairs.learner(model.to(where, memory_format=torch.channels_last))
     watch = None if tested is None else lambda learner, _: {"test": _score(learner, pairs, tested, task, where)}
     fit(learner, _loss(pairs, rows, task, recipe, where), len(rows), recipe.training, folder, name, progress, watch)

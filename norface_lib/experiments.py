@@ -10,7 +10,7 @@ import pandas as pd
 
 from norface_lib.checkpoints import load_normalizer, save_classifier, target_names
 from norface_lib.classification import CrossValidation, Fold, Recipe, cross_validate
-from norface_lib.classifier import INPUTS, ClassifierConfig
+from norface_lib.classifier import INPUTS, OWN_BACKBONE, ClassifierConfig
 from norface_lib.datasets import open_dataset
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.protocols import protocol
@@ -26,12 +26,13 @@ from norface_lib.paths import shown
 from norface_lib.pretraining import NormalizerTraining
 from norface_lib.published import AVERAGE, published
 from norface_lib.tasks import Task, task_of
-from norface_lib.training import TrainConfig
+from norface_lib.training import TrainConfig, base_rate
 
 BACKBONES = {
     "frozen": "the normalizer's, as it is; what it sees in each face is computed once",
-    "tuned": "the same, trained on",
-    "scratch": "from chance",
+    "tuned": "the same, trained on, the layers next to the image least",
+    "scratch": "the same, from chance",
+    "timm:NAME": "any network of timm, with its published weights if they can be had, trained on",
 }
 """Where a classifier's backbone comes from."""
 
@@ -69,6 +70,7 @@ class Experiment:
     protocol: str = ""
     weights: str = "tiny"  # of the normalizer
     backbone: str = "frozen"  # one of BACKBONES
+    encoder: str = ""  # weights for a backbone that is trained, as `norface_lib.pretrained.load_encoder_weights` takes them
     inputs: tuple[str, ...] = INPUTS  # a row of the table for each
     loss: str = ""  # default: the task's own
     steps: int = 0  # default: that of ``recipe_for``
@@ -83,7 +85,7 @@ class Experiment:
         if self.dataset not in _DATASET_TASKS.get(self.task, {}):
             known = "; ".join(f"{task}: {', '.join(names)}" for task, names in _DATASET_TASKS.items())
             raise ValueError(f"no {self.task!r} on {self.dataset!r}; there are {known}")
-        if self.backbone not in BACKBONES:
+        if self.backbone not in BACKBONES and not self.backbone.startswith("timm:"):
             raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {self.backbone!r}")
         if unknown := set(self.inputs) - set(INPUTS):
             raise ValueError(f"inputs must be of {', '.join(INPUTS)}, got {', '.join(sorted(unknown))}")
@@ -97,13 +99,15 @@ def recipe_for(task: Task, normalizer: Normalizer, backbone: str = "frozen", ste
 
     ``steps``: 0 for the number that suits a few thousand faces. Rates are base x batch / 256, as MAE's recipe has it.
     """
-    frozen = backbone == "frozen"
-    config = ClassifierConfig(task.outputs, "both", normalizer.config.encoder, hidden=64, dropout=0.7 if frozen else 0.5)
-    if frozen:
-        training = TrainConfig(steps or 120, batch_size=128, learning_rate=2e-3, average=0.95, watch_every=20)
-    else:
-        base = 1e-3 if backbone == "tuned" else 4e-3
-        training = TrainConfig(steps or 400, batch_size=64, learning_rate=base * 64 / 256, average=0.98, watch_every=100)
+    config = ClassifierConfig(task.outputs, "both", normalizer.config.encoder, hidden=64, dropout=0.7)
+    if backbone == "frozen":
+        return Recipe(config, TrainConfig(steps or 120, batch_size=128, learning_rate=2e-3, average=0.95, watch_every=20))
+    own = OWN_BACKBONE if not backbone.startswith("timm:") else backbone
+    config = replace(config, dropout=0.5, drop_path_rate=0.1, backbone=own)
+        config, dropout=0.5, drop_path_rate=0.1, backbone=backbone if backbone.startswith("timm:") else OWN_BACKBONE
+    )
+    rate, decay = (base_rate(4e-3, 64), None) if backbone == "scratch" else (base_rate(1e-3, 64), 0.75)
+    training = TrainConfig(steps or 400, batch_size=64, learning_rate=rate, average=0.98, watch_every=100, layer_decay=decay)
     return Recipe(config, training)
 
 
@@ -124,7 +128,8 @@ def run(experiment: Experiment, root: Path, out: Path, device: str = "auto") -> 
     splits = protocol(experiment.protocol, part.index)
     folds = [(split.train, split.test) for split in splits]
     given, start = _as_seen(experiment, pairs, normalizer, target, folds, out, device)
-    recipe = replace(recipe_for(task, normalizer, experiment.backbone, experiment.steps), balanced=experiment.balanced)
+    recipe = recipe_for(task, normalizer, experiment.backbone, experiment.steps)
+    recipe = replace(recipe, balanced=experiment.balanced, encoder=experiment.encoder)
     rows = {
         inputs: cross_validate(
             given, folds, task, recipe.with_config(inputs=inputs), experiment.seeds, start, out / "training", inputs, device

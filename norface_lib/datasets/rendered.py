@@ -87,8 +87,10 @@ def coded(data: Rendered, errors: float = 0.03, seed: int = 0) -> Rendered:
     for name in (name for name in table.columns if name.startswith("AU") and name[-1] not in "LR"):
         table[name] = _coded_levels(table[name].to_numpy(float), errors, rng)
     if EMOTION in table.columns:
-        wrong = (rng.random(len(table)) < errors) & (table[EMOTION].fillna("") != "").to_numpy()
-        table.loc[wrong, EMOTION] = rng.choice(labels.EMOTIONS, wrong.sum())
+        named = table[EMOTION].fillna("").astype(str).to_numpy(object)
+        wrong = (rng.random(len(table)) < errors) & (named != "")
+        named[wrong] = rng.choice(labels.EMOTIONS, wrong.sum())
+        table[EMOTION] = named
     return replace(data, table=table)
 
 
