@@ -115,6 +115,7 @@ def train(
     seeds: Annotated[str, typer.Option(help="a training for each, as in 0,1,2")] = "0",
     balanced: Annotated[bool, typer.Option(help="draw rare classes as often as common ones")] = False,
     leakage: Annotated[str, typer.Option(help="pretrained, per-fold or all")] = "pretrained",
+    final: Annotated[bool, typer.Option(help="at last, train a classifier on all faces, to be used")] = False,
     tuning_steps: Annotated[int, typer.Option(help="of the normalizer's fine-tuning for per-fold and all")] = 200,
     term: Annotated[list[str] | None, typer.Option(help="weight of a term of the fine-tuning's loss, as identity=0.2")] = None,
     network: Annotated[list[str] | None, typer.Option(help="a frozen network, as in identity=arcface:PATH.onnx")] = None,
@@ -130,7 +131,22 @@ def train(
     tuning = NormalizerTraining.of_steps(0, tuning_steps, terms=terms)
     numbers = tuple(int(seed) for seed in seeds.split(","))
     rows = tuple(inputs or INPUTS)
-    settings = (task, dataset, protocol, weights, backbone, encoder, rows, loss, steps, numbers, balanced, leakage, tuning)
+    settings = (
+        task,
+        dataset,
+        protocol,
+        weights,
+        backbone,
+        encoder,
+        rows,
+        loss,
+        steps,
+        numbers,
+        balanced,
+        leakage,
+        final,
+        tuning,
+    )
     print(report(*run(Experiment(*settings), root, out, device), dataset))
 
 

@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from norface_lib.checkpoints import load_normalizer, save_classifier, target_names
-from norface_lib.classification import CrossValidation, Fold, Recipe, cross_validate
+from norface_lib.classification import CrossValidation, Fold, Recipe, cross_validate, train_classifier
 from norface_lib.classifier import INPUTS, OWN_BACKBONE, ClassifierConfig
 from norface_lib.datasets import open_dataset
 from norface_lib.datasets.base import FaceDataset
@@ -77,6 +78,7 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
     balanced: bool = False
     leakage: str = "pretrained"
+    final: bool = False  # at last, one classifier of each row of the table is trained on all faces, to be used
     tuning: NormalizerTraining = field(
         default_factory=lambda: NormalizerTraining.of_steps(0, 200, terms=terms_of(UNPAIRED_WEIGHTS, []))
     )
@@ -104,8 +106,6 @@ def recipe_for(task: Task, normalizer: Normalizer, backbone: str = "frozen", ste
         return Recipe(config, TrainConfig(steps or 120, batch_size=128, learning_rate=2e-3, average=0.95, watch_every=20))
     own = OWN_BACKBONE if not backbone.startswith("timm:") else backbone
     config = replace(config, dropout=0.5, drop_path_rate=0.1, backbone=own)
-        config, dropout=0.5, drop_path_rate=0.1, backbone=backbone if backbone.startswith("timm:") else OWN_BACKBONE
-    )
     rate, decay = (base_rate(4e-3, 64), None) if backbone == "scratch" else (base_rate(1e-3, 64), 0.75)
     training = TrainConfig(steps or 400, batch_size=64, learning_rate=rate, average=0.98, watch_every=100, layer_decay=decay)
     return Recipe(config, training)
@@ -145,11 +145,17 @@ def run(experiment: Experiment, root: Path, out: Path, device: str = "auto") -> 
         leakage=experiment.leakage,
         settings=settings_of(experiment=experiment, recipe=recipe) | {"weights": card["sha256"]},
     )
+    about = {"task": task.name, "data": experiment.dataset, "protocol": experiment.protocol, "normalizer": card["sha256"]}
+    about |= {"seed": experiment.seeds[0], "counts": _counts(data, part, counts, folds)}
     for name, row in rows.items():
         for split, model in zip(splits, row.models, strict=True):
-            about = {"task": task.name, "data": experiment.dataset, "protocol": experiment.protocol, "split": split.name}
-            about |= {"normalizer": card["sha256"], "seed": experiment.seeds[0]}
-            save_classifier(model, out / "weights" / f"{name}-{split.name}.safetensors", about)
+            save_classifier(model, out / "weights" / f"{name}-{split.name}.safetensors", about | {"split": split.name})
+        if experiment.final:
+            everything = np.arange(len(part))
+            training = row.recipe.seeded(experiment.seeds[0])
+            model = train_classifier(given[0], everything, task, training, start, out / "training", f"{name}-final", device)
+            told = {"trained_on": "all of the data", "cross_validated": row.as_dict(), "recipe": asdict(training)}
+            save_classifier(model, out / "weights" / f"{name}-final.safetensors", about | told)
     return rows, path
 
 
