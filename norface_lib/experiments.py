@@ -93,7 +93,8 @@ class Experiment:
             raise ValueError(f"inputs must be of {', '.join(INPUTS)}, got {', '.join(sorted(unknown))}")
         if not self.protocol:
             object.__setattr__(self, "protocol", DEFAULT_PROTOCOLS[self.dataset])
-        check_leakage(self.leakage)
+        if check_leakage(self.leakage) == "per-fold" and self.final:
+            raise ValueError("per-fold has a normalizer for each fold, and none for a final classifier")
 
 
 def recipe_for(task: Task, normalizer: Normalizer, backbone: str = "frozen", steps: int = 0) -> Recipe:
