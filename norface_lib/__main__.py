@@ -131,23 +131,9 @@ def train(
     tuning = NormalizerTraining.of_steps(0, tuning_steps, terms=terms)
     numbers = tuple(int(seed) for seed in seeds.split(","))
     rows = tuple(inputs or INPUTS)
-    settings = (
-        task,
-        dataset,
-        protocol,
-        weights,
-        backbone,
-        encoder,
-        rows,
-        loss,
-        steps,
-        numbers,
-        balanced,
-        leakage,
-        final,
-        tuning,
-    )
-    print(report(*run(Experiment(*settings), root, out, device), dataset))
+    settings = (task, dataset, protocol, weights, backbone, encoder, rows, loss, steps, numbers, balanced, leakage)
+    experiment = Experiment(*settings, final=final, tuning=tuning)
+    print(report(*run(experiment, root, out, device), dataset))
 
 
 @app.command()
