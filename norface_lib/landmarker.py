@@ -145,7 +145,10 @@ class Landmarker:
 
 
 def read_networks(path: Path) -> list[bytes]:
-    """The three networks of a bundle. Raises :class:`CheckpointError`, naming the file, if they are not those of `NETWORKS`."""
+    """The three networks of a bundle.
+
+    Raises :class:`CheckpointError`, naming the file, if they are not those of `NETWORKS`.
+    """
     try:
         with zipfile.ZipFile(path) as bundle:
             contents = {name: bundle.read(name) for name in NETWORKS}
@@ -164,13 +167,14 @@ def read_networks(path: Path) -> list[bytes]:
 def views_of(width: int, height: int, levels: int = 1) -> list[View]:
     """Squares (x, y, side) of an image that the detector looks at: around all of it, then halves, quarters..., overlapping.
 
-    The detector sees nothing much smaller than a tenth of its view. No view is enlarged.
+    The detector sees nothing much smaller than a tenth of its view. Views of fewer than 256 px are left out: they could only
+    add faces that are too small to be read.
     """
     longest = max(width, height)
     views = [((width - longest) / 2, (height - longest) / 2, float(longest))]
     for level in range(1, levels + 1):
         side = longest / 2**level
-        if side >= _LOOK:
+        if side >= 2 * _LOOK:
             views += [(x, y, side) for y in _starts(height, side) for x in _starts(width, side)]
     return views
 

@@ -428,6 +428,16 @@ def landmarker():
     return open_detector("mediapipe", path)
 
 
+def test_views_cover_the_image_and_overlap_by_half():
+    views_of = pytest.importorskip("norface_lib.landmarker", reason="pip install ai-edge-litert").views_of
+    assert views_of(300, 200, levels=3) == [(0, -50, 300)]  # no view is smaller than 256 px
+    views = np.array(views_of(1280, 700, levels=2))
+    assert (views[0] == (0, -290, 1280)).all() and set(views[:, 2]) == {1280, 640, 320}
+    for x, y in np.random.default_rng(0).uniform((0, 0), (1280 - 150, 700 - 150), (200, 2)):
+        small = views[views[:, 2] == 320]  # a face of 150 px lies whole in one of them
+        assert ((small[:, 0] <= x) & (x + 150 <= small[:, 0] + 320) & (small[:, 1] <= y) & (y + 150 <= small[:, 1] + 320)).any()
+
+
 @pytest.fixture(scope="module")
 def portrait():
     """(512, 512, 3): a photograph of an astronaut, public domain, which scikit-image ships."""
