@@ -413,7 +413,7 @@ def _sparse_figure(
         "times faster than dense",
         ratio_of_processor_time=round(step.ratio_of_processor(), 3),
         at=at,
-        ideal=round((gates > 0).any(dim=1).float().mean().item() ** -1, 2),
+        ideal=round((gates != 0).any(dim=1).float().mean().item() ** -1, 2),
         forward=round(forward.ratio(), 2),
         ms=round(1000 * step.clock[1], 2),
         dense_ms=round(1000 * step.clock[0], 2),

@@ -86,13 +86,13 @@ def keep_top_k(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
 def sparse_sum(
     experts: Sequence[nn.Module], x: Tensor, gates: Tensor, read: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """sum_i gate_i read(expert_i(x)), where an expert computes only the samples that have a gate above 0 for it.
+    """sum_i gate_i read(expert_i(x)), where an expert computes only the samples that have a gate other than 0 for it.
 
     x (N, D), gates (N, C, m) in [0, 1] -> (N, C), or (N, width of ``read``) if C = 1; in the type of the gates. ``read`` maps
     (R, D) to (R, width) row by row; without it features are summed as experts make them. Rows are sorted by expert once, so
     each expert gets one contiguous slice, and a device is waited for only once.
     """
-    chosen = (gates > 0).any(dim=1).t()  # (m, N)
+    chosen = (gates != 0).any(dim=1).t()  # (m, N); NaN counts, as a broken sample must stay broken
     counts = chosen.sum(dim=1).tolist()
     expert, row = chosen.nonzero_static(size=sum(counts)).unbind(1)  # (R,) each, in the order of the experts
     parts = x.index_select(0, row).split(counts)

@@ -109,6 +109,12 @@ def test_no_sample_is_dropped_however_many_choose_one_expert():
     torch.testing.assert_close(output, dense_sum(mixture.experts, x, gating.gates[:, None]))
 
 
+def test_a_sample_that_is_not_finite_shows(faces):
+    faces["original"][3, 0, 0, 0] = float("nan")
+    logits = Classifier(CONFIG).eval()(**faces).logits
+    assert logits.isnan().all(dim=1).tolist() == [row == 3 for row in range(8)]
+
+
 def rows_of_experts(mixture, x):
     """How many samples each expert computes, and the gating."""
     rows = []
