@@ -102,7 +102,7 @@ def train_judge(
 @app.command()
 def train(
     root: Annotated[Path, typer.Argument(help="folder of a dataset whose frames are aligned faces")],
-    out: Annotated[Path, typer.Argument(help="folder for normalized faces, checkpoints, logs, weights and result.json")],
+    out: Annotated[Path, typer.Argument(help="folder for normalized faces and, for each task, logs, weights and result.json")],
     task: Annotated[str, typer.Option(help="au_detection, au_intensity or emotion")] = "au_detection",
     dataset: Annotated[str, typer.Option(help="bp4d, bp4d_plus, disfa, affectnet, rafdb or rendered")] = "rendered",
     protocol: Annotated[str, typer.Option(help="such as disfa/3fold; default: the dataset's usual one")] = "",

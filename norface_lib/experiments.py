@@ -113,19 +113,19 @@ def recipe_for(task: Task, normalizer: Normalizer, backbone: str = "frozen", ste
 
 
 def run(experiment: Experiment, root: Path, out: Path, device: str = "auto") -> tuple[dict[str, CrossValidation], Path]:
-    """Normalizes a dataset of aligned faces, cross-validates each input, and writes ``out/result.json`` and the classifiers.
+    """Normalizes a dataset of aligned faces, cross-validates each input, and writes ``out/<task>/result.json`` and classifiers.
 
-    A call after an interruption goes on. Returns the rows and the result's path. Raises :class:`DataError` if the dataset, its
-    crop or its protocol does not fit, naming what.
+    The normalized faces, in ``out/normalized``, serve all tasks whose frames are the same. A call after an interruption goes on.
+    Returns the rows and the result's path. Raises :class:`DataError` if the dataset, its crop or its protocol does not fit.
     """
-    started, out = time.monotonic(), Path(out)
+    started, faces, out = time.monotonic(), Path(out) / "normalized", Path(out) / experiment.task
     option = _DATASET_TASKS[experiment.task][experiment.dataset]
     data = open_dataset(experiment.dataset, root, **({"task": option} if option else {}))
     print(data.report)
     task = task_of(experiment.task, tuple(data.classes or data.labels), experiment.loss)
     normalizer, target, card = load_normalizer(experiment.weights)
-    counts = normalize_dataset(data, out / "normalized", experiment.weights, device=device)
-    part, pairs = _pairs(data, out / "normalized" / target_names(card)[0], normalizer)
+    counts = normalize_dataset(data, faces, experiment.weights, device=device)
+    part, pairs = _pairs(data, faces / target_names(card)[0], normalizer)
     splits = protocol(experiment.protocol, part.index)
     folds = [(split.train, split.test) for split in splits]
     given, start = _as_seen(experiment, pairs, normalizer, target, folds, out, device)

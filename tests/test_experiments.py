@@ -62,7 +62,7 @@ def test_every_layout_ends_in_its_table(dataset, task, folds, outputs, benchmark
     assert not np.isnan(rows["both"].predictions[0, tested]).any() and len(set(tested)) == len(tested)
     assert table(rows).shape == (1, outputs + 1)
     assert f"both: {rows['both'].score:.3f}" in report(rows, path)
-    weights = sorted((tmp_path / "out" / "weights").glob("*.safetensors"))
+    weights = sorted((tmp_path / "out" / task / "weights").glob("*.safetensors"))
     assert len(weights) == folds and load_classifier(weights[0])[0].config.labels == rows["both"].task.outputs
 
 
