@@ -115,7 +115,7 @@ def recipe_for(task: Task, normalizer: Normalizer, backbone: str = "frozen", ste
 def run(experiment: Experiment, root: Path, out: Path, device: str = "auto") -> tuple[dict[str, CrossValidation], Path]:
     """Normalizes a dataset of aligned faces, cross-validates each input, and writes ``out/<task>/result.json`` and classifiers.
 
-    The normalized faces, in ``out/normalized``, serve all tasks whose frames are the same. A call after an interruption goes on.
+    The normalized faces, in ``out/normalized``, serve all tasks whose frames are the same. An interrupted call goes on.
     Returns the rows and the result's path. Raises :class:`DataError` if the dataset, its crop or its protocol does not fit.
     """
     started, faces, out = time.monotonic(), Path(out) / "normalized", Path(out) / experiment.task
