@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
+from io import BytesIO
 
 import cv2
 import ipywidgets
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from norface_lib import labels
@@ -47,6 +50,24 @@ def compare(originals: Face, normalized: Face, names: list[str], size: int = 280
     face.observe(show, "value")
     show()
     return ipywidgets.VBox([face, stack, slider])
+
+
+def browse(figures: Mapping[str, Figure], description: str = "") -> ipywidgets.Widget:
+    """A slider over ready figures by name, which are closed. It moves in the browser, without a kernel."""
+    frames = [ipywidgets.Image(value=_png_of(figure), format="png") for figure in figures.values()]
+    stack = ipywidgets.Stack(frames, selected_index=0)
+    slider = ipywidgets.SelectionSlider(
+        options=[(name, index) for index, name in enumerate(figures)], description=description, continuous_update=True
+    )
+    ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
+    return ipywidgets.VBox([stack, slider])
+
+
+def _png_of(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    plt.close(figure)
+    return buffer.getvalue()
 
 
 def portrait(

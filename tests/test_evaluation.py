@@ -154,3 +154,29 @@ def test_the_comparison_widget_shows_the_chosen_face():
     np.testing.assert_array_equal(decoded(after[0]), faces[2])  # all original
     np.testing.assert_array_equal(decoded(after[-1]), faces[0])  # all normalized
     assert to_tensor(decoded(after[0])).shape == (1, 3, 16, 16)
+
+
+def test_pictures_of_gates_show_the_gates():
+    maps = plots.painted(np.array([[[0, 1], [2, 0]]]), colors=("#ff0000", "#00ff00", "#0000ff"))
+    assert maps[0, 0].tolist() == [[255, 0, 0], [0, 255, 0]] and maps[0, 1, 0].tolist() == [0, 0, 255]
+    gates = np.array([[0.6, 0.4, 0.0], [0.0, 0.1, 0.9]], np.float32)
+    figure = plots.gate_maps(["AU01", "AU02"], {"run 1": gates, "run 2": gates[::-1]})
+    first, second = figure.axes[:2]
+    assert [text.get_text() for text in first.texts] == ["0.60", "0.40", "0.00", "0.00", "0.10", "0.90"]
+    assert first.texts[0].get_text() == second.texts[3].get_text() and first.get_title() == "run 1"
+    centered = plots.gate_maps(["AU01", "AU02"], {"": gates - 0.5}, center=0.0).axes[0].collections[0].norm
+    assert (centered.vmin, centered.vmax) == pytest.approx((-0.5, 0.5))
+    areas = plots.expert_shares({"a": ([0, 10], np.array([[0.5, 0.5], [0.2, 0.8]]))}).axes[0].collections
+    assert areas[0].get_paths()[0].vertices[:, 1].max() == 0.5 and areas[1].get_paths()[0].vertices[:, 1].max() == 1.0
+
+
+def test_a_slider_shows_ready_figures():
+    face = np.zeros((8, 8, 3), np.uint8)
+    gates = np.array([[1.0, 0.0], [0.3, 0.7]])
+    figures = {n: plots.face_gates(face, face, gates[i], gates, ["a", "b"], np.array([0.25, i])) for i, n in enumerate("xy")}
+    assert [bar.get_height() for bar in figures["y"].axes[1].patches] == [0.3, 0.7]
+    assert [label.get_text() for label in figures["x"].axes[2].get_yticklabels()] == ["a  0.25", "b  0.00"]
+    stack, slider = widgets.browse(figures, "face").children
+    assert [name for name, _ in slider.options] == ["x", "y"]
+    pictures = [cv2.imdecode(np.frombuffer(frame.value, np.uint8), cv2.IMREAD_COLOR) for frame in stack.children]
+    assert pictures[0].shape == pictures[1].shape and (pictures[0] != pictures[1]).any()
