@@ -48,12 +48,13 @@ def render(
     seed: int = 0,
     sequence: Annotated[int, typer.Option(help="frames of a sequence, onset to offset; 1: each on its own")] = 1,
     target: Annotated[str, typer.Option(help="identity of the true images; frames take turns at several: noor+ada")] = "noor",
+    strength: Annotated[float, typer.Option(help="of expressions: 1 up to intensity E, 0.5 up to C")] = 1.0,
     workers: Annotated[int | None, typer.Option(help="processes; default one per core")] = None,
 ) -> None:
     """Render a benchmark: faces with AU labels and their true normalized images."""
     from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
 
-    write_benchmark(BenchmarkSpec(pool, subjects, frames, size, seed, target, sequence), out, workers)
+    write_benchmark(BenchmarkSpec(pool, subjects, frames, size, seed, target, sequence, strength), out, workers)
 
 
 @app.command()
@@ -96,6 +97,94 @@ def train_judge(
     from norface_lib.judge_training import train_and_save
 
     train_and_save(data, out, steps, seed, device, start)
+
+
+@app.command()
+def train(
+    root: Annotated[Path, typer.Argument(help="folder of a dataset whose frames are aligned faces")],
+    out: Annotated[Path, typer.Argument(help="folder for normalized faces and, for each task, logs, weights and result.json")],
+    task: Annotated[str, typer.Option(help="au_detection, au_intensity or emotion")] = "au_detection",
+    dataset: Annotated[str, typer.Option(help="bp4d, bp4d_plus, disfa, affectnet, rafdb or rendered")] = "rendered",
+    protocol: Annotated[str, typer.Option(help="such as disfa/3fold; default: the dataset's usual one")] = "",
+    weights: Annotated[str, typer.Option(help="of the normalizer: a shipped name or a path")] = "tiny",
+    backbone: Annotated[str, typer.Option(help="frozen, tuned, scratch, or timm:NAME")] = "frozen",
+    encoder: Annotated[str, typer.Option(help="weights of a backbone that is trained: a file, or timm:NAME")] = "",
+    inputs: Annotated[list[str] | None, typer.Option(help="original, normalized or both; may be repeated; default all")] = None,
+    loss: Annotated[str, typer.Option(help="such as bce+dice, mse+ccc, ordinal, ce; default: the task's own")] = "",
+    steps: Annotated[int, typer.Option(help="of each training; 0: what suits the backbone")] = 0,
+    seeds: Annotated[str, typer.Option(help="a training for each, as in 0,1,2")] = "0",
+    balanced: Annotated[bool, typer.Option(help="draw rare classes as often as common ones")] = False,
+    leakage: Annotated[str, typer.Option(help="pretrained, per-fold or all")] = "pretrained",
+    final: Annotated[bool, typer.Option(help="at last, train a classifier on all faces, to be used")] = False,
+    tuning_steps: Annotated[int, typer.Option(help="of the normalizer's fine-tuning for per-fold and all")] = 200,
+    term: Annotated[list[str] | None, typer.Option(help="weight of a term of the fine-tuning's loss, as identity=0.2")] = None,
+    network: Annotated[list[str] | None, typer.Option(help="a frozen network, as in identity=arcface:PATH.onnx")] = None,
+    device: str = "auto",
+) -> None:
+    """Cross-validate a classifier by a dataset's protocol and print the table; stop it at will, the same command goes on."""
+    from norface_lib.classifier import INPUTS
+    from norface_lib.drawing import terms_of
+    from norface_lib.experiments import UNPAIRED_WEIGHTS, Experiment, report, run
+    from norface_lib.pretraining import NormalizerTraining
+
+    terms = terms_of([*UNPAIRED_WEIGHTS, *(term or [])], network or [])
+    tuning = NormalizerTraining.of_steps(0, tuning_steps, terms=terms)
+    numbers = tuple(int(seed) for seed in seeds.split(","))
+    rows = tuple(inputs or INPUTS)
+    settings = (task, dataset, protocol, weights, backbone, encoder, rows, loss, steps, numbers, balanced, leakage)
+    experiment = Experiment(*settings, final=final, tuning=tuning)
+    print(report(*run(experiment, root, out, device), dataset))
+
+
+@app.command()
+def predict(
+    source: Annotated[Path, typer.Argument(help="an image, a video, or a folder of both, of any depth")],
+    out: Annotated[Path, typer.Argument(help="folder for predictions.csv, aligned and normalized faces")],
+    detector: Annotated[
+        str, typer.Option(help="mediapipe, insightface, or none for crops that are aligned already")
+    ] = "mediapipe",
+    reader: Annotated[list[str] | None, typer.Option(help="weights of a classifier: a shipped name or a path")] = None,
+    weights: Annotated[str, typer.Option(help="of the normalizer: a shipped name or a path")] = "tiny",
+    target: Annotated[str | None, typer.Option(help="one of the identities that the weights draw")] = None,
+    every: Annotated[int, typer.Option(help="take each k-th frame of a video")] = 1,
+    all_faces: Annotated[bool, typer.Option(help="every face of an image, else the largest")] = False,
+    model: Annotated[Path | None, typer.Option(help="the landmarker's .task file, or a folder of insightface")] = None,
+    batch_size: int = 64,
+    device: str = "auto",
+) -> None:
+    """Read AUs, their intensities and emotions from photographs and videos into one table."""
+    from norface_lib.aligned_folders import ALIGNED
+    from norface_lib.detection import open_detector
+    from norface_lib.prediction import PREDICTIONS, READERS, predict_tree
+
+    finder, networks = open_detector(detector, model), tuple(reader or READERS)
+    counts = predict_tree(source, out, finder, networks, weights, target, every, all_faces, batch_size, device)
+    print(", ".join(f"{count} {status}" for status, count in counts.items()) + f" (see {out / PREDICTIONS})")
+    if not counts[ALIGNED]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def align(
+    source: Annotated[Path, typer.Argument(help="a folder of photographs and videos, of any depth")],
+    out: Annotated[Path, typer.Argument(help="folder for the mirror tree of aligned faces, and for faces.csv")],
+    detector: Annotated[
+        str, typer.Option(help="mediapipe, insightface, or none for crops that are aligned already")
+    ] = "mediapipe",
+    size: Annotated[int, typer.Option(help="pixels of a crop")] = 112,
+    every: Annotated[int, typer.Option(help="take each k-th frame of a video")] = 1,
+    all_faces: Annotated[bool, typer.Option(help="every face of an image, else the largest")] = False,
+    model: Annotated[Path | None, typer.Option(help="the landmarker's .task file, or a folder of insightface")] = None,
+    levels: Annotated[int, typer.Option(help="0 to 3: how far mediapipe searches for small faces")] = 1,
+) -> None:
+    """Find the faces of photographs and videos and crop them as the networks take them; the same command goes on."""
+    from norface_lib.aligned_folders import ALIGNED, FACES, align_tree
+    from norface_lib.detection import open_detector
+
+    counts = align_tree(source, out, open_detector(detector, model, levels), size, every, all_faces)
+    print(", ".join(f"{count} {status}" for status, count in counts.items()) + f" (see {FACES})")
+    if not counts[ALIGNED]:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -186,7 +275,9 @@ def evaluate_normalizer(
 
 
 @app.command()
-def bench(names: Annotated[list[str] | None, typer.Argument(help="render, normalize, classify; default all")] = None) -> None:
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="render, normalize, classify, align; default all")] = None,
+) -> None:
     """Measure speed: one JSON line per figure."""
     from norface_lib.bench import run
 

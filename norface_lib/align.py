@@ -9,10 +9,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from norface_lib.errors import DataError
+from norface_lib.files import write_json
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,13 @@ def crop_of(folder: Path) -> Crop:
             raise ValueError("points in pixels")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f'{path}: must hold {{"points": [[x, y], ...]}} with five points in 0..1') from error
-    return Crop(path.parent.name, tuple(map(tuple, points.tolist())))
+    found = tuple(map(tuple, points.tolist()))
+    return next((crop for crop in CROPS.values() if crop.points == found), Crop(path.parent.name, found))
+
+
+def mark_crop(folder: Path, crop: Crop) -> Path:
+    """Writes the ``crop.json`` by which `crop_of` knows how the faces of a folder are framed."""
+    return write_json({"name": crop.name, "points": crop.points}, Path(folder) / "crop.json")
 
 
 def similarity(source: NDArray, target: NDArray) -> NDArray[np.float64]:
@@ -83,3 +91,52 @@ def similarity(source: NDArray, target: NDArray) -> NDArray[np.float64]:
     a, b = (s * t).sum() / spread, (s[:, 0] * t[:, 1] - s[:, 1] * t[:, 0]).sum() / spread
     rotation = np.array([(a, -b), (b, a)])
     return np.concatenate([rotation, (target.mean(0) - rotation @ source.mean(0))[:, None]], axis=1)
+
+
+def overlap(box: NDArray, boxes: NDArray) -> NDArray[np.float64]:
+    """Intersection over union of a box (4,), x0, y0, x1, y1, with others (N, 4)."""
+    both = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    common = both.clip(0).prod(1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
+    return common / np.maximum(areas - common, 1e-12)
+
+
+def align_face(image: NDArray[np.uint8], points: NDArray, crop: Crop = NORFACE_CROP, size: int = 112) -> NDArray[np.uint8]:
+    """The face (size, size, 3) whose five ``points`` (5, 2) in pixels of ``image`` (H, W, 3) come to stand as in ``crop``.
+
+    Points are counted from the image's corner, so the middle of the first pixel is (0.5, 0.5). What lies beyond the image
+    repeats its border. Raises ``ValueError`` as `similarity` does.
+    """
+    return warp(image, similarity(points, crop.pixels(size)), size)
+
+
+def warp(image: NDArray[np.uint8], matrix: NDArray, size: int, border: int = cv2.BORDER_REPLICATE) -> NDArray[np.uint8]:
+    """The square (size, size, 3) into which a similarity (2, 3) carries an image; filtered where it shrinks.
+
+    The matrix counts from corners, as `align_face` says. ``warpAffine`` itself does not filter: an image that loses more than
+    half of its side is first averaged over areas, and what is left to lose is blurred by what the warp will skip.
+    """
+    shrink = float(np.hypot(*matrix[0, :2]))
+    image, matrix = _cut(image, matrix, size, margin=3 / min(shrink, 1) + 2)
+    if shrink < 0.5:
+        height, width = image.shape[:2]
+        small = max(1, round(2 * shrink * width)), max(1, round(2 * shrink * height))
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        matrix = matrix * (width / small[0], height / small[1], 1)
+        shrink = 0.5
+    if shrink < 1:
+        image = cv2.GaussianBlur(image, (0, 0), 0.5 * (1 / shrink - 1) + 1e-3)
+    matrix = matrix.copy()
+    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # warpAffine counts from the middle of the first pixel
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+
+
+def _cut(image: NDArray[np.uint8], matrix: NDArray, size: int, margin: float) -> tuple[NDArray[np.uint8], NDArray]:
+    """The part of an image that a warp will see, some pixels more around it, and the warp from there."""
+    back = cv2.invertAffineTransform(matrix)
+    corners = size * np.array([(0, 0), (1, 0), (0, 1), (1, 1)]) @ back[:, :2].T + back[:, 2]
+    limits = np.array(image.shape[1::-1])
+    first = np.clip(np.floor(corners.min(0) - margin), 0, limits - 1).astype(int)
+    last = np.clip(np.ceil(corners.max(0) + margin), first + 1, limits).astype(int)
+    moved = np.concatenate([matrix[:, :2], (matrix[:, 2] + matrix[:, :2] @ first)[:, None]], axis=1)
+    return np.ascontiguousarray(image[first[1] : last[1], first[0] : last[0]]), moved

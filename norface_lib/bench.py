@@ -13,25 +13,55 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from norface_lib import labels
-from norface_lib.classifier import Classifier, ClassifierConfig
+from norface_lib.align import align_face
+from norface_lib.classification import predict
+from norface_lib.classifier import (
+    Classifier,
+    ClassifierConfig,
+    ClassifierOutput,
+    MixtureOfExperts,
+    OutputMixture,
+    auxiliary_loss,
+    parameter_count,
+    sparse_sum,
+)
+from norface_lib.detection import Detector, open_detector
 from norface_lib.encoder import FaceEncoder
 from norface_lib.errors import DataError
-from norface_lib.evaluation import machine, normalize_faces, predict, versions
-from norface_lib.faces.benchmark import BenchmarkSpec, render_subject
+from norface_lib.evaluation import machine, normalize_faces, versions
+from norface_lib.faces.benchmark import BenchmarkSpec, Studio, draw_face, draw_frame, render_subject
 from norface_lib.images import to_tensor, to_uint8
 from norface_lib.normalizer import PRESETS, Normalizer, NormalizerConfig, Target
-from norface_lib.training import device_of
+from norface_lib.tasks import Detection
+from norface_lib.training import device_of, mixed_precision
 
 Figure = dict[str, Any]
+
+
+class Times(NamedTuple):
+    """Seconds of each of some runs."""
+
+    clock: list[float]
+    processor: list[float]
+
+    def ratio(self) -> float:
+        """The first run over the second by the clock."""
+        return self.clock[0] / self.clock[1]
+
+    def ratio_of_processor(self) -> float:
+        """The same by the processor's seconds."""
+        return self.processor[0] / self.processor[1]
 
 
 def _figure(name: str, value: float, unit: str, **more: Any) -> Figure:
@@ -231,19 +261,172 @@ def _peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def bench_classify(batch: int = 64) -> Iterator[Figure]:
-    """Faces a second through the classifier for each input, and how much slower two images are than one."""
+def bench_classify(batch: int = 32) -> Iterator[Figure]:
+    """Speed and cost of the classifier over those of its backbone alone, what its inputs cost, and what sparse experts save."""
+    device = device_of()
+    for name in ("tiny", "base") if device.type == "cuda" else ("tiny",):
+        config = ClassifierConfig(labels.columns(), encoder=PRESETS[name].encoder)
+        for training in (True, False):
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # its peak of memory is its own
+                yield pool.submit(_against_backbone_figure, name, config, batch, training, device).result()
+    yield from _input_figures(2 * batch)
+    for at in ("input", "output"):
+        yield _sparse_figure(at, device)
+
+
+def _against_backbone_figure(name: str, config: ClassifierConfig, batch: int, training: bool, device: torch.device) -> Figure:
+    """Milliseconds of a batch of faces through the whole classifier, over those of its backbone on as many images.
+
+    ``training``: forward and backward in the precision of a training, else forward alone. Both ways images lie on the device.
+    The networks take turns, so that a machine that slows down slows both.
+    """
+    model = Classifier(config).to(device, memory_format=torch.channels_last).train(training)
+    count = 2 if config.inputs == "both" else 1
+    images = torch.rand(count * batch, 3, model.image_size, model.image_size, device=device)
+    faces = dict(zip(("original", "normalized") if count == 2 else (config.inputs,), images.chunk(count), strict=True))
+    work = _step if training else _without_gradient
+    times = _seconds_in_turns(
+        [
+            partial(work, model, lambda: _loss(model(**faces))),
+            partial(work, model, lambda: model.embed(images).square().mean()),
+        ],
+        device,
+    )
+    backbone = parameter_count(model.encoder) + parameter_count(model.expression)
+    return _figure(
+        "classify_step" if training else "classify_inference",
+        times.ratio(),
+        "ratio to backbone",
+        ratio_of_processor_time=round(times.ratio_of_processor(), 3),
+        preset=name,
+        size=model.image_size,
+        inputs=config.inputs,
+        batch=batch,
+        threads=torch.get_num_threads(),
+        ms=round(1000 * times.clock[0], 2),
+        backbone_ms=round(1000 * times.clock[1], 2),
+        images_per_s=round(len(images) / times.clock[0], 3),
+        parameters=parameter_count(model),
+        backbone_parameters=backbone,
+        peak_memory_mb=round(_peak_memory(device)),
+    )
+
+
+def _loss(output: ClassifierOutput) -> Tensor:
+    """A loss that costs nothing, and the auxiliary losses, which are the classifier's own."""
+    return output.logits.square().mean() + auxiliary_loss(output)
+
+
+def _step(model: nn.Module, loss: Callable[[], Tensor]) -> None:
+    """Forward and backward, as a training takes them."""
+    model.zero_grad(set_to_none=True)
+    with mixed_precision(next(model.parameters()).device):
+        value = loss()
+    value.backward()
+
+
+@torch.inference_mode()
+def _without_gradient(_: nn.Module, run: Callable[[], Tensor]) -> None:
+    run()
+
+
+def _seconds_in_turns(runs: Sequence[Callable[[], Any]], device: torch.device, turns: int = 7) -> Times:
+    """Least seconds of each of some runs by the clock, and of the processor. They take turns; a first turn warms up.
+
+    The processor's seconds, summed over its cores, leave out what other programs took meanwhile. On a GPU they say little.
+    """
+    seconds: list[list[tuple[float, float]]] = [[] for _ in runs]
+    for _ in range(1 + turns):
+        for run, took in zip(runs, seconds, strict=True):
+            started, worked = time.perf_counter(), time.process_time()
+            run()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            took.append((time.perf_counter() - started, time.process_time() - worked))
+    clock, processor = ([min(turn[which] for turn in took[1:]) for took in seconds] for which in (0, 1))
+    return Times(clock, processor)
+
+
+def _input_figures(batch: int) -> Iterator[Figure]:
+    """Faces a second from 8 bits to probabilities for one input and for both, and how much slower two images are than one."""
     rates: dict[str, float] = {}
+    task = Detection(labels.columns())
     for inputs in ("original", "both"):
         model = Classifier(ClassifierConfig(labels.columns(), inputs)).to(memory_format=torch.channels_last).eval()
-        size = model.config.encoder.image_size
+        size = model.image_size
         faces = np.random.default_rng(0).integers(0, 256, (2 * batch, size, size, 3), np.uint8)
-        rates[inputs] = _best_of(lambda model=model, faces=faces: len(predict(model, faces, faces, batch)))
+        rates[inputs] = _best_of(lambda model=model, faces=faces: len(predict(model, faces, faces, task, batch)))
         ratio = {} if inputs == "original" else {"ratio_to": "original", "ratio": round(rates[inputs] / rates["original"], 2)}
         yield _figure("classify", rates[inputs], "images/s", size=size, inputs=inputs, batch=batch, **ratio)
 
 
-BENCHES = {"render": bench_render, "normalize": bench_normalize, "classify": bench_classify}
+def bench_align(photos: int = 12) -> Iterator[Figure]:
+    """Photographs of 640 x 480 px with one face a second, through MediaPipe's landmarker and the crop, on one core.
+
+    ``levels``: how far it searches for small faces; with 0 it looks at the image once. Its networks are downloaded if needed.
+    """
+    rng, studio = np.random.default_rng(0), Studio(224)
+    images = np.full((photos, 480, 640, 3), 128, np.uint8)
+    for image in images:
+        image[128:352, 208:432] = studio.original(draw_face(rng), draw_frame(rng), rng)
+    for levels in (0, 1, 2):
+        detector = open_detector("mediapipe", levels=levels)
+        rate = _best_of(lambda detector=detector: sum(map(partial(_align_all, detector), images)))
+        yield _figure("align", rate, "faces/s", width=640, height=480, size=112, levels=levels, threads=1)
+
+
+def _align_all(detector: Detector, image: NDArray[np.uint8]) -> int:
+    return len([align_face(image, face.points) for face in detector.detect(image)])
+
+
+def dense_sum(experts: Sequence[nn.Module], x: Tensor, gates: Tensor, read: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """What `norface_lib.classifier.sparse_sum` computes, by all experts for all samples: the same arguments and result."""
+    values = (expert(x) if read is None else read(expert(x)) for expert in experts)
+    return sum(gate * value for gate, value in zip(gates.unbind(-1), values, strict=True))
+
+
+def _sparse_figure(
+    at: str, device: torch.device, count: int = 4096, dim: int = 512, hidden: int = 2048, experts: int = 16, turns: int = 2
+) -> Figure:
+    """How much faster forward and backward of a mixture with 2 experts kept are than computing all of them, at one end.
+
+    ``ideal`` is all pairs of sample and expert over those that are chosen. The output mixture has a gate for each of 12 labels,
+    which choose independently here: the worst case, as labels that agree choose the same experts.
+    """
+    label_count = len(labels.columns())
+    mixture = (
+        MixtureOfExperts(dim, hidden, experts) if at == "input" else OutputMixture(dim, hidden, label_count, experts)
+    ).to(device)
+    nn.init.normal_(mixture.gate.clean.weight)
+    x = torch.randn(count, dim, device=device)
+    with torch.no_grad():
+        gates = mixture.eval().gate(x).gates
+    gates = gates[:, None] if at == "input" else gates
+    read = None if at == "input" else partial(F.linear, weight=mixture.head_weight)
+    ways = [lambda way=way: way(mixture.experts, x, gates, read).square().mean() for way in (dense_sum, sparse_sum)]
+    step, forward = (
+        _seconds_in_turns([partial(work, mixture, way) for way in ways], device, turns) for work in (_step, _without_gradient)
+    )
+    return _figure(
+        "sparse_experts",
+        step.ratio(),
+        "times faster than dense",
+        ratio_of_processor_time=round(step.ratio_of_processor(), 3),
+        at=at,
+        ideal=round((gates != 0).any(dim=1).float().mean().item() ** -1, 2),
+        forward=round(forward.ratio(), 2),
+        ms=round(1000 * step.clock[1], 2),
+        dense_ms=round(1000 * step.clock[0], 2),
+        samples=count,
+        experts=experts,
+        top_k=mixture.gate.top_k,
+        width=dim,
+        hidden=hidden,
+        threads=torch.get_num_threads(),
+    )
+
+
+BENCHES = {"render": bench_render, "normalize": bench_normalize, "classify": bench_classify, "align": bench_align}
 
 
 def run(names: list[str]) -> None:

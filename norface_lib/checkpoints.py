@@ -50,12 +50,17 @@ def save_judge(model: Judge, path: Path, card: dict[str, Any]) -> Path:
 def _save(model: nn.Module, path: Path, card: dict[str, Any]) -> Path:
     """``path`` (.safetensors) in half precision, and its card (.json)."""
     path = Path(path)
-    weights = {name: value.detach().half().contiguous().cpu() for name, value in model.state_dict().items()}
+    weights = {name: _half(value).contiguous().cpu() for name, value in model.state_dict().items()}
     write_atomically(path, lambda part: save_file(weights, part))
     made = {"name": path.stem, "config": asdict(model.config), "color": "RGB", "range": [0, 1]}
     made["crop"] = {"name": NORFACE_CROP.name, "points": NORFACE_CROP.points}
     write_json(made | card | {"sha256": sha256_of(path)}, path.with_suffix(".json"))
     return path
+
+
+def _half(value: torch.Tensor) -> torch.Tensor:
+    """Half precision, but integers as they are: a count of batches may be larger than half precision can say."""
+    return value.detach().half() if value.is_floating_point() else value
 
 
 def find_weights(name: str | os.PathLike[str]) -> Path:

@@ -2,12 +2,13 @@
 
 Established are the two places of the mixtures, m = 4 experts with k = 2 kept, and two auxiliary losses of weight 0.001
 (PAPER.md 1.1, 1.2). The rest is our choice after PAPER.md 1.5: noisy top-k gates (Shazeer et al. 2017), one gate and one head
-for each label at the output (MMoE, Ma et al. 2018), one embedding per face as the experts' input.
+for each label at the output (MMoE, Ma et al. 2018), one embedding per face as the experts' input. At both ends an expert
+computes the samples that a gate chose it for, and no sample is ever dropped: experts have no capacity that could be full.
 
 Shapes: N images, L labels, m experts, D the width of the encoder.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,12 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from norface_lib.encoder import TINY_ENCODER, EncoderConfig, FaceEncoder
+from norface_lib.encoder import TINY_ENCODER, EncoderConfig, FaceEncoder, TimmEncoder, check_timm, timm_width
 from norface_lib.losses import importance, load, selection_probability
 from norface_lib.normalizer import ExpressionEmbedding, Normalizer
 
 INPUTS = ("original", "normalized", "both")
 """Which faces a classifier looks at."""
+
+OWN_BACKBONE = "norface"
+"""The normalizer's encoder and expression embedding. Any other backbone is ``timm:NAME``."""
 
 MIN_NOISE = 1e-2
 """Least standard deviation of a gate's noise, so that the load loss never divides by 0."""
@@ -79,6 +83,26 @@ def keep_top_k(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     return nothing.scatter(-1, indices, values.softmax(dim=-1)), nothing.scatter(-1, indices, 1.0)
 
 
+def sparse_sum(
+    experts: Sequence[nn.Module], x: Tensor, gates: Tensor, read: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """sum_i gate_i read(expert_i(x)), where an expert computes only the samples that have a gate other than 0 for it.
+
+    x (N, D), gates (N, C, m) in [0, 1] -> (N, C), or (N, width of ``read``) if C = 1; in the type of the gates. ``read`` maps
+    (R, D) to (R, width) row by row; without it features are summed as experts make them. Rows are sorted by expert once, so
+    each expert gets one contiguous slice, and a device is waited for only once.
+    """
+    chosen = (gates != 0).any(dim=1).t()  # (m, N); NaN counts, as a broken sample must stay broken
+    counts = chosen.sum(dim=1).tolist()
+    expert, row = chosen.nonzero_static(size=sum(counts)).unbind(1)  # (R,) each, in the order of the experts
+    parts = x.index_select(0, row).split(counts)
+    # an expert without samples runs on none, at no cost: on several GPUs each needs a gradient everywhere, if only 0
+    features = torch.cat([run(part) for run, part in zip(experts, parts, strict=True)])
+    values = features if read is None else read(features)
+    weights = gates.permute(2, 0, 1).flatten(0, 1).index_select(0, expert * len(x) + row)  # (R, C)
+    return gates.new_zeros(len(x), values.shape[1]).index_add(0, row, weights * values)
+
+
 class MixtureOfExperts(nn.Module):
     """Sparse mixture of two-layer experts: x (N, D) -> output (N, out) = sum_i gate_i expert_i(x), and its `Gating` (N, m).
 
@@ -88,27 +112,20 @@ class MixtureOfExperts(nn.Module):
 
     def __init__(self, dim: int, hidden: int, experts: int = 4, top_k: int = 2, out: int | None = None):
         super().__init__()
-        self.out = dim if out is None else out
         self.gate = NoisyTopKGate(dim, experts, top_k)
-        self.experts = nn.ModuleList(mlp(dim, hidden, self.out) for _ in range(experts))
+        self.experts = nn.ModuleList(mlp(dim, hidden, dim if out is None else out) for _ in range(experts))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Gating]:
         gating = self.gate(x)
-        output = x.new_zeros(len(x), self.out)
-        for index, expert in enumerate(self.experts):
-            gate = gating.gates[:, index]
-            rows = gate.nonzero().squeeze(1)
-            # an expert without samples runs on none, at no cost: on several GPUs each needs a gradient everywhere, if only 0
-            part = gate[rows, None] * expert(x[rows])
-            output = output.index_add(0, rows, part.to(output.dtype))
-        return output, gating
+        return sparse_sum(self.experts, x, gating.gates[:, None]).to(x.dtype), gating
 
 
 class OutputMixture(nn.Module):
     """Experts shared by all labels, a gate and a linear head for each (MMoE, Ma et al. 2018).
 
-    x (N, D) -> logits (N, L), and a `Gating` (N, L, m). As labels choose differently, each expert computes every sample once.
-    Raises ``ValueError`` unless 1 <= top_k <= experts.
+    x (N, D) -> logits (N, L), and a `Gating` (N, L, m). An expert computes, once, the samples that at least one label chose it
+    for. Heads read the experts before the gates sum them up, which is the same, as both are linear, and needs no tensor
+    (N, L, D). Raises ``ValueError`` unless 1 <= top_k <= experts.
     """
 
     def __init__(self, dim: int, hidden: int, labels: int, experts: int = 4, top_k: int = 2):
@@ -120,14 +137,51 @@ class OutputMixture(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Gating]:
         gating = self.gate(x)
-        features = torch.stack([expert(x) for expert in self.experts], dim=1)  # (N, m, D)
-        mixed = torch.einsum("nlm,nmd->nld", gating.gates, features.to(gating.gates.dtype))
-        return torch.einsum("nld,ld->nl", mixed, self.head_weight) + self.head_bias, gating
+        read = partial(F.linear, weight=self.head_weight)
+        return sparse_sum(self.experts, x, gating.gates, read) + self.head_bias, gating
 
 
 def mlp(dim: int, hidden: int, out: int) -> nn.Sequential:
     """Two linear layers with GELU between them: (..., dim) -> (..., out)."""
     return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, out))
+
+
+class SumFusion(nn.Module):
+    """Original and normalized embedding side by side (N, 2 D) to a linear layer of their sum (N, D)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.project = nn.Linear(dim, dim)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        original, normalized = embeddings.chunk(2, dim=1)
+        return self.project(original + normalized)
+
+
+class GatedFusion(nn.Module):
+    """Original and normalized embedding (N, 2 D) to a linear layer of g original + (1 - g) normalized (N, D).
+
+    g (N, D) in (0, 1), a share for each feature, is the sigmoid of a linear layer of both: a gated multimodal unit (Arevalo et
+    al. 2017). It starts at 1/2.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.gate, self.project = nn.Linear(2 * dim, dim), nn.Linear(dim, dim)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        original, normalized = embeddings.chunk(2, dim=1)
+        return self.project(torch.lerp(normalized, original, self.gate(embeddings).sigmoid()))
+
+
+FUSIONS: dict[str, Callable[[int], nn.Module]] = {
+    "concat": lambda dim: nn.Linear(2 * dim, dim),
+    "sum": SumFusion,
+    "gated": GatedFusion,
+}
+"""Ways to make one feature vector (N, D) of the standardized embeddings (N, 2 D) of both faces, by name: D -> module."""
 
 
 @dataclass(frozen=True)
@@ -139,13 +193,17 @@ class ClassifierConfig:
 
     labels: tuple[str, ...]  # names in the order of the logits
     inputs: str = "both"  # one of INPUTS
-    encoder: EncoderConfig = TINY_ENCODER
+    encoder: EncoderConfig = TINY_ENCODER  # of the own backbone; no other looks at it
     hidden: int = 512  # width inside an expert
     experts: int = 4
     top_k: int = 2
     input_mixture: bool = True  # False: a dense MLP of as many parameters
     output_mixture: bool = True  # the same
     dropout: float = 0.1  # of the standardized embeddings, before they are fused
+    fusion: str = "concat"  # one of FUSIONS, where inputs is both; a single face has nothing to be fused with
+    backbone: str = OWN_BACKBONE  # or timm:NAME, any network of timm
+    image_size: int | None = None  # pixels that a timm backbone sees; None: as many as it was trained with
+    drop_path_rate: float = 0.0  # stochastic depth of the backbone in training; MAE fine-tunes with 0.1
 
     def __post_init__(self):
         names = isinstance(self.labels, tuple) and all(isinstance(name, str) for name in self.labels)
@@ -157,7 +215,32 @@ class ClassifierConfig:
             raise ValueError(f"hidden must be 1 or more, got {self.hidden}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be within [0, 1), got {self.dropout}")
+        if self.fusion not in FUSIONS:
+            raise ValueError(f"fusion must be one of {', '.join(FUSIONS)}, got {self.fusion!r}")
         _check_top_k(self.experts, self.top_k)
+        self._check_backbone()
+
+    def _check_backbone(self) -> None:
+        if self.timm_name is not None:
+            check_timm(self.timm_name)
+        elif self.backbone != OWN_BACKBONE:
+            raise ValueError(f"backbone must be {OWN_BACKBONE} or timm:NAME, got {self.backbone!r}")
+        elif self.image_size is not None:
+            raise ValueError("image_size is of timm backbones; the own one has that of its encoder config")
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"image_size must be 1 or more, got {self.image_size}")
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must be within [0, 1), got {self.drop_path_rate}")
+
+    @property
+    def timm_name(self) -> str | None:
+        """Which network of timm the backbone is; None for the own one."""
+        return self.backbone.removeprefix("timm:") if self.backbone.startswith("timm:") else None
+
+    @property
+    def dim(self) -> int:
+        """D, the width of the backbone's embeddings."""
+        return self.encoder.dim if self.timm_name is None else timm_width(self.timm_name)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ClassifierConfig":
@@ -184,14 +267,14 @@ def parameter_count(module: nn.Module) -> int:
 
 def input_stage(config: ClassifierConfig) -> nn.Module:
     """Features (N, D) to features (N, D) and their gating: the input mixture, or a dense MLP of as many parameters."""
-    dim = config.encoder.dim
+    dim = config.dim
     mixture = partial(MixtureOfExperts, dim, config.hidden, config.experts, config.top_k)
     return mixture() if config.input_mixture else Dense(_mlp_of_size(dim, _size(mixture)))
 
 
 def output_stage(config: ClassifierConfig) -> nn.Module:
     """Features (N, D) to logits (N, L) and their gating: the output mixture, or a dense MLP of as many parameters."""
-    dim, labels = config.encoder.dim, len(config.labels)
+    dim, labels = config.dim, len(config.labels)
     mixture = partial(OutputMixture, dim, config.hidden, labels, config.experts, config.top_k)
     if config.output_mixture:
         return mixture()
@@ -219,13 +302,12 @@ class ClassifierHead(nn.Module):
 
     def __init__(self, config: ClassifierConfig):
         super().__init__()
-        dim = config.encoder.dim
-        width = 2 * dim if config.inputs == "both" else dim
+        dim, both = config.dim, config.inputs == "both"
         self.config = config
         # each feature on its own scale: within one face the few that are large for everybody would drown the rest
-        self.norm = nn.BatchNorm1d(width)
+        self.norm = nn.BatchNorm1d(2 * dim if both else dim)
         self.dropout = nn.Dropout(config.dropout)
-        self.fusion = nn.Linear(width, dim)
+        self.fusion = FUSIONS[config.fusion](dim) if both else nn.Linear(dim, dim)
         self.input_stage = input_stage(config)
         self.output_stage = output_stage(config)
 
@@ -238,9 +320,9 @@ class ClassifierHead(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Faces to a logit for each label; images are (N, 3, S, S) in [0, 1] with S = ``config.encoder.image_size``.
+    """Faces to a logit for each label; images are (N, 3, S, S) in [0, 1] with S = ``image_size``.
 
-    The backbone is a normalizer's: encoder and expression embedding; `ClassifierHead` reads what it sees.
+    The backbone is a normalizer's, encoder and expression embedding, or any of timm; `ClassifierHead` reads what it sees.
     ``forward(original, normalized)`` uses the images that ``config.inputs`` names and ignores the other. It raises
     ``ValueError`` if a needed one is missing, if they differ in number, and for another image size.
     """
@@ -248,19 +330,48 @@ class Classifier(nn.Module):
     def __init__(self, config: ClassifierConfig):
         super().__init__()
         self.config = config
-        self.encoder = FaceEncoder(config.encoder)
-        self.expression = ExpressionEmbedding(config.encoder.grid**2, config.encoder.dim)
+        if config.timm_name is None:
+            self.encoder = FaceEncoder(config.encoder, config.drop_path_rate)
+            self.expression = ExpressionEmbedding(config.encoder.grid**2, config.encoder.dim)
+        else:
+            self.encoder = TimmEncoder(config.timm_name, config.image_size, config.drop_path_rate)
+            self.expression = nn.Identity()  # these networks end with an embedding
         self.head = ClassifierHead(config)
+
+    @property
+    def image_size(self) -> int:
+        """S, the side of the images in pixels."""
+        return self.encoder.image_size
 
     def forward(self, original: Tensor | None = None, normalized: Tensor | None = None) -> ClassifierOutput:
         images = needed(self.config.inputs, original, normalized)
-        embeddings = self.expression(self.encoder(torch.cat(images))).chunk(len(images))
+        embeddings = self.embed(torch.cat(images)).chunk(len(images))
         return self.head(**dict(zip(_names(self.config.inputs), embeddings, strict=True)))
 
+    def embed(self, images: Tensor) -> Tensor:
+        """What the backbone sees in images (N, 3, S, S) in [0, 1]: embeddings (N, D)."""
+        return self.expression(self.encoder(images))
+
     def start_from(self, normalizer: Normalizer) -> None:
-        """Copies a normalizer's encoder and expression embedding. Raises ``RuntimeError`` if they are of another size."""
+        """Copies a normalizer's encoder and expression embedding.
+
+        Raises ``RuntimeError`` if they are of another size, ``ValueError`` if the backbone is one of timm.
+        """
+        if self.config.timm_name is not None:
+            raise ValueError(
+                f"the backbone {self.config.backbone} cannot start from a normalizer, only {OWN_BACKBONE} can; "
+                "its weights come by norface_lib.pretrained.load_encoder_weights(classifier.encoder, source)"
+            )
         self.encoder.load_state_dict(normalizer.encoder.state_dict())
         self.expression.load_state_dict(normalizer.expression.state_dict())
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """Depth of a parameter by its name, for ``timm.optim.param_groups_layer_decay``: the encoder's, then all behind it.
+
+        ``coarse`` is part of timm's call and changes nothing.
+        """
+        depths = {f"encoder.{name}": depth for name, depth in self.encoder.layers().items()}
+        return lambda name: depths.get(name, 1 + max(depths.values()))
 
 
 def needed(inputs: str, original: Tensor | None, normalized: Tensor | None) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The face encoder that both networks share: image to tokens.
+"""The face encoder that both networks share, image to tokens; and any other network of timm as a classifier's backbone.
 
 The paper's encoder is a masked autoencoder's ViT (PAPER.md 1.2); its size is not known. Ours is timm's ``VisionTransformer``
 with, for the smaller presets, a convolutional stem in place of the patch embedding ("Early Convolutions Help Transformers See
@@ -6,12 +6,15 @@ Better", Xiao et al. 2021): a ViT that is trained from scratch on some ten thous
 Our choice.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
+import timm
 import torch
+from timm.models import group_parameters
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -86,14 +89,41 @@ class ConvStem(nn.Module):
         return self.body(x).flatten(2).transpose(1, 2)
 
 
-class FaceEncoder(nn.Module):
+class ImageEncoder(nn.Module):
+    """What all encoders do with images (N, 3, S, S) in [0, 1] before their network, their only child, sees them."""
+
+    def __init__(self, image_size: int, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.image_size = image_size
+        for name, values in {"mean": mean, "std": std}.items():
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)  # its place is the config
+
+    def standardized(self, images: Tensor) -> Tensor:
+        """What the network takes: images (N, 3, S, S) in [0, 1] minus ``mean``, divided by ``std``. Same shape.
+
+        Raises ``ValueError`` for images of another size: a wrong crop must never be drawn from silently.
+        """
+        size = self.image_size
+        if images.shape[1:] != (3, size, size):
+            raise ValueError(f"the encoder takes images of shape (N, 3, {size}, {size}), got {tuple(images.shape)}")
+        return (images - self.mean) / self.std
+
+    def layers(self) -> dict[str, int]:
+        """Depth of each parameter by its name, as timm counts: 0 is the stem, of a ViT block b is b + 1."""
+        ((child, network),) = self.named_children()
+        depths = group_parameters(network, network.group_matcher(coarse=False), reverse=True)
+        return {f"{child}.{name}": depth for name, depth in depths.items()}
+
+
+class FaceEncoder(ImageEncoder):
     """Images (N, 3, S, S) in [0, 1] to tokens (N, L, D) with L = (S / patch)^2, in row-major order.
 
-    Raises ``ValueError`` for images of another size: a wrong crop must never be drawn from silently.
+    ``drop_path_rate``: in training, the chance that the last block is skipped for an image (stochastic depth, Huang et al.
+    2016); it grows linearly from 0 at the first. Raises ``ValueError`` for images of another size.
     """
 
-    def __init__(self, config: EncoderConfig = TINY_ENCODER):
-        super().__init__()
+    def __init__(self, config: EncoderConfig = TINY_ENCODER, drop_path_rate: float = 0.0):
+        super().__init__(config.image_size, config.mean, config.std)
         self.config = config
         embed = {"embed_layer": partial(ConvStem, widths=config.stem)} if config.stem else {}
         self.vit = VisionTransformer(
@@ -107,17 +137,59 @@ class FaceEncoder(nn.Module):
             global_pool="avg",
             fc_norm=False,
             init_values=config.layer_scale,
+            drop_path_rate=drop_path_rate,
             **embed,
         )
-        for name, values in {"mean": config.mean, "std": config.std}.items():
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)  # its place is the config
 
     def forward(self, images: Tensor) -> Tensor:
         return self.vit.forward_features(self.standardized(images))
 
-    def standardized(self, images: Tensor) -> Tensor:
-        """What the ViT takes: images (N, 3, S, S) in [0, 1] minus ``mean``, divided by ``std``. Same shape."""
-        size = self.config.image_size
-        if images.shape[1:] != (3, size, size):
-            raise ValueError(f"the encoder takes images of shape (N, 3, {size}, {size}), got {tuple(images.shape)}")
-        return (images - self.mean) / self.std
+
+class TimmEncoder(ImageEncoder):
+    """Images (N, 3, S, S) in [0, 1] to embeddings (N, D): any network of timm without its classification head.
+
+    ``name`` as in ``timm.list_models(pretrained=True)``: with the tag of its weights, which decides mean, std and, unless
+    ``image_size`` does, S. Weights are left to chance: `norface_lib.pretrained.load_encoder_weights` brings others. For
+    ``drop_path_rate`` see `FaceEncoder`. Raises ``ValueError`` for settings that this network does not take, and for images of
+    another size.
+    """
+
+    def __init__(self, name: str, image_size: int | None = None, drop_path_rate: float = 0.0):
+        network = create_timm(name, image_size, **({"drop_path_rate": drop_path_rate} if drop_path_rate else {}))
+        known = network.pretrained_cfg
+        super().__init__(image_size or known["input_size"][-1], known["mean"], known["std"])
+        self.name, self.network = name, network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(self.standardized(images))
+
+
+def create_timm(name: str, image_size: int | None = None, **settings: Any) -> nn.Module:
+    """A network of timm without its classification head, and with settings of ``timm.create_model``.
+
+    ``image_size`` is passed to networks that are built for one size. Raises ``ValueError`` with timm's reason for settings that
+    this network does not take.
+    """
+    sized = image_size is not None and timm.get_pretrained_cfg(name).fixed_input_size
+    settings = {"num_classes": 0, **settings, **({"img_size": image_size} if sized else {})}
+    try:
+        return timm.create_model(name, **settings)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ValueError(f"timm's {name} cannot be built with {settings}: {error}; leave out what it does not take") from error
+
+
+def check_timm(name: str) -> None:
+    """Raises ``ValueError`` unless timm has a network of this name, and weights of its tag if it has one."""
+    try:
+        known = timm.is_model(name) and timm.get_pretrained_cfg(name) is not None
+    except RuntimeError:  # a tag that is not there
+        known = False
+    if not known:
+        raise ValueError(f"timm has no network {name!r}; timm.list_models('*vit*', pretrained=True) lists names like it")
+
+
+@lru_cache
+def timm_width(name: str) -> int:
+    """D, the width of the embeddings (N, D) of a network of timm."""
+    with torch.device("meta"):  # costs neither memory nor random numbers
+        return create_timm(name).head_hidden_size  # num_features is what some widen once more before their head

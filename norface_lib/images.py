@@ -12,10 +12,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from norface_lib.align import NORFACE_CROP, Crop, similarity
+from norface_lib.align import NORFACE_CROP, Crop, similarity, warp
 from norface_lib.errors import DataError
+from norface_lib.files import write_atomically
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SMALLEST = 48
 """Pixels along a side below which a face shows no action units."""
 
@@ -43,15 +44,32 @@ def aligned(image: NDArray[np.uint8], name: str, size: int, crop: Crop = NORFACE
 
 
 def decode(data: bytes, name: str) -> NDArray[np.uint8]:
-    """An encoded image as (H, W, 3) RGB, turned as its EXIF says.
+    """An encoded image as (H, W, 3) RGB of 8 bits, turned as its EXIF says; what is transparent lies over white.
 
-    Raises :class:`DataError`, naming it, also for a truncated JPEG, which OpenCV would fill with gray.
+    Of 16 bits the upper eight are kept. Raises :class:`DataError`, naming it, for what is no image, also for a truncated JPEG,
+    which OpenCV would fill with gray, for one of more than 179 million pixels, and for pixels that are floating point numbers,
+    whose range is not known.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name}: not a readable image (truncated, damaged, or not one of {', '.join(SUFFIXES)})") from error
+            return _as_rgb(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name}: too large an image ({error}); shrink it first") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(
+            f"{name}: not a readable image (truncated, damaged, or not one of {', '.join(SUFFIXES)}): {error}"
+        ) from error
+
+
+def _as_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode == "F":
+        raise ValueError("its pixels are floating point numbers; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # gray of 16 bits, which convert() would clip at 255
+        gray = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return np.array(image.convert("RGB"))
 
 
 def _reframe(image: NDArray[np.uint8], size: int, crop: Crop) -> NDArray[np.uint8]:
@@ -60,11 +78,8 @@ def _reframe(image: NDArray[np.uint8], size: int, crop: Crop) -> NDArray[np.uint
             return np.ascontiguousarray(image)
         shrinks = len(image) > size
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    matrix = similarity(crop.pixels(len(image)), NORFACE_CROP.pixels(size))
-    shrink = np.hypot(*matrix[0, :2])
-    if shrink < 1:  # warpAffine does not filter: blur first by what the warp will skip
-        image = cv2.GaussianBlur(image, (0, 0), 0.5 * (1 / shrink - 1) + 1e-3)
-    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    # Both sets half a pixel off: so cv2.warpAffine counts pixels, and so every number on these crops was measured.
+    return warp(image, similarity(crop.pixels(len(image)) + 0.5, NORFACE_CROP.pixels(size) + 0.5), size)
 
 
 def read_faces(paths: Sequence[Path], size: int, crop: Crop = NORFACE_CROP, progress: bool = False) -> NDArray[np.uint8]:
@@ -73,6 +88,13 @@ def read_faces(paths: Sequence[Path], size: int, crop: Crop = NORFACE_CROP, prog
     for index, path in enumerate(tqdm(paths, desc="read faces", unit="face", disable=not progress, leave=False)):
         faces[index] = read_face(path, size, crop)
     return faces
+
+
+def write_png(path: Path, image: NDArray[np.uint8]) -> bytes:
+    """Writes (H, W, 3) RGB as PNG, atomically, and returns what the file holds."""
+    data = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+    write_atomically(path, lambda part: part.write_bytes(data))
+    return data
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from norface_lib.evaluation import Faces, versions
 from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
 from norface_lib.images import to_tensor
 from norface_lib.judge import Judge, JudgeConfig, JudgeOutput
-from norface_lib.losses import au_weights, detection_loss
+from norface_lib.losses import DETECTION_LOSSES, au_weights, summed
 from norface_lib.metrics import accuracy, confusion, f1_per_label, icc3_1, mae
 from norface_lib.training import TrainConfig, device_of, fit, logged_seconds
 
@@ -38,7 +38,7 @@ class JudgeTraining:
 
     fit: TrainConfig = _FIT
     truth_share: float = 0.4  # of the faces that are true normalized images: it must read these as well
-    detection: str = "bce+dice"  # a name for `norface_lib.losses.detection_loss`; dice lets 0.5 suit F1 for rare AUs too
+    detection: str = "bce+dice"  # names of `norface_lib.losses.DETECTION_LOSSES`; dice lets 0.5 suit F1 for rare AUs too
     intensity_weight: float = 1.0  # of the mean squared error of intensities, each relative to its spread
     emotion_weight: float = 0.25  # of the cross entropy of the faces that show one
 
@@ -91,7 +91,7 @@ def train_judge(
 
 def _judge_loss(data: Rendered, config: JudgeConfig, training: JudgeTraining, where: torch.device):
     """The weighted sum of the three terms on a batch of originals and true images, of which half are mirrored."""
-    known, detect = JudgeLabels.of(data, config), detection_loss(training.detection)
+    known, detect = JudgeLabels.of(data, config), summed(training.detection, DETECTION_LOSSES)
     weights = au_weights(known.occurrences.mean(0).clamp(min=1 / len(data))).to(where)
     spread = (known.intensities.std(0) + 0.05 * labels.INTENSITY_MAX).to(where)  # a rare AU should not shout
 

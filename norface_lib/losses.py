@@ -4,7 +4,7 @@ Rows are images (N), columns are labels (L), experts are the last axis (m). As i
 9 is unknown and is left out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -63,18 +63,86 @@ def weighted_dice(logits: Tensor, labels: Tensor, weights: Tensor, mask: Tensor 
 
 
 DETECTION_LOSSES = {"bce": weighted_bce, "asymmetric": weighted_asymmetric, "dice": weighted_dice}
-"""Losses of AU detection by name; `detection_loss` adds them up."""
+"""Losses of AU detection by name."""
 
 
-def detection_loss(name: str) -> Callable[..., Tensor]:
-    """The loss of a name of ``DETECTION_LOSSES``, or the sum of several, as in ``bce+dice`` (JAA-Net).
+def squared_error(predictions: Tensor, labels: Tensor) -> Tensor:
+    """Mean squared error of intensities: predictions (N, L), labels (N, L) in 0..5 -> scalar, over known labels."""
+    known, labels = _known(predictions, labels, None)
+    return _mean((predictions.float() - labels).square(), known)
 
-    What it returns takes the arguments of `weighted_bce`. Raises ``ValueError`` for an unknown name.
+
+def smooth_l1(predictions: Tensor, labels: Tensor) -> Tensor:
+    """Squared below a difference of one level, linear above (Huber 1964): predictions and labels (N, L) -> scalar."""
+    known, labels = _known(predictions, labels, None)
+    return _mean(F.smooth_l1_loss(predictions.float(), labels, reduction="none"), known)
+
+
+def concordance(predictions: Tensor, labels: Tensor) -> Tensor:
+    """1 - CCC over the batch (Lin 1989), the mean over labels that vary: predictions and labels (N, L) -> scalar.
+
+    It sees agreement in scale and offset, which ICC rewards, and needs batches that hold some of each AU. 0 if no label varies.
     """
+    known, labels = _known(predictions, labels, None)
+    count = known.sum(dim=0).clamp(min=1)
+    values = torch.where(known, predictions.float(), 0)
+    x, y = values.sum(dim=0) / count, labels.sum(dim=0) / count
+    dx, dy = (values - x) * known, (labels - y) * known
+    spread = dy.square().sum(dim=0)
+    whole = dx.square().sum(dim=0) + spread + count * (x - y).square()
+    varies = spread > 1e-6
+    ccc = 2 * (dx * dy).sum(dim=0) / whole.clamp(min=1e-6)
+    return _mean(1 - ccc, varies)
+
+
+def all_threshold(predictions: Tensor, labels: Tensor, steepness: float = 2.0) -> Tensor:
+    """Ordinal regression: a logistic loss at each border between two levels (all-threshold, Rennie and Srebro 2005).
+
+    predictions x and labels y (N, L) in 0..5 -> scalar. The borders stand at 0.5, 1.5, .. 4.5, so that x is an intensity: level
+    k is reached with probability sigmoid(steepness (x - k + 1/2)).
+    """
+    known, labels = _known(predictions, labels, None)
+    levels = torch.arange(1, 6, device=labels.device)
+    side = torch.where(labels[..., None] >= levels - 0.5, 1.0, -1.0)
+    loss = F.softplus(-side * steepness * (predictions.float()[..., None] - levels + 0.5))
+    return _mean(loss.mean(dim=-1), known)
+
+
+INTENSITY_LOSSES = {"mse": squared_error, "smooth_l1": smooth_l1, "ccc": concordance, "ordinal": all_threshold}
+"""Losses of AU intensity by name."""
+
+
+def smoothed_cross_entropy(logits: Tensor, classes: Tensor, smoothing: float = 0.1) -> Tensor:
+    """Cross entropy against labels that give ``smoothing`` to all classes alike (Szegedy et al. 2016): (N, C), (N,) -> scalar.
+
+    Classes are numbers 0..C-1, or NaN or 9 where unknown, which are left out; 0 if none is known.
+    """
+    known = ~classes.isnan() & (classes != UNKNOWN)
+    wanted = torch.where(known, classes, 0).long()
+    return _mean(F.cross_entropy(logits.float(), wanted, reduction="none", label_smoothing=smoothing), known)
+
+
+EMOTION_LOSSES = {"ce": smoothed_cross_entropy}
+"""Losses of emotion recognition by name."""
+
+
+def parts_of(name: str, known: Mapping[str, Callable[..., Tensor]]) -> list[str]:
+    """The parts of a sum of losses, ``bce+dice``. Raises ``ValueError`` for one that is not in ``known``."""
     parts = name.split("+")
-    if unknown := [part for part in parts if part not in DETECTION_LOSSES]:
-        raise ValueError(f"no loss {', '.join(map(repr, unknown))}; there are {', '.join(DETECTION_LOSSES)}, and sums with +")
-    return lambda *arguments: sum(DETECTION_LOSSES[part](*arguments) for part in parts)
+    if unknown := [part for part in parts if part not in known]:
+        raise ValueError(f"no loss {', '.join(map(repr, unknown))}; there are {', '.join(known)}, and sums with +")
+    return parts
+
+
+def summed(name: str, known: Mapping[str, Callable[..., Tensor]]) -> Callable[..., Tensor]:
+    """The loss of a name of ``known``, or the sum of several, as ``bce+dice`` (JAA-Net). Errors as of `parts_of`."""
+    parts = parts_of(name, known)
+    return lambda *arguments: sum(known[part](*arguments) for part in parts)
+
+
+def _mean(loss: Tensor, known: Tensor) -> Tensor:
+    """Mean where known, 0 if nowhere."""
+    return (loss * known).sum() / known.sum().clamp(min=1)
 
 
 def _known(logits: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
@@ -25,7 +24,7 @@ from norface_lib.datasets.frames import IN_VIDEO, IN_ZIP
 from norface_lib.errors import DataError
 from norface_lib.evaluation import Faces, normalize_faces
 from norface_lib.files import write_atomically
-from norface_lib.images import aligned, read_faces
+from norface_lib.images import aligned, read_faces, write_png
 from norface_lib.training import device_of
 
 MANIFEST = "manifest.csv"
@@ -90,7 +89,8 @@ def normalize_dataset(
                 batch = data.index.iloc[start : start + batch_size]
                 rows, faces = _read_batch(data, batch, done, folder, size, crop)
                 drawn = normalize_faces(model, face, np.stack(list(faces.values()))) if faces else []
-                hashes = {path: _write_face(folder / mirror_of(path), image) for path, image in zip(faces, drawn, strict=True)}
+                written = [write_png(folder / mirror_of(path), image) for path, image in zip(faces, drawn, strict=True)]
+                hashes = dict(zip(faces, map(_hash_of, written), strict=True))
                 for status, row in rows:
                     counts[status] += 1
                     done[row.path] = row._replace(normalized_sha256=hashes.get(row.path, row.normalized_sha256))
@@ -123,7 +123,7 @@ def _read_batch(
         path = frame["path"]
         try:
             image = data.image(frame)
-            digest = hashlib.sha256(image.tobytes()).hexdigest()
+            digest = _hash_of(image.tobytes())
             before = done.get(path)
             if before and before.sha256 == digest and not before.error and (folder / before.normalized).is_file():
                 rows.append(("there already", before))
@@ -135,10 +135,7 @@ def _read_batch(
     return rows, faces
 
 
-def _write_face(path: Path, face: Faces) -> str:
-    """Writes a normalized face and returns its hash."""
-    data = cv2.imencode(".png", face[..., ::-1])[1].tobytes()
-    write_atomically(path, lambda part: part.write_bytes(data))
+def _hash_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 

@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from norface_lib import labels
+from norface_lib.classification import predict
 from norface_lib.classifier import Classifier
 from norface_lib.datasets.image_folder import ImageFolder, load_folder
-from norface_lib.evaluation import normalize_faces, predict
+from norface_lib.evaluation import normalize_faces
 from norface_lib.faces.benchmark import POOLS, VERSION, BenchmarkSpec, Studio, draw_frame, face_of, subject_name
-from norface_lib.files import write_atomically, write_table
+from norface_lib.files import write_table
+from norface_lib.images import write_png
 from norface_lib.metrics import auc
 from norface_lib.normalizer import Normalizer
 from norface_lib.plots import contact_sheet
+from norface_lib.tasks import Detection
 
 SMILING, NEUTRAL = "smile", "neutral"
 """Values of the column ``expression`` of a folder's ``labels.csv``."""
@@ -43,7 +46,8 @@ def read_folder(
     """Normalizes and reads all faces of a folder; the detectors' probabilities are averaged. Errors as of ``load_folder``."""
     folder = load_folder(root, normalizer.config.encoder.image_size, progress)
     normalized = normalize_faces(normalizer, target, folder.faces, progress=progress)
-    probabilities = np.mean([predict(detector, folder.faces, normalized) for detector in detectors], axis=0)
+    task = Detection(detectors[0].config.labels)
+    probabilities = np.mean([predict(detector, folder.faces, normalized, task) for detector in detectors], axis=0)
     return Reading(folder, normalized, probabilities, _smile_auc(folder, probabilities, detectors[0].config.labels))
 
 
@@ -60,8 +64,8 @@ def _smile_auc(folder: ImageFolder, probabilities: NDArray[np.float32], names: t
 
 def write_sheet(reading: Reading, path: Path, columns: int = 12) -> Path:
     """A contact sheet (PNG): each row of originals over its row of normalized faces."""
-    sheet = contact_sheet([reading.folder.faces, reading.normalized], columns)
-    return write_atomically(path, lambda part: part.write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes()))
+    write_png(path, contact_sheet([reading.folder.faces, reading.normalized], columns))
+    return Path(path)
 
 
 def write_smiles(root: Path, subjects: int = 24, size: int = 112, seed: int = 0) -> Path:

@@ -83,8 +83,8 @@ def base_rates(names: Sequence[str], measured: Sequence[float], wanted: Sequence
     return figure
 
 
-def f1_bars(names: Sequence[str], f1: Mapping[str, Sequence[float]]) -> Figure:
-    """F1 (0..1) of each AU, one bar for each classifier input."""
+def f1_bars(names: Sequence[str], f1: Mapping[str, Sequence[float]], measure: str = "F1") -> Figure:
+    """F1 (0..1) of each AU, or another ``measure`` in that range, one bar for each classifier input."""
     figure, axis = plt.subplots(figsize=(9, 3))
     at, width = np.arange(len(names)), 0.8 / len(f1)
     for index, (inputs, values) in enumerate(f1.items()):
@@ -96,9 +96,23 @@ def f1_bars(names: Sequence[str], f1: Mapping[str, Sequence[float]]) -> Figure:
             color=INPUT_COLORS[inputs],
             label=f"{inputs}, mean {mean:.3f}",
         )
-    axis.set(xticks=at, xticklabels=names, ylabel="F1", ylim=(0, 1))
+    axis.set(xticks=at, xticklabels=names, ylabel=measure, ylim=(0, 1))
     axis.legend(frameon=False, ncols=len(f1), loc="upper center", bbox_to_anchor=(0.5, 1.2))
     sns.despine(figure)
+    figure.tight_layout()
+    return figure
+
+
+def confusion(names: Sequence[str], counts: NDArray[np.int64]) -> Figure:
+    """Confusions (C, C), rows labels and columns predictions, in shares of each row."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axis = plt.subplots(figsize=(5.2, 4.4))
+    sns.heatmap(
+        shares, vmin=0, vmax=1, cmap="Blues", annot=True, fmt=".2f", annot_kws={"size": 7}, square=True, cbar=False,
+        xticklabels=names, yticklabels=[f"{name} ({n})" for name, n in zip(names, counts.sum(axis=1), strict=True)], ax=axis,
+    )  # fmt: skip
+    axis.set(xlabel="said", ylabel="label")
+    axis.tick_params(axis="x", rotation=45)
     figure.tight_layout()
     return figure
 

@@ -7,13 +7,16 @@ The paper starts from a masked autoencoder of millions of faces (PAPER.md 1.2). 
 - ``timm:NAME``, pre-trained weights that timm fetches.
 
 All name their parts alike. What our encoder has no place for is on a list here, with the reason; every other difference is an
-error, because half an encoder would train without complaint and be worse than it says.
+error, because half an encoder would train without complaint and be worse than it says. A backbone that is timm's own network
+(`norface_lib.encoder.TimmEncoder`) gets its weights here too, as strictly; timm fits its positions.
 """
 
 import argparse
 import pickle
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
-from torch import Tensor
+from torch import Tensor, nn
 
-from norface_lib.encoder import FaceEncoder
+from norface_lib.encoder import FaceEncoder, TimmEncoder, create_timm
 from norface_lib.errors import CheckpointError
 from norface_lib.files import sha256_of
 
@@ -55,12 +58,15 @@ class LoadReport:
         return "\n".join([*lines, *(f"  changed: {change}" for change in self.changed)])
 
 
-def load_encoder_weights(encoder: FaceEncoder, source: str | Path, sha256: str | None = None) -> LoadReport:
+def load_encoder_weights(encoder: FaceEncoder | TimmEncoder, source: str | Path, sha256: str | None = None) -> LoadReport:
     """Puts weights into every part of an encoder, or raises :class:`CheckpointError` and leaves it as it was.
 
     ``source``: a file, or ``timm:NAME``. ``sha256``: what a file must have, in hex. The class token's position is cut off, and
-    positions are resampled to the encoder's grid (bicubic). How many heads a network had cannot be seen in a file.
+    positions are resampled to the encoder's grid (bicubic). How many heads a network had cannot be seen in a file. A
+    `TimmEncoder` keeps its class token, and takes ``timm:NAME`` of its own name alone, as mean and std belong to the name.
     """
+    if isinstance(encoder, TimmEncoder):
+        return _load_timm_encoder(encoder, str(source), sha256)
     weights = _of_timm(encoder, str(source), sha256) if str(source).startswith("timm:") else _of_file(Path(source), sha256)
     changed = _normalize_tokens(weights)
     kept, dropped = _without_unused(weights)
@@ -96,22 +102,71 @@ def _unpickle(path: Path) -> Any:
 
 
 def _of_timm(encoder: FaceEncoder, source: str, sha256: str | None) -> Weights:
-    if sha256 is not None:
-        raise CheckpointError(f"{source}: a SHA-256 is checked of a file alone; download it and give its path")
-    try:
-        model = timm.create_model(source.removeprefix("timm:"), pretrained=True)
-    except Exception as error:  # each release of the hub's client raises kinds of its own when there is no network
-        raise CheckpointError(
-            f"{source}: timm cannot fetch these weights ({error}); download the file on a machine that can, and give its path"
-        ) from error
+    model = _fetch(timm.create_model, source, sha256)
     theirs = {name: tuple(model.pretrained_cfg[name]) for name in ("mean", "std")}
     if theirs != (ours := {"mean": encoder.config.mean, "std": encoder.config.std}):
         raise CheckpointError(f"{source}: was trained on images standardized by {theirs}, the encoder's config says {ours}")
     return model.state_dict()
 
 
-def _without_unused(weights: Weights) -> tuple[Weights, Counter[str]]:
-    reasons = {name: next((why for start, why in UNUSED.items() if name.startswith(start)), None) for name in weights}
+def _fetch(build: Callable[..., nn.Module], source: str, sha256: str | None) -> nn.Module:
+    """The network of ``timm:NAME`` as ``build(NAME, pretrained=True)`` makes it."""
+    if sha256 is not None:
+        raise CheckpointError(f"{source}: a SHA-256 is checked of a file alone; download it and give its path")
+    try:
+        return build(source.removeprefix("timm:"), pretrained=True)
+    except Exception as error:  # each release of the hub's client raises kinds of its own when there is no network
+        raise CheckpointError(
+            f"{source}: timm cannot fetch these weights ({error}); download the file on a machine that can, and give its path"
+        ) from error
+
+
+def _load_timm_encoder(encoder: TimmEncoder, source: str, sha256: str | None) -> LoadReport:
+    """As `load_encoder_weights`. Names must agree both ways, which timm itself does not ask of a network without a head."""
+    own = {name: tuple(value.shape) for name, value in encoder.network.state_dict().items()}
+    if source.startswith("timm:"):
+        weights, network = {}, _fetched_network(encoder, source, sha256)
+        dropped: Counter[str] = Counter()
+    else:
+        weights, dropped = _without_unused(_of_file(Path(source), sha256), _unused_by_timm(encoder))
+        network = _network_of(encoder, weights, source)
+    encoder.network.load_state_dict(network.state_dict())
+    changed = [f"{k} from {tuple(v.shape)} to {own[k]}" for k, v in weights.items() if k in own and own[k] != v.shape]
+    return LoadReport(source, len(own), dict(dropped), tuple(changed))
+
+
+def _with_head(encoder: TimmEncoder, name: str, **settings: Any) -> nn.Module:
+    """Its network with the head that it was trained with."""
+    return create_timm(name, encoder.image_size, num_classes=timm.get_pretrained_cfg(name).num_classes, **settings)
+
+
+def _fetched_network(encoder: TimmEncoder, source: str, sha256: str | None) -> nn.Module:
+    if source != f"timm:{encoder.name}":
+        raise CheckpointError(f"{source}: these weights need backbone={source!r}, which here is 'timm:{encoder.name}'")
+    network = _fetch(partial(_with_head, encoder), source, sha256)
+    network.reset_classifier(0)
+    return network
+
+
+def _unused_by_timm(encoder: TimmEncoder) -> dict[str, str]:
+    """As ``UNUSED``: what a network of timm has no place for once its head is gone."""
+    with torch.device("meta"):
+        head = _with_head(encoder, encoder.name).state_dict().keys() - encoder.network.state_dict().keys()
+    return dict.fromkeys(head, UNUSED["head."]) | {start: UNUSED[start] for start in ("mask_token", "decoder_")}
+
+
+def _network_of(encoder: TimmEncoder, weights: Weights, source: str) -> nn.Module:
+    """The network with these weights, which timm renames and resamples where it knows how."""
+    settings = {"state_dict": dict(weights), "num_classes": 0, "label_offset": 0}  # no head on either side: timm is strict
+    try:
+        return create_timm(encoder.name, encoder.image_size, pretrained=True, pretrained_cfg_overlay=settings)
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{source}: does not fit timm's {encoder.name}; name the backbone it is of. {reason}") from error
+
+
+def _without_unused(weights: Weights, unused: dict[str, str] = UNUSED) -> tuple[Weights, Counter[str]]:
+    reasons = {name: next((why for start, why in unused.items() if name.startswith(start)), None) for name in weights}
     kept = {name: value for name, value in weights.items() if reasons[name] is None}
     return kept, Counter(reason for reason in reasons.values() if reason)
 

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,8 +27,7 @@ from norface_lib.drawing import DrawingLoss, DrawingNetwork, DrawingTerms, Sourc
 from norface_lib.errors import CheckpointError, DataError
 from norface_lib.evaluation import Faces, neutral_ratio, normalize_faces, region_ratios, versions
 from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
-from norface_lib.files import write_atomically
-from norface_lib.images import list_images, read_faces, to_tensor
+from norface_lib.images import list_images, read_faces, to_tensor, write_png
 from norface_lib.judge import Judge
 from norface_lib.masked import masked_pretraining
 from norface_lib.normalizer import PRESETS, Normalizer, NormalizerConfig
@@ -102,9 +100,7 @@ class Watch:
         faces = self.faces
         drawn = normalize_faces(model.normalizer, self.targets, faces.originals, which=faces.target_of)
         shown = [rows[:12] for rows in (faces.originals, drawn, faces.truths)]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        sheet = cv2.imencode(".png", contact_sheet(shown)[..., ::-1])[1].tobytes()
-        write_atomically(self.folder / f"{step:06d}.png", lambda part: part.write_bytes(sheet))
+        write_png(self.folder / f"{step:06d}.png", contact_sheet(shown))
         off = np.abs(drawn.astype(np.int16) - faces.truths).mean()
         bare = np.abs(faces.targets[faces.target_of].astype(np.int16) - faces.truths).mean()
         found = {"held_out_to_neutral": float(off / bare)}

@@ -17,6 +17,7 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from norface_lib.checkpoints import load_classifier, load_normalizer
+from norface_lib.classifier import INPUTS
 from norface_lib.errors import DataError, NorfaceError
 from norface_lib.evaluation import machine, versions
 from norface_lib.faces.benchmark import VERSION
@@ -170,11 +171,12 @@ def _estimate(before: dict[str, float], names: list[str]) -> str:
 
 
 def _detection(profile: str) -> dict[str, float]:
-    """Mean F1 of each input from the result file of notebook 05, or nothing if it has not run."""
+    """Mean F1 of each input on ``lab`` from the result file of notebook 05, or nothing if it has not run."""
     path = RESULTS / profile / "au_detection.json"
     if not path.exists():
         return {}
-    return {name: row["mean_f1"] for name, row in json.loads(path.read_text())["result"]["inputs"].items()}
+    rows = json.loads(path.read_text())["result"]["lab"]["rows"]
+    return {name: rows[name]["headline"] for name in INPUTS}
 
 
 def _read_faces(profile: str, folder: Path, photos: Path | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
@@ -46,12 +47,15 @@ class TrainConfig:
     log_every: int = 20  # steps
     watch_every: int = 250  # steps
     checkpoint_seconds: float = 60.0
+    layer_decay: float | None = None  # a layer learns this much slower than the one behind it; None: all alike
 
     def __post_init__(self):
         if min(self.steps, self.batch_size, self.log_every, self.watch_every) < 1:
             raise ValueError("steps, batch_size, log_every and watch_every must be at least 1")
         if not 0 <= self.average < 1:
             raise ValueError(f"average must be within [0, 1), got {self.average}")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be within (0, 1], or None, got {self.layer_decay}")
 
 
 def device_of(name: str = "auto") -> torch.device:
@@ -96,8 +100,24 @@ def rate_at(step: int, config: TrainConfig) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for matrices and kernels only: norms, biases and gains are not pulled to 0 (as timm does)."""
+def base_rate(base: float, batch: int) -> float:
+    """Learning rate for a batch: base * batch / 256, as masked autoencoders are fine-tuned (He et al. 2022; PAPER.md 1.5)."""
+    return base * batch / 256
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float | None = None) -> list[dict[str, object]]:
+    """Weight decay for matrices and kernels only: norms, biases and gains are not pulled to 0 (as timm does).
+
+    With ``layer_decay`` there are two such groups for each layer, whose ``lr_scale`` is layer_decay^(layers - layer): 1 behind
+    the backbone, least at its stem (BEiT, Bao et al. 2022; 0.65 to 0.75 in PAPER.md 1.5). Raises ``ValueError`` if the model
+    has no ``group_matcher``, which tells its layers apart.
+    """
+    if layer_decay is not None:
+        if not hasattr(model, "group_matcher"):
+            raise ValueError(
+                f"layer_decay needs a network with a backbone, and {type(model).__name__} has none; set it to None"
+            )
+        return param_groups_layer_decay(model, weight_decay, layer_decay=layer_decay)
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     free = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
@@ -108,7 +128,8 @@ class _Run:
 
     def __init__(self, model: nn.Module, config: TrainConfig):
         self.model, self.config, self.step = model, config, 0
-        self.optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), betas=(0.9, 0.98))
+        groups = parameter_groups(model, config.weight_decay, config.layer_decay)
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average)) if config.average else None
 
     @property
@@ -132,7 +153,7 @@ class _Run:
     def load(self, path: Path) -> None:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            same = json.loads(state["config"]) == asdict(self.config)
+            same = TrainConfig(**json.loads(state["config"])) == self.config  # older checkpoints lack newer settings
             if same:
                 self.step = state["step"]
                 self.model.load_state_dict(state["model"])
@@ -216,7 +237,7 @@ def _step(run: _Run, task: nn.Module, count: int, accelerator: Accelerator) -> d
     config = run.config
     torch.manual_seed((config.seed + 7919 * accelerator.process_index) * 1_000_003 + run.step)
     for group in run.optimizer.param_groups:
-        group["lr"] = rate_at(run.step, config)
+        group["lr"] = rate_at(run.step, config) * group.get("lr_scale", 1.0)
     indices = batch_indices(count, config.batch_size, config.seed, run.step)
     with mixed_precision(next(run.model.parameters()).device):
         value, figures = task(indices[accelerator.process_index :: accelerator.num_processes])

@@ -1,13 +1,17 @@
 """What the speed of normalizing is compared with: FLOPs counted by hand, and figures that fit together."""
 
+import time
+
 import pytest
 import torch
 
 from norface_lib import bench
+from norface_lib.classifier import Classifier, ClassifierConfig, parameter_count
 from norface_lib.encoder import EncoderConfig, FaceEncoder
 from norface_lib.normalizer import Normalizer, NormalizerConfig
 
 SMALL = NormalizerConfig(EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16))
+DETECTOR = ClassifierConfig(("AU01", "AU02"), encoder=SMALL.encoder, hidden=16)
 CPU = torch.device("cpu")
 
 
@@ -61,34 +65,104 @@ def test_the_speed_of_matrix_products_counts_all_their_operations(monkeypatch):
     assert bench._matrix_speed(32, CPU) == 10 * 2 * 32**3
 
 
+class Here:
+    """Runs in this process what belongs in another."""
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def submit(self, function, *arguments):
+        self.made = function(*arguments)
+        return self
+
+    def result(self):
+        return self.made
+
+
 def test_a_line_for_each_preset_in_a_process_of_its_own(monkeypatch):
     asked = []
-
-    class Here:
-        """Runs in this process what belongs in another."""
-
-        def __init__(self, *_):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def submit(self, function, name, config, batch, device):
-            asked.append((name, batch))
-            return self
-
-        def result(self):
-            return {"preset": asked[-1][0]}
-
     monkeypatch.setattr(bench, "ProcessPoolExecutor", Here)
     monkeypatch.setattr(bench, "device_of", lambda: CPU)
+    monkeypatch.setattr(bench, "_preset_figure", lambda name, config, batch, _: asked.append((name, batch)) or {"preset": name})
     monkeypatch.setattr(bench, "_figure_against_vit", lambda config, batch, device: {"batch": batch})
     lines = list(bench.bench_normalize())
     assert [line.get("preset") for line in lines] == ["tiny", "small", "base", None]
     assert asked == [("tiny", 32), ("small", 8), ("base", 2)] and lines[-1]["batch"] == 32
+
+
+# --- classifier ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("inputs", ["original", "both"])
+def test_classifier_and_backbone_are_timed_on_the_same_images(monkeypatch, training, inputs):
+    seen, config, embed = [], ClassifierConfig(DETECTOR.labels, inputs, DETECTOR.encoder, hidden=16), Classifier.embed
+
+    def times(runs, device):
+        for run in runs:
+            run()
+        return bench.Times([0.3, 0.2], [0.5, 0.4])
+
+    monkeypatch.setattr(Classifier, "embed", lambda model, images: seen.append(len(images)) or embed(model, images))
+    monkeypatch.setattr(bench, "_seconds_in_turns", times)
+    figure = bench._against_backbone_figure("small", config, 4, training, CPU)
+    images = 8 if inputs == "both" else 4
+    assert seen == [images, images]
+    assert figure["name"] == ("classify_step" if training else "classify_inference")
+    assert figure["value"] == pytest.approx(1.5) and figure["ratio_of_processor_time"] == pytest.approx(1.25)
+    assert figure["images_per_s"] == pytest.approx(images / 0.3, abs=1e-3) and figure["batch"] == 4
+    model = Classifier(config)
+    assert figure["parameters"] == parameter_count(model)
+    assert figure["backbone_parameters"] == parameter_count(model) - parameter_count(model.head)
+
+
+def test_a_step_has_gradients_and_an_inference_has_none():
+    model, images = Classifier(DETECTOR), torch.rand(4, 3, 112, 112)
+    bench._without_gradient(model, lambda: bench._loss(model(images, images)))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    bench._step(model, lambda: bench._loss(model(images, images)))
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_least_time_counts_and_the_first_turn_does_not(monkeypatch):
+    clock, worked = iter([0, 1, 1, 11, 11, 16, 16, 20]), iter([0, 1, 1, 3, 3, 5, 5, 6])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(time, "process_time", lambda: next(worked))
+    order = []
+    times = bench._seconds_in_turns([lambda: order.append("a"), lambda: order.append("b")], CPU, turns=1)
+    assert order == ["a", "b", "a", "b"]
+    assert times == bench.Times([5, 4], [2, 1])
+    assert times.ratio() == 1.25 and times.ratio_of_processor() == 2
+
+
+@pytest.mark.parametrize(("at", "least"), [("input", 1.8), ("output", 1.0)])
+def test_sparse_experts_are_measured_against_all(at, least):
+    figure = bench._sparse_figure(at, CPU, count=64, dim=16, hidden=32, experts=4, turns=1)
+    assert figure["value"] > 0 and figure["forward"] > 0 and figure["samples"] == 64
+    assert least <= figure["ideal"] <= 2
+
+
+def test_two_of_sixteen_experts_are_faster_than_all():
+    figure = bench._sparse_figure("input", CPU, count=512, dim=128, hidden=512, turns=1)
+    assert figure["ideal"] == 8 and figure["ratio_of_processor_time"] > 2
+
+
+def test_the_lines_of_the_classifier(monkeypatch):
+    monkeypatch.setattr(bench, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(bench, "device_of", lambda: CPU)
+    monkeypatch.setattr(
+        bench, "_against_backbone_figure", lambda name, config, batch, training, _: (name, config.inputs, training)
+    )
+    monkeypatch.setattr(bench, "_input_figures", lambda batch: [batch])
+    monkeypatch.setattr(bench, "_sparse_figure", lambda at, _: at)
+    lines = list(bench.bench_classify())
+    assert lines == [("tiny", "both", True), ("tiny", "both", False), 64, "input", "output"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,6 +1,5 @@
-"""Cross-validation, reading folders, result files, and the figures' and widgets' plain functions."""
+"""Reading folders, result files, and the figures' and widgets' plain functions."""
 
-import contextlib
 import json
 import time
 
@@ -11,136 +10,18 @@ import pytest
 import torch
 
 from norface_lib import evaluation, labels, photos, plots, widgets
+from norface_lib.classification import predict
 from norface_lib.classifier import Classifier, ClassifierConfig
-from norface_lib.datasets.protocols import subject_folds
 from norface_lib.datasets.rendered import load_rendered
 from norface_lib.encoder import EncoderConfig
-from norface_lib.evaluation import (
-    Pairs,
-    check_expected,
-    cross_validate,
-    embed,
-    predict,
-    predict_rows,
-    train_classifier,
-    write_result,
-)
+from norface_lib.evaluation import check_expected, write_result
 from norface_lib.faces import gallery
 from norface_lib.faces.benchmark import Studio
 from norface_lib.images import to_tensor
 from norface_lib.normalizer import Normalizer, NormalizerConfig
-from norface_lib.training import TrainConfig
+from norface_lib.tasks import Detection
 
 ENCODER = EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16))
-CONFIG = ClassifierConfig(("AU12",), "both", ENCODER, hidden=16, experts=2, top_k=1)
-
-
-@pytest.fixture(scope="module")
-def pairs():
-    """Sixty pairs of twelve people in which the AU shows as brightness: in the normalized face alone."""
-    rng = np.random.default_rng(0)
-    wanted = rng.integers(0, 2, 60)
-    originals = rng.integers(0, 256, (60, 112, 112, 3), np.uint8)
-    normalized = np.clip(rng.normal(70 + 110 * wanted[:, None, None, None], 20, originals.shape), 0, 255).astype(np.uint8)
-    return Pairs(originals, normalized, wanted[:, None].astype(np.float32), np.repeat([f"S{k}" for k in range(12)], 5))
-
-
-def cross_validated(pairs, inputs):
-    config = ClassifierConfig(("AU12",), inputs, ENCODER, hidden=16, experts=2, top_k=1)
-    training = TrainConfig(steps=25, batch_size=16, learning_rate=3e-3, average=0.5)
-    return cross_validate(pairs, subject_folds(pairs.subjects, 2), config, training, progress=False)
-
-
-def test_a_classifier_sees_what_its_input_shows(pairs):
-    seen, unseen = cross_validated(pairs, "normalized"), cross_validated(pairs, "original")
-    assert seen.mean_f1 > 0.95
-    assert unseen.mean_f1 < 0.85
-    assert seen.f1.shape == (2, 1) and not np.isnan(seen.probabilities).any()
-    assert seen.as_dict()["f1_per_label"]["AU12"] == pytest.approx(seen.mean_f1)
-
-
-def test_test_rows_never_reach_training(pairs, monkeypatch):
-    """Rows outside the training fold are made unreadable: training on them would give NaN and stop."""
-    poisoned = Pairs(pairs.originals, pairs.normalized, pairs.labels.copy(), pairs.subjects)
-    train, test = subject_folds(pairs.subjects, 3)[0]
-    poisoned.labels[test] = 1e9
-    first = train_classifier(poisoned, train, CONFIG, TrainConfig(steps=3, batch_size=8), progress=False)
-    second = train_classifier(pairs, train, CONFIG, TrainConfig(steps=3, batch_size=8), progress=False)
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
-
-
-def test_a_start_from_an_encoder_is_a_copy(pairs):
-    start = Normalizer(NormalizerConfig(ENCODER, 1, (16, 16)))
-    before = start.encoder.state_dict()["vit.pos_embed"].clone()
-    model = train_classifier(pairs, np.arange(30), CONFIG, TrainConfig(steps=1, batch_size=8), start, progress=False)
-    assert torch.equal(start.encoder.state_dict()["vit.pos_embed"], before)
-    assert torch.allclose(model.encoder.state_dict()["vit.pos_embed"], before, atol=0.01)
-
-
-@pytest.fixture(scope="module")
-def backbone():
-    torch.manual_seed(0)
-    return Normalizer(NormalizerConfig(ENCODER, 1, (16, 16))).eval()
-
-
-def test_embedded_pairs_are_what_the_backbone_sees(pairs, backbone):
-    seen = embed(pairs, backbone, batch_size=25)
-    assert seen.originals.shape == seen.normalized.shape == (2, 60, 32)
-    with torch.inference_mode():
-        image = to_tensor(pairs.normalized[40:41])
-        for view, face in enumerate((image, image.flip(3))):
-            alone = backbone.expression(backbone.encoder(face))[0]
-            torch.testing.assert_close(seen.normalized[view, 40], alone, atol=1e-4, rtol=1e-3)
-
-
-def test_a_frozen_backbone_stays_and_its_classifier_reads_images_alike(pairs, backbone):
-    seen, rows = embed(pairs, backbone), np.arange(30)
-    model = train_classifier(seen, rows, CONFIG, TrainConfig(steps=3, batch_size=8), progress=False)
-    for name, values in (model.encoder.state_dict() | model.expression.state_dict()).items():
-        owner = backbone.encoder if name in backbone.encoder.state_dict() else backbone.expression
-        assert torch.equal(values, owner.state_dict()[name]), name
-    cached, drawn = predict_rows(model, seen, rows), predict(model, pairs.originals[rows], pairs.normalized[rows])
-    np.testing.assert_allclose(cached, drawn, atol=1e-4)
-
-
-def test_augmented_embeddings_are_mirrored_pairs(pairs, backbone):
-    seen, rows = embed(pairs, backbone), np.arange(60)
-    views = seen.batch(rows, torch.device("cpu"), augmented=True)
-    mirror = [(batch == side[1]).all(dim=1) for batch, side in zip(views, (seen.originals, seen.normalized), strict=True)]
-    assert torch.equal(*mirror) and 10 < mirror[0].sum() < 50
-    plain = seen.batch(rows, torch.device("cpu"))
-    assert torch.equal(plain[0], seen.originals[0]) and torch.equal(plain[1], seen.normalized[0])
-
-
-class Interrupted(Exception):
-    pass
-
-
-@pytest.mark.parametrize("frozen", [True, False])
-def test_an_interrupted_training_ends_with_the_same_weights(pairs, backbone, frozen, tmp_path, monkeypatch):
-    data = embed(pairs, backbone) if frozen else pairs
-    training, rows = TrainConfig(steps=6, batch_size=8, checkpoint_seconds=0), np.arange(30)
-    whole = train_classifier(data, rows, CONFIG, training, start=backbone, progress=False)
-    steps = []
-    batch = type(data).batch
-
-    def stops(*arguments, **options):
-        steps.append(len(steps))
-        if len(steps) == 4:
-            raise Interrupted
-        return batch(*arguments, **options)
-
-    monkeypatch.setattr(type(data), "batch", stops)
-    for _ in range(2):
-        with contextlib.suppress(Interrupted):
-            resumed = train_classifier(data, rows, CONFIG, training, start=backbone, folder=tmp_path, progress=False)
-    assert len(steps) == 7  # the fourth is done twice
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
-
-
-def test_pairs_of_unlike_length_are_refused(pairs):
-    with pytest.raises(ValueError, match="of one length"):
-        Pairs(pairs.originals, pairs.normalized[:5], pairs.labels, pairs.subjects)
 
 
 # --- folders of faces -------------------------------------------------------------------------------------------------
@@ -179,7 +60,7 @@ def test_a_perfect_smile_detector_has_an_auc_of_1(networks, tmp_path, monkeypatc
 
 def test_predictions_do_not_depend_on_the_batch(networks, tiny_benchmark):
     faces = load_rendered(tiny_benchmark, truth=False, progress=False).originals
-    whole, parts = (predict(networks[1], faces, faces, batch_size=size) for size in (64, 5))
+    whole, parts = (predict(networks[1], faces, faces, Detection(labels.columns()), size) for size in (64, 5))
     np.testing.assert_allclose(whole, parts, atol=1e-5)
     assert whole.shape == (len(faces), 12) and (whole >= 0).all() and (whole <= 1).all()
 
@@ -192,7 +73,7 @@ def test_a_result_says_how_it_was_made(tmp_path):
     path = write_result(tmp_path / "r.json", {"f1": 0.5}, leakage="pretrained", **given)
     found = json.loads(path.read_text())
     assert found["result"] == {"f1": 0.5} and found["seed"] == 3 and found["counts"]["faces"] == 7
-    assert {"leakage", "seconds", "machine", "versions", "settings"} <= found.keys()
+    assert {"leakage", "seconds", "peak_memory_mb", "machine", "versions", "settings"} <= found.keys()
     assert "torch" in found["versions"] and found["machine"]["cores"] >= 1
     with pytest.raises(ValueError, match="leakage must be"):
         write_result(tmp_path / "r.json", {}, leakage="none", **given)

@@ -117,16 +117,16 @@ def test_dice_puts_a_rare_label_above_one_half_where_cross_entropy_does_not():
     labels = (torch.arange(300) % 3 == 0).float()[:, None]
     for name, above in (("dice", True), ("bce", False)):
         logit = torch.zeros(1, 1, requires_grad=True)
-        losses.detection_loss(name)(logit.expand(300, 1), labels, torch.ones(1)).backward()
+        losses.summed(name, losses.DETECTION_LOSSES)(logit.expand(300, 1), labels, torch.ones(1)).backward()
         assert (logit.grad.item() < 0) == above
 
 
 def test_losses_are_found_by_name_and_added(batch):
     parts = losses.weighted_bce(*batch) + losses.weighted_dice(*batch)
-    torch.testing.assert_close(losses.detection_loss("bce+dice")(*batch), parts)
-    assert losses.detection_loss("asymmetric")(*batch) == losses.weighted_asymmetric(*batch)
+    torch.testing.assert_close(losses.summed("bce+dice", losses.DETECTION_LOSSES)(*batch), parts)
+    assert losses.summed("asymmetric", losses.DETECTION_LOSSES)(*batch) == losses.weighted_asymmetric(*batch)
     with pytest.raises(ValueError, match="no loss 'focal'; there are bce, asymmetric, dice"):
-        losses.detection_loss("bce+focal")
+        losses.summed("bce+focal", losses.DETECTION_LOSSES)
 
 
 @pytest.mark.parametrize("loss", losses.DETECTION_LOSSES.values())

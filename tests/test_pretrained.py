@@ -13,7 +13,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 
-from norface_lib.encoder import EncoderConfig, FaceEncoder
+from norface_lib.encoder import EncoderConfig, FaceEncoder, TimmEncoder
 from norface_lib.errors import CheckpointError
 from norface_lib.pretrained import load_encoder_weights
 
@@ -199,3 +199,70 @@ def test_without_the_hub_the_cure_is_a_file(encoder, monkeypatch):
 def test_unknown_names_are_refused(encoder):
     with pytest.raises(CheckpointError, match=r"timm:no_such_vit: timm cannot fetch"):
         load_encoder_weights(encoder, "timm:no_such_vit")
+
+
+# --- networks of timm as they are -------------------------------------------------------------------------------------
+
+RESNET, VIT = "test_resnet.r160_in1k", "test_vit.r160_in1k"
+
+
+def with_head(name, seed=3):
+    """The network of timm with the head it was trained with, and random weights."""
+    torch.manual_seed(seed)
+    return timm.create_model(name)
+
+
+@pytest.mark.parametrize("name", [RESNET, VIT])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_network_of_timm_takes_its_file(tmp_path, name, suffix):
+    theirs, encoder = with_head(name), TimmEncoder(name)
+    report = load_encoder_weights(encoder, saved(theirs.state_dict(), tmp_path / f"timm{suffix}"))
+    wanted = theirs.state_dict()
+    assert all(torch.equal(value, wanted[key]) for key, value in encoder.network.state_dict().items())
+    assert list(report.dropped.values()) == [2] and report.changed == () and report.loaded + 2 == len(wanted)
+
+
+def test_timm_resamples_positions_to_another_image_size(tmp_path):
+    encoder = TimmEncoder(VIT, image_size=96)
+    report = load_encoder_weights(encoder, saved(with_head(VIT).state_dict(), tmp_path / "vit.pth"))
+    assert report.changed == ("pos_embed from (1, 101, 64) to (1, 37, 64)",)
+    assert encoder.network.pos_embed.shape == (1, 37, 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: w.pop("layer1.0.conv1.weight"), r"Missing key.*layer1\.0\.conv1\.weight"),
+        (lambda w: w.update(more=torch.ones(2)), "Unexpected key.*more"),
+        (lambda w: w.update({"layer1.0.conv1.weight": torch.ones(2)}), "size mismatch for layer1"),
+    ],
+)
+def test_a_file_of_another_network_is_refused_and_changes_nothing(tmp_path, change, words):
+    weights, encoder = with_head(RESNET).state_dict(), TimmEncoder(RESNET)
+    change(weights)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    with pytest.raises(CheckpointError, match=rf"other\.pth: does not fit timm's test_resnet.*{words}"):
+        load_encoder_weights(encoder, saved(weights, tmp_path / "other.pth"))
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+def test_a_network_of_timm_takes_what_timm_fetches(monkeypatch):
+    theirs, encoder, asked = with_head(RESNET), TimmEncoder(RESNET), []
+    monkeypatch.setattr(timm, "create_model", lambda name, **settings: asked.append((name, settings)) or theirs)
+    load_encoder_weights(encoder, f"timm:{RESNET}")
+    assert asked == [(RESNET, {"pretrained": True, "num_classes": 1000})]
+    assert torch.equal(encoder.network.conv1[0].weight, theirs.conv1[0].weight)
+
+
+def test_a_network_of_timm_says_what_it_cannot_fetch(monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("no route to the hub")
+
+    encoder = TimmEncoder(RESNET)
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    with pytest.raises(CheckpointError, match=r"timm cannot fetch these weights \(no route to the hub\).*give its path"):
+        load_encoder_weights(encoder, f"timm:{RESNET}")
+    with pytest.raises(CheckpointError, match=r"need backbone='timm:resnet18', which here is 'timm:test_resnet"):
+        load_encoder_weights(encoder, "timm:resnet18")
+    with pytest.raises(CheckpointError, match="checked of a file alone"):
+        load_encoder_weights(encoder, f"timm:{RESNET}", "abc")

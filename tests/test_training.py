@@ -13,7 +13,7 @@ from torch import nn
 
 from norface_lib.errors import CheckpointError, NorfaceError
 from norface_lib.paths import ROOT
-from norface_lib.training import TrainConfig, batch_indices, fit, parameter_groups, rate_at
+from norface_lib.training import TrainConfig, base_rate, batch_indices, fit, parameter_groups, rate_at
 
 CONFIG = TrainConfig(steps=12, batch_size=4, log_every=3, average=0.9, checkpoint_seconds=0.0)
 SAMPLES = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
@@ -27,6 +27,17 @@ def network():
 def loss(model, indices):
     value = (model(SAMPLES[indices]) - SAMPLES[indices].sum(1, keepdim=True)).square().mean()
     return value, {"figure": value.item()}
+
+
+class Layered(nn.Sequential):
+    """A network that says how deep its layers are: the first, what follows it, the last."""
+
+    def group_matcher(self, coarse):
+        return lambda name: {"0": 0, "3": 2}.get(name.split(".")[0], 1)
+
+
+def layered():
+    return Layered(*network())
 
 
 class Stopped(Exception):
@@ -52,12 +63,25 @@ def weights(model):
 
 
 @pytest.mark.parametrize("stop", [1, 7, 11])
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, stop):
-    whole = fit(network(), loss, 10, CONFIG, tmp_path / "whole", progress=False)
+@pytest.mark.parametrize("layer_decay", [None, 0.5])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, stop, layer_decay):
+    config = replace(CONFIG, layer_decay=layer_decay)
+    whole = fit(layered(), loss, 10, config, tmp_path / "whole", progress=False)
     with pytest.raises(Stopped):
-        fit(network(), stopping_at(stop), 10, CONFIG, tmp_path / "cut", progress=False)
-    resumed = fit(network(), loss, 10, CONFIG, tmp_path / "cut", progress=False)
+        fit(layered(), stopping_at(stop), 10, config, tmp_path / "cut", progress=False)
+    resumed = fit(layered(), loss, 10, config, tmp_path / "cut", progress=False)
     assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_checkpoint_from_before_a_setting_goes_on(tmp_path):
+    fit(network(), loss, 10, CONFIG, tmp_path / "whole", progress=False)
+    with pytest.raises(Stopped):
+        fit(network(), stopping_at(5), 10, CONFIG, tmp_path, progress=False)
+    state = torch.load(tmp_path / "train.ckpt")
+    older = {name: value for name, value in json.loads(state["config"]).items() if name != "layer_decay"}
+    torch.save(state | {"config": json.dumps(older)}, tmp_path / "train.ckpt")
+    resumed = fit(network(), loss, 10, CONFIG, tmp_path, progress=False)
+    assert torch.equal(weights(resumed), weights(fit(network(), loss, 10, CONFIG, progress=False)))
 
 
 def test_a_finished_run_is_used_as_it_is(tmp_path, capsys):
@@ -122,7 +146,36 @@ def test_only_matrices_decay():
     assert free["weight_decay"] == 0
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": 1, "average": 1.0}, {"steps": 1, "batch_size": 0}])
+def test_layers_learn_slower_the_nearer_they_are_to_the_image():
+    model = layered()
+    groups = parameter_groups(model, 0.05, layer_decay=0.5)
+    scales = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    assert [scales[id(p)] for p in model.parameters()] == [0.25, 0.25, 0.5, 0.5, 1.0, 1.0]
+    assert all(group["weight_decay"] == (0.05 if p.ndim > 1 else 0) for group in groups for p in group["params"])
+
+
+def test_the_first_step_of_a_layer_is_its_share_of_the_rate():
+    """Adam's first step is as long as the rate, whatever the gradient."""
+    config = TrainConfig(steps=1, batch_size=4, average=0.0, weight_decay=0.0, learning_rate=1e-3, layer_decay=0.5)
+    before, after = layered(), fit(layered(), loss, 10, config, progress=False)
+    moved = [(now - then).abs().max().item() for now, then in zip(after.parameters(), before.parameters(), strict=True)]
+    assert moved[0] == pytest.approx(0.25e-3, rel=1e-2)
+    assert moved[-1] == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_layer_decay_needs_layers():
+    with pytest.raises(ValueError, match="Sequential has none"):
+        fit(network(), loss, 10, replace(CONFIG, layer_decay=0.7), progress=False)
+
+
+def test_the_rate_of_a_batch_is_that_of_256_images_in_proportion():
+    assert base_rate(1e-3, 256) == 1e-3
+    assert base_rate(1e-4, 64) == pytest.approx(2.5e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"steps": 1, "average": 1.0}, {"steps": 1, "batch_size": 0}, {"steps": 1, "layer_decay": 0.0}]
+)
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
         TrainConfig(**wrong)

@@ -8,7 +8,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".wmv")
 IN_ZIP = re.compile(r"(?P<file>.+?\.zip)!(?P<entry>.+)", re.IGNORECASE)
 IN_VIDEO = re.compile(rf"(?P<file>.+({'|'.join(map(re.escape, VIDEO_SUFFIXES))}))#(?P<position>\d+)", re.IGNORECASE)
 """How a frame in a zip (``a.zip!b/c.jpg``) and one in a video (``a.avi#12``) are named."""
+
+_FRAMES_MISCOUNTED = 2
+"""By how much a whole video's own count of its frames may be too high."""
 
 _SKIP_AHEAD = 64
 """Frames of a video that are decoded and thrown away rather than sought: a seek goes back to the last key frame anyway."""
@@ -117,6 +120,24 @@ def _open_video(path: Path) -> cv2.VideoCapture:
     if not video.isOpened():
         raise DataError(f"{path}: not a readable video (missing, damaged or of an unknown codec); download or convert it again")
     return video
+
+
+def read_video(path: Path, every: int = 1, first: int = 0) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Each ``every``-th frame of a video from the one at ``first`` on: its position and (H, W, 3) RGB, one in memory at a time.
+
+    Raises :class:`DataError` for a video that cannot be opened, and after the last readable frame of one that breaks off early.
+    """
+    video = _open_video(path)
+    count, position = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0
+    while video.grab():
+        if position >= first and position % every == 0:
+            good, frame = video.retrieve()
+            if not good:
+                break
+            yield position, np.ascontiguousarray(frame[..., ::-1])
+        position += 1
+    if position < count - _FRAMES_MISCOUNTED or position == 0:
+        raise DataError(f"{path}: breaks off after frame {position} of {count}; download or convert it again")
 
 
 class _Video:

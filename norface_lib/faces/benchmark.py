@@ -87,6 +87,7 @@ class BenchmarkSpec:
     seed: int = 0
     target: str = "noor"  # the identity of the true images, one of TARGETS; frames take turns at several, as in "noor+ada"
     sequence: int = 1  # frames of a sequence, from onset over apex to offset; 1: every frame on its own
+    strength: float = 1.0  # of what shows: at 1 up to intensity E (5), at 0.5 up to C (3); all of it is above A (1)
     version: int = VERSION  # so that what another version made is never taken for this one's
 
     def __post_init__(self):
@@ -96,6 +97,8 @@ class BenchmarkSpec:
             raise ValueError(f"target must be of {', '.join(TARGETS)}, several joined by +, got {self.target!r}")
         if min(self.subjects, self.frames, self.size, self.sequence) < 1:
             raise ValueError("subjects, frames, size and sequence must be at least 1")
+        if not 0 < self.strength <= 1:
+            raise ValueError(f"strength must be within (0, 1], got {self.strength}")
         if self.version != VERSION:
             raise ValueError(f"this code makes version {VERSION} of the benchmark, not {self.version}")
         if self.seed < 0:
@@ -182,24 +185,27 @@ Sides = tuple[dict[int, float], dict[int, float]]
 """AU intensities 0..5 (AU number -> value) of the left and of the right side."""
 
 
-def draw_intensities(rng: np.random.Generator) -> Sides:
+def draw_intensities(rng: np.random.Generator, strength: float = 1.0) -> Sides:
     """A random set of AUs: a Gaussian copula with BP4D's base rates (PAPER.md 2.1).
 
     An AU that occurs has an intensity of at least 1 (A), more often low than high; its sides differ a little, and a smile or a
-    dimple is now and then one-sided.
+    dimple is now and then one-sided. ``strength`` is that of `BenchmarkSpec`.
     """
     latent = _latent_factor() @ rng.normal(size=len(DRAWN_AUS))
     occurs = latent > np.sqrt(2) * erfinv(1 - 2 * _RATES)
-    shown = {au: 1 + 4 * rng.beta(1.3, 1.6) for au, present in zip(DRAWN_AUS, occurs, strict=True) if present}
+    shown = {au: 1 + 4 * strength * rng.beta(1.3, 1.6) for au, present in zip(DRAWN_AUS, occurs, strict=True) if present}
     weak = {au: int(rng.integers(2)) for au in (12, 14) if rng.random() < 0.08}
     return _sides(rng, shown, weak)
 
 
-def draw_emotion(rng: np.random.Generator, emotion: str) -> Sides:
-    """The AUs of an emotion: one of its prototypes at a random strength, with what may go along, now and then a little more."""
+def draw_emotion(rng: np.random.Generator, emotion: str, strength: float = 1.0) -> Sides:
+    """The AUs of an emotion: one of its prototypes at a random strength, with what may go along, now and then a little more.
+
+    ``strength`` is that of `BenchmarkSpec`.
+    """
     prototypes = labels.EMOTION_AUS[emotion]
     must, may = prototypes[rng.integers(len(prototypes))]
-    strength = rng.beta(2.5, 1.8)
+    strength = strength * rng.beta(2.5, 1.8)
     shown = {au: 1 + 4 * strength * usual * np.exp(rng.normal(0, 0.2)) for au, usual in must.items()}
     shown |= {au: 1 + 4 * strength * rng.beta(1.5, 1.5) for au, share in may.items() if rng.random() < share}
     if rng.random() < 0.25:
@@ -219,11 +225,11 @@ def _sides(rng: np.random.Generator, shown: dict[int, float], weak: dict[int, in
     return left, right
 
 
-def draw_frame(rng: np.random.Generator, domain: str = "lab") -> Frame:
-    """An expression under random pose, gaze, light and framing."""
+def draw_frame(rng: np.random.Generator, domain: str = "lab", strength: float = 1.0) -> Frame:
+    """An expression under random pose, gaze, light and framing. ``strength`` is that of `BenchmarkSpec`."""
     where = DOMAINS[domain]
     emotion = str(rng.choice(labels.EMOTIONS)) if rng.random() < where.emotional else ""
-    left, right = draw_emotion(rng, emotion) if emotion else draw_intensities(rng)
+    left, right = draw_emotion(rng, emotion, strength) if emotion else draw_intensities(rng, strength)
     camera = Camera(
         yaw=float(np.clip(rng.normal(0, where.yaw), -0.8, 0.8)),
         pitch=float(np.clip(rng.normal(0, where.pitch), -0.4, 0.4)),
@@ -431,7 +437,7 @@ def frames_of(spec: BenchmarkSpec, number: int) -> Iterator[tuple[Frame, np.rand
     domains = _DOMAINS_OF[spec.pool]
     for first in range(0, spec.frames, spec.sequence):
         rng = np.random.default_rng([VERSION, POOLS.index(spec.pool), spec.seed, number, first])
-        apex = draw_frame(rng, domains[rng.integers(len(domains))])
+        apex = draw_frame(rng, domains[rng.integers(len(domains))], spec.strength)
         if spec.sequence == 1:
             yield apex, rng
             continue
@@ -549,6 +555,7 @@ def _check_same(root: Path, wanted: dict[str, object]) -> None:
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        found = {"strength": 1.0} | found  # which older folders do not name
         differing = {key: (found.get(key), value) for key, value in wanted.items() if found.get(key) != value}
     except (ValueError, AttributeError) as error:
         raise DataError(f"{path}: damaged; delete this folder and render again") from error

@@ -1,0 +1,242 @@
+"""Training and cross-validating classifiers of the three tasks, on images and on what a frozen backbone sees."""
+
+import contextlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from norface_lib.classification import Recipe, cross_validate, difference, predict, predict_rows, train_classifier
+from norface_lib.classifier import ClassifierConfig
+from norface_lib.datasets.protocols import subject_folds
+from norface_lib.encoder import EncoderConfig
+from norface_lib.images import to_tensor
+from norface_lib.metrics import f1_per_label, icc3_1
+from norface_lib.normalizer import Normalizer, NormalizerConfig
+from norface_lib.pairs import Pairs, embed
+from norface_lib.study import answers, as_result, rows_of, run_rows, table
+from norface_lib.tasks import Detection, Emotion, Intensity
+from norface_lib.training import TrainConfig
+
+ENCODER = EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16))
+TASK = Detection(("AU12",))
+
+
+def recipe(task=TASK, inputs="both", steps=3, batch_size=8, **training):
+    config = ClassifierConfig(task.outputs, inputs, ENCODER, hidden=16, experts=2, top_k=1)
+    return Recipe(config, TrainConfig(steps=steps, batch_size=batch_size, **training))
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Sixty pairs of twelve people in which the AU shows as brightness: in the normalized face alone."""
+    rng = np.random.default_rng(0)
+    wanted = rng.integers(0, 2, 60)
+    originals = rng.integers(0, 256, (60, 112, 112, 3), np.uint8)
+    normalized = np.clip(rng.normal(70 + 110 * wanted[:, None, None, None], 20, originals.shape), 0, 255).astype(np.uint8)
+    return Pairs(originals, normalized, wanted[:, None].astype(np.float32), np.repeat([f"S{k}" for k in range(12)], 5))
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    torch.manual_seed(0)
+    return Normalizer(NormalizerConfig(ENCODER, 1, (16, 16))).eval()
+
+
+@pytest.fixture(scope="module")
+def seen(pairs, backbone):
+    return embed(pairs, backbone, batch_size=25)
+
+
+def cross_validated(pairs, inputs):
+    settings = recipe(inputs=inputs, steps=25, batch_size=16, learning_rate=3e-3, average=0.5)
+    return cross_validate(pairs, subject_folds(pairs.subjects, 2), TASK, settings, progress=False)
+
+
+def test_a_classifier_sees_what_its_input_shows(pairs):
+    bright, dark = cross_validated(pairs, "normalized"), cross_validated(pairs, "original")
+    assert bright.score > 0.95
+    assert dark.score < 0.85
+    assert bright.per_fold.shape == (1, 2, 1) and not np.isnan(bright.predictions).any()
+    assert bright.as_dict()["per_label"]["AU12"] == pytest.approx(bright.score)
+    assert difference(bright, dark)["value"] == pytest.approx(bright.score - dark.score)
+
+
+def test_test_rows_never_reach_training(pairs):
+    """Labels outside the training fold are made absurd: training on them would give other weights."""
+    train, test = subject_folds(pairs.subjects, 3)[0]
+    poisoned = pairs.labels.copy()
+    poisoned[test] = 1e9
+    first = train_classifier(pairs.labeled(poisoned), train, TASK, recipe(), progress=False)
+    second = train_classifier(pairs, train, TASK, recipe(), progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+
+
+def test_looking_at_the_test_rows_changes_no_weight(pairs, seen, tmp_path):
+    train, test = subject_folds(pairs.subjects, 3)[0]
+    settings = recipe(steps=6, watch_every=2)
+    plain = train_classifier(seen, train, TASK, settings, progress=False)
+    watched = train_classifier(seen, train, TASK, settings, folder=tmp_path, progress=False, tested=test)
+    assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), watched.state_dict().values(), strict=True))
+    looks = [json.loads(line) for line in (tmp_path / "classifier.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in looks if "test" in row] == [2, 4, 6]
+
+
+def test_a_start_from_an_encoder_is_a_copy(pairs):
+    start = Normalizer(NormalizerConfig(ENCODER, 1, (16, 16)))
+    before = start.encoder.state_dict()["vit.pos_embed"].clone()
+    model = train_classifier(pairs, np.arange(30), TASK, recipe(steps=1), start, progress=False)
+    assert torch.equal(start.encoder.state_dict()["vit.pos_embed"], before)
+    assert torch.allclose(model.encoder.state_dict()["vit.pos_embed"], before, atol=0.01)
+
+
+def test_embedded_pairs_are_what_the_backbone_sees(pairs, seen, backbone):
+    assert seen.originals.shape == seen.normalized.shape == (2, 60, 32)
+    with torch.inference_mode():
+        image = to_tensor(pairs.normalized[40:41])
+        for view, face in enumerate((image, image.flip(3))):
+            alone = backbone.expression(backbone.encoder(face))[0]
+            torch.testing.assert_close(seen.normalized[view, 40], alone, atol=1e-4, rtol=1e-3)
+
+
+def test_a_frozen_backbone_stays_and_its_classifier_reads_images_alike(pairs, seen, backbone):
+    rows = np.arange(30)
+    model = train_classifier(seen, rows, TASK, recipe(), progress=False)
+    for name, values in (model.encoder.state_dict() | model.expression.state_dict()).items():
+        owner = backbone.encoder if name in backbone.encoder.state_dict() else backbone.expression
+        assert torch.equal(values, owner.state_dict()[name]), name
+    cached, drawn = predict_rows(model, seen, rows, TASK), predict(model, pairs.originals[rows], pairs.normalized[rows], TASK)
+    np.testing.assert_allclose(cached, drawn, atol=1e-4)
+
+
+def test_augmented_embeddings_are_mirrored_pairs(seen):
+    rows = np.arange(60)
+    views = seen.batch(rows, torch.device("cpu"), augmented=True)
+    mirror = [(batch == side[1]).all(dim=1) for batch, side in zip(views, (seen.originals, seen.normalized), strict=True)]
+    assert torch.equal(*mirror) and 10 < mirror[0].sum() < 50
+    plain = seen.batch(rows, torch.device("cpu"))
+    assert torch.equal(plain[0], seen.originals[0]) and torch.equal(plain[1], seen.normalized[0])
+
+
+def test_geometry_is_changed_alike_and_light_apart(pairs):
+    """The same picture given as both: what moves moves in both, so edges stay together while brightness does not."""
+    rng = np.random.default_rng(0)
+    faces = np.repeat(np.repeat(rng.integers(60, 200, (8, 14, 14, 3), np.uint8), 8, 1), 8, 2)
+    twice = Pairs(faces, faces, np.zeros((8, 1), np.float32), np.arange(8).astype(str))
+    torch.manual_seed(0)
+    original, normalized = twice.batch(np.arange(8), torch.device("cpu"), augmented=True)
+    moved = (normalized - to_tensor(faces)).abs().mean()
+    assert moved > 0.02 and (original - normalized).abs().mean() > 0.01
+    for one, other in zip(original.mean(1), normalized.mean(1), strict=True):
+        agreement = np.corrcoef(one.flatten().numpy(), other.flatten().numpy())[0, 1]
+        assert agreement > 0.97
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_an_interrupted_training_ends_with_the_same_weights(pairs, seen, backbone, frozen, tmp_path, monkeypatch):
+    data = seen if frozen else pairs
+    settings, rows = replace(recipe(steps=6, checkpoint_seconds=0), balanced=True), np.arange(30)
+    whole = train_classifier(data, rows, TASK, settings, start=backbone, progress=False)
+    steps = []
+    batch = type(data).batch
+
+    def stops(*arguments, **options):
+        steps.append(len(steps))
+        if len(steps) == 4:
+            raise Interrupted
+        return batch(*arguments, **options)
+
+    monkeypatch.setattr(type(data), "batch", stops)
+    for _ in range(2):
+        with contextlib.suppress(Interrupted):
+            resumed = train_classifier(data, rows, TASK, settings, start=backbone, folder=tmp_path, progress=False)
+    assert len(steps) == 7  # the fourth is done twice
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
+
+
+def test_pairs_of_unlike_length_are_refused(pairs):
+    with pytest.raises(ValueError, match="of one length"):
+        Pairs(pairs.originals, pairs.normalized[:5], pairs.labels, pairs.subjects)
+
+
+def test_a_network_for_other_labels_is_refused(seen):
+    with pytest.raises(ValueError, match="are not the task's outputs"):
+        train_classifier(seen, np.arange(30), Detection(("AU06",)), recipe(), progress=False)
+
+
+# --- the three tasks, over seeds --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def readable(seen):
+    """Embeddings in which two features tell the strength of two actions and, by the stronger, one of three classes."""
+    rng = np.random.default_rng(1)
+    strength = rng.integers(0, 6, (60, 2)).astype(np.float32)
+    told = torch.zeros(2, 60, 32)
+    told[:, :, :2] = torch.from_numpy(strength)
+    classes = np.where((strength < 2).all(1), 0, 1 + strength.argmax(1)).astype(np.float32)[:, None]
+    faces = replace(seen, originals=told, normalized=told + 0.01 * torch.randn(2, 60, 32))
+    return faces, strength, classes
+
+
+@pytest.mark.parametrize("loss", ["mse", "smooth_l1", "ccc", "ordinal", "mse+ccc"])
+def test_intensities_are_learned_by_every_loss(readable, loss):
+    faces, strength, _ = readable
+    task = Intensity(("AU06", "AU12"), loss)
+    settings = recipe(task, steps=50, batch_size=30, learning_rate=3e-2, average=0.8)
+    found = cross_validate(faces.labeled(strength), subject_folds(faces.subjects, 2), task, settings, progress=False)
+    assert found.score > 0.7, loss
+    assert found.predictions.min() >= 0 and found.predictions.max() <= 5
+    test = found.folds[0][1]
+    np.testing.assert_allclose(found.per_fold[0, 0], icc3_1(found.predictions[0, test], strength[test]))
+    assert {"mse", "mae", "pcc", "ccc"} == found.as_dict()["further"].keys()
+
+
+def test_emotions_are_learned_and_scored_over_seeds(readable):
+    faces, _, classes = readable
+    task = Emotion(("neutral", "happy", "sad"))
+    settings = replace(recipe(task, steps=50, batch_size=30, learning_rate=3e-2, average=0.8), balanced=True)
+    folds = subject_folds(faces.subjects, 2)
+    found = cross_validate(faces.labeled(classes), folds, task, settings, seeds=(0, 1), progress=False)
+    assert found.score > found.floor + 0.1
+    assert found.scores.shape == (2, 2) and found.per_fold.shape == (2, 2, 3)
+    np.testing.assert_allclose(found.predictions.sum(-1), 1, atol=1e-5)
+    test = folds[0][1]
+    assert found.scores[0, 0] == pytest.approx((found.predictions[0, test].argmax(1) == classes[test, 0]).mean())
+    low, high = found.interval
+    assert low <= found.score <= high
+    assert not np.array_equal(found.predictions[0], found.predictions[1])
+
+
+def test_a_study_answers_its_questions_from_the_same_folds(readable, tmp_path, monkeypatch):
+    monkeypatch.setenv("NORFACE_RUNS", str(tmp_path))
+    faces, strength, _ = readable
+    task = Detection(("AU06", "AU12"))
+    labels = (strength >= 3).astype(np.float32)
+    settings = recipe(task, steps=12, batch_size=30, learning_rate=3e-2, average=0.5, watch_every=6)
+    folds = subject_folds(faces.subjects, 3)
+    rows = rows_of(settings)
+    assert {row.config.inputs for row in rows.values()} == {"original", "normalized", "both"}
+    run = {"folds": folds, "task": task, "seeds": (0, 1), "made_of": {"test": 1}, "progress": False}
+    found = run_rows(rows, faces.labeled(labels), **run)
+    again = run_rows(rows, faces.labeled(labels), **run)
+    for name, row in found.items():
+        np.testing.assert_array_equal(row.predictions, again[name].predictions)
+        assert row.oracle["best_threshold"] >= row.score - 1e-9 and row.oracle["best_epoch"] > 0
+        np.testing.assert_allclose(
+            row.per_fold[0, 0], f1_per_label(row.predictions[0, folds[0][1]], labels[folds[0][1]]), err_msg=name
+        )
+    asked = answers(found)
+    both, original = found["both"], found["original"]
+    helps = asked["the normalized face, beside the original"]
+    assert helps["value"] == pytest.approx(both.score - original.score)
+    assert helps["trainings"][0] <= (both.scores - original.scores).mean() <= helps["trainings"][1]
+    assert 0 < helps["p"] <= 1
+    assert table(found)["score"]["both"] == pytest.approx(both.score)
+    json.dumps(as_result(found))
