@@ -85,14 +85,20 @@ def prepare(spec: BenchmarkSpec, weights: str = "tiny", errors: float = 0.03, ro
     return Seen(data, parts["faces"].numpy(), embedded)
 
 
-def rows_of(recipe: Recipe) -> dict[str, Recipe]:
-    """The rows of the comparison: three inputs, then both faces with either mixture off, at equal parameters, and with none."""
+def rows_of(recipe: Recipe, ablations: bool = True) -> dict[str, Recipe]:
+    """The rows of the comparison: three inputs, and both faces without mixtures, by dense networks of as many parameters.
+
+    ``ablations``: also each mixture off alone, and the original without any.
+    """
     both = recipe.with_config(inputs="both", input_mixture=True, output_mixture=True)
-    return {name: both.with_config(inputs=name) for name in INPUTS} | {
+    none = {"input_mixture": False, "output_mixture": False}
+    rows = {name: both.with_config(inputs=name) for name in INPUTS} | {"both, no mixture": both.with_config(**none)}
+    if not ablations:
+        return rows
+    return rows | {
         "both, no input mixture": both.with_config(input_mixture=False),
         "both, no output mixture": both.with_config(output_mixture=False),
-        "both, no mixture": both.with_config(input_mixture=False, output_mixture=False),
-        "original, no mixture": both.with_config(inputs="original", input_mixture=False, output_mixture=False),
+        "original, no mixture": both.with_config(inputs="original", **none),
     }
 
 
