@@ -87,7 +87,7 @@ def coded(data: Rendered, errors: float = 0.03, seed: int = 0) -> Rendered:
     for name in (name for name in table.columns if name.startswith("AU") and name[-1] not in "LR"):
         table[name] = _coded_levels(table[name].to_numpy(float), errors, rng)
     if EMOTION in table.columns:
-        named = table[EMOTION].fillna("").astype(str).to_numpy(object)
+        named = _named(table).to_numpy(object)
         wrong = (rng.random(len(table)) < errors) & (named != "")
         named[wrong] = rng.choice(labels.EMOTIONS, wrong.sum())
         table[EMOTION] = named
@@ -224,9 +224,14 @@ def emotions_of(table: pd.DataFrame, root: Path) -> pd.Series:
 
     Raises :class:`DataError` if the benchmark names no emotions, or an unknown one: none is guessed from AUs.
     """
-    names = table[EMOTION].fillna("").astype(str) if EMOTION in table.columns else pd.Series("", table.index)
+    names = _named(table) if EMOTION in table.columns else pd.Series("", table.index)
     unknown = sorted(set(names) - {"", *labels.EMOTIONS})
     if unknown or not (names != "").any():
         what = f"unknown emotion(s) {', '.join(unknown)}" if unknown else "no frame has an emotion"
         raise DataError(f"{Path(root) / 'labels.csv'}: {what}; needed is a column emotion with {', '.join(labels.EMOTIONS)}")
     return names
+
+
+def _named(table: pd.DataFrame) -> pd.Series:
+    """The column of emotions as text, empty where there is none: a table without any holds NaN."""
+    return table[EMOTION].astype(object).fillna("").astype(str)
