@@ -114,7 +114,7 @@ def test_no_two_pools_seeds_or_subjects_share_a_stream(monkeypatch, tmp_path):
         raise Drawn
 
     monkeypatch.setattr(benchmark, "draw_face", note)
-    monkeypatch.setattr(benchmark, "draw_frame", lambda rng, domain: streams.append(tuple(rng.random(4))))
+    monkeypatch.setattr(benchmark, "draw_frame", lambda rng, domain, strength: streams.append(tuple(rng.random(4))))
     for pool in POOLS:
         for seed in (0, 1, 2):
             spec = BenchmarkSpec(pool=pool, seed=seed, subjects=50, frames=3)

@@ -114,7 +114,7 @@ def test_a_whole_frame_is_no_aligned_face(tiny_benchmark, tmp_path, weights):
 
 
 def test_an_interrupted_call_goes_on(benchmark, tmp_path, monkeypatch, weights):
-    data, write, written = opened("disfa", benchmark, tmp_path), normalized_datasets._write_face, []
+    data, write, written = opened("disfa", benchmark, tmp_path), normalized_datasets.write_png, []
 
     def interrupted(path, face):
         if len(written) == 7:
@@ -122,10 +122,10 @@ def test_an_interrupted_call_goes_on(benchmark, tmp_path, monkeypatch, weights):
         written.append(path)
         return write(path, face)
 
-    monkeypatch.setattr(normalized_datasets, "_write_face", interrupted)
+    monkeypatch.setattr(normalized_datasets, "write_png", interrupted)
     with pytest.raises(KeyboardInterrupt):
         normalize_dataset(data, tmp_path / "out", weights, batch_size=5, progress=False)
-    monkeypatch.setattr(normalized_datasets, "_write_face", write)
+    monkeypatch.setattr(normalized_datasets, "write_png", write)
     assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {"there already": 5, "normalized": 7}
     (tmp_path / "out/noor" / mirror_of(data.index["path"].iloc[3])).unlink()
     assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {"there already": 11, "normalized": 1}
