@@ -39,7 +39,7 @@ from norface_lib.classifier import (
 from norface_lib.detection import Detector, open_detector
 from norface_lib.encoder import FaceEncoder
 from norface_lib.errors import DataError
-from norface_lib.evaluation import machine, normalize_faces, versions
+from norface_lib.evaluation import machine, normalize_faces, peak_memory, versions
 from norface_lib.faces.benchmark import BenchmarkSpec, Studio, draw_face, draw_frame, render_subject
 from norface_lib.images import to_tensor, to_uint8
 from norface_lib.normalizer import PRESETS, Normalizer, NormalizerConfig, Target
@@ -151,7 +151,7 @@ def _preset_figure(name: str, config: NormalizerConfig, batch: int, device: torc
         "gflops_per_image": round(_whole_flops(model) / 1e9, 3),
         "latency_ms": round(1000 * _median_seconds(lambda: to_uint8(_draw(model, image, target))), 2),
     }
-    return _figure("normalize", rate, "images/s", **more, peak_memory_mb=round(_peak_memory(device)))
+    return _figure("normalize", rate, "images/s", **more, peak_memory_mb=round(peak_memory()))
 
 
 def _figure_against_vit(config: NormalizerConfig, batch: int, device: torch.device, depth: int = 12) -> Figure:
@@ -254,13 +254,6 @@ def _matrix_speed(size: int, device: torch.device) -> float:
     return 2 * size**2 * _best_of(lambda: _forward(a.matmul, b))  # it counts rows, which cost as much each
 
 
-def _peak_memory(device: torch.device) -> float:
-    """MB: on a GPU of what is allocated, else of the whole process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def bench_classify(batch: int = 32) -> Iterator[Figure]:
     """Speed and cost of the classifier over those of its backbone alone, what its inputs cost, and what sparse experts save."""
     device = device_of()
@@ -308,7 +301,7 @@ def _against_backbone_figure(name: str, config: ClassifierConfig, batch: int, tr
         images_per_s=round(len(images) / times.clock[0], 3),
         parameters=parameter_count(model),
         backbone_parameters=backbone,
-        peak_memory_mb=round(_peak_memory(device)),
+        peak_memory_mb=round(peak_memory()),
     )
 
 
