@@ -109,8 +109,11 @@ _SIZES = ((700_000, 62), (500_000, 58), (350_000, 54), (250_000, 50), (180_000, 
 def _lighter(
     outputs: list[nbformat.NotebookNode], pixels: int, quality: int, largest: int = 25_000
 ) -> list[nbformat.NotebookNode]:
-    """A copy of outputs with big pictures, which are rows of faces, as JPEG of no more than some pixels."""
-    outputs = copy.deepcopy(outputs)
+    """A copy of outputs with big pictures, which are rows of faces, as JPEG of no more than some pixels.
+
+    Without what went to stderr: warnings name the files of this machine, and progress bars are over.
+    """
+    outputs = [copy.deepcopy(output) for output in outputs if output.get("name") != "stderr"]
     for output in outputs:
         picture = base64.b64decode(output.get("data", {}).get("image/png", ""))
         if len(picture) > largest:
