@@ -1,6 +1,7 @@
 """The command line: ``python -m norface_lib --help``."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,18 @@ app = typer.Typer(
 )
 
 # Commands import what they need themselves: `--help` should not wait for torch.
+
+_Detector = Annotated[str, typer.Option(help="mediapipe, insightface, or none for crops that are aligned already")]
+_Every = Annotated[int, typer.Option(help="take each k-th frame of a video")]
+_AllFaces = Annotated[bool, typer.Option(help="every face of an image, else the largest")]
+_Model = Annotated[Path | None, typer.Option(help="the landmarker's .task file, or a folder of insightface")]
+
+
+def _tell(counts: Mapping[str, int], file: Path | str, needed: str) -> None:
+    """Says how many have which status and where the list is; exit code 1 if none is as ``needed``."""
+    print(", ".join(f"{count} {status}" for status, count in counts.items()) + f" (see {file})")
+    if not counts.get(needed):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -140,15 +153,13 @@ def train(
 def predict(
     source: Annotated[Path, typer.Argument(help="an image, a video, or a folder of both, of any depth")],
     out: Annotated[Path, typer.Argument(help="folder for predictions.csv, aligned and normalized faces")],
-    detector: Annotated[
-        str, typer.Option(help="mediapipe, insightface, or none for crops that are aligned already")
-    ] = "mediapipe",
+    detector: _Detector = "mediapipe",
     reader: Annotated[list[str] | None, typer.Option(help="weights of a classifier: a shipped name or a path")] = None,
     weights: Annotated[str, typer.Option(help="of the normalizer: a shipped name or a path")] = "tiny",
     target: Annotated[str | None, typer.Option(help="one of the identities that the weights draw")] = None,
-    every: Annotated[int, typer.Option(help="take each k-th frame of a video")] = 1,
-    all_faces: Annotated[bool, typer.Option(help="every face of an image, else the largest")] = False,
-    model: Annotated[Path | None, typer.Option(help="the landmarker's .task file, or a folder of insightface")] = None,
+    every: _Every = 1,
+    all_faces: _AllFaces = False,
+    model: _Model = None,
     batch_size: int = 64,
     device: str = "auto",
 ) -> None:
@@ -159,22 +170,18 @@ def predict(
 
     finder, networks = open_detector(detector, model), tuple(reader or READERS)
     counts = predict_tree(source, out, finder, networks, weights, target, every, all_faces, batch_size, device)
-    print(", ".join(f"{count} {status}" for status, count in counts.items()) + f" (see {out / PREDICTIONS})")
-    if not counts[ALIGNED]:
-        raise typer.Exit(1)
+    _tell(counts, out / PREDICTIONS, ALIGNED)
 
 
 @app.command()
 def align(
     source: Annotated[Path, typer.Argument(help="a folder of photographs and videos, of any depth")],
     out: Annotated[Path, typer.Argument(help="folder for the mirror tree of aligned faces, and for faces.csv")],
-    detector: Annotated[
-        str, typer.Option(help="mediapipe, insightface, or none for crops that are aligned already")
-    ] = "mediapipe",
+    detector: _Detector = "mediapipe",
     size: Annotated[int, typer.Option(help="pixels of a crop")] = 112,
-    every: Annotated[int, typer.Option(help="take each k-th frame of a video")] = 1,
-    all_faces: Annotated[bool, typer.Option(help="every face of an image, else the largest")] = False,
-    model: Annotated[Path | None, typer.Option(help="the landmarker's .task file, or a folder of insightface")] = None,
+    every: _Every = 1,
+    all_faces: _AllFaces = False,
+    model: _Model = None,
     levels: Annotated[int, typer.Option(help="0 to 3: how far mediapipe searches for small faces")] = 1,
 ) -> None:
     """Find the faces of photographs and videos and crop them as the networks take them; the same command goes on."""
@@ -182,9 +189,7 @@ def align(
     from norface_lib.detection import open_detector
 
     counts = align_tree(source, out, open_detector(detector, model, levels), size, every, all_faces)
-    print(", ".join(f"{count} {status}" for status, count in counts.items()) + f" (see {FACES})")
-    if not counts[ALIGNED]:
-        raise typer.Exit(1)
+    _tell(counts, FACES, ALIGNED)
 
 
 @app.command()
