@@ -71,6 +71,33 @@ def render(
 
 
 @app.command()
+def pseudo_pairs(
+    aligned: Annotated[Path, typer.Argument(help="a folder that `align` made with mediapipe")],
+    out: Annotated[Path, typer.Argument(help="folder for the benchmarks train and test")],
+    table: Annotated[Path | None, typer.Option(help="CSV with image and, if known, subject and emotion")] = None,
+    target: Annotated[str, typer.Option(help="identity of the drawn faces")] = "noor",
+    held_out: Annotated[float, typer.Option(help="share of people that go to test")] = 0.15,
+    calibrate: Annotated[bool, typer.Option(help="on these photographs; else the scores mean what they mean to ours")] = False,
+) -> None:
+    """Give photographs a pseudo-true normalized image: the target head with the facial actions that a landmarker sees."""
+    from norface_lib.pseudo_pairs import calibration_of, write_pseudo_pairs
+
+    counts = write_pseudo_pairs(aligned, out, table, None if calibrate else calibration_of(), target, held_out=held_out)
+    print(", ".join(f"{count} {what}" for what, count in counts.items()))
+
+
+@app.command()
+def join(
+    out: Annotated[Path, typer.Argument(help="folder to write")],
+    parts: Annotated[list[Path], typer.Argument(help="benchmarks with the same target: rendered, or pseudo-pairs")],
+) -> None:
+    """Make one benchmark of several, to train on rendered faces and photographs together."""
+    from norface_lib.datasets.rendered import join_benchmarks
+
+    print(f"{join_benchmarks(parts, out)} faces")
+
+
+@app.command()
 def train_normalizer(
     data: Annotated[Path, typer.Argument(help="a rendered benchmark, pool pretrain")],
     out: Annotated[Path, typer.Argument(help="folder for checkpoints, logs and the weights")],
@@ -85,16 +112,20 @@ def train_normalizer(
     faces: Annotated[
         Path | None, typer.Option(help="a folder of aligned faces without a true image, to learn from too")
     ] = None,
+    spoiled: Annotated[float, typer.Option(help="share of originals made gray, soft, noisy, partly hidden...")] = 0.0,
+    name: Annotated[str | None, typer.Option(help="of the weights; default: the preset's")] = None,
     term: Annotated[list[str] | None, typer.Option(help="weight of a term of the loss, as in perceptual=0.1")] = None,
     network: Annotated[list[str] | None, typer.Option(help="a frozen network, as in identity=arcface:PATH.onnx")] = None,
 ) -> None:
-    """Train a normalizer on rendered pairs; stop it at will, the same command goes on."""
+    """Train a normalizer on rendered pairs, and on photographs if wanted; stop it at will, the same command goes on."""
+    from dataclasses import replace
+
     from norface_lib.drawing import terms_of
     from norface_lib.pretraining import NormalizerTraining, train_and_save
 
-    terms = terms_of(term or [], network or [])
+    terms = replace(terms_of(term or [], network or []), spoiled_share=spoiled)
     training = NormalizerTraining.of_steps(expression_steps, drawing_steps, seed, masked_steps, terms=terms)
-    train_and_save(data, out, preset, training, device, start, encoder, faces)
+    train_and_save(data, out, preset, training, device, start, encoder, faces, name)
 
 
 @app.command()
@@ -277,6 +308,24 @@ def evaluate_normalizer(
 
     found = run(weights, domain, subjects, frames, seed, judge, target)
     print(dumps(found, indent=2) if json else as_text(found))
+
+
+@evaluate.command("photographs")
+def evaluate_photographs(
+    root: Annotated[Path, typer.Argument(help="pseudo-pairs of people whom no network met, as `pseudo-pairs` writes them")],
+    weights: Annotated[str, typer.Option(help="of the normalizer: a shipped name or a path")] = "tiny-photo",
+    reader: Annotated[str, typer.Option(help="AU detector: a shipped name or a path")] = "tiny-photo-au",
+    train: Annotated[Path | None, typer.Option(help="pseudo-pairs of others, with emotions, for heads to learn on")] = None,
+    embedding: Annotated[str, typer.Option(help="a face recognizer, as in arcface:PATH.onnx")] = "arcface",
+    model: _Model = None,
+    out: Annotated[Path | None, typer.Option(help="result file to write")] = None,
+) -> None:
+    """Measure a normalizer on photographs: smiles, expressions in I_n, whether people can be told by it, emotions."""
+    from norface_lib.detection import landmarker_file
+    from norface_lib.photo_measures import as_text
+    from norface_lib.photo_measures import evaluate_photographs as run
+
+    print(as_text(run(root, weights, reader, model or landmarker_file(), embedding, train, out)))
 
 
 @app.command()

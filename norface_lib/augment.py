@@ -33,6 +33,45 @@ def jitter(images: Tensor, turn: float = 0.05, zoom: float = 0.05, shift: float 
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
+def seen(images: Tensor, spoiled_share: float = 0.0) -> Tensor:
+    """Originals as cameras might have seen them: `photometric`, then a share `spoiled`."""
+    images = photometric(images)
+    return spoiled(images, spoiled_share) if spoiled_share else images
+
+
+def spoiled(images: Tensor, share: float) -> Tensor:
+    """Spoils a ``share`` of images as poor photographs are: off center, gray, soft or coarse, noisy, partly hidden. Same shape.
+
+    Each chosen image gets each fault with chance one half, but the last with one fifth. Our choice.
+    """
+    count, device = len(images), images.device
+
+    def chosen(chance: float) -> Tensor:
+        return (torch.rand(count, 1, 1, 1, device=device) < share * chance).to(images)
+
+    def mixed(other: Tensor, chance: float, images: Tensor) -> Tensor:
+        return torch.lerp(images, other, chosen(chance))
+
+    images = mixed(jitter(images), 0.5, images)
+    images = mixed(images.mean(1, keepdim=True).expand_as(images), 0.5, images)
+    coarse = F.interpolate(images, scale_factor=float(torch.empty(()).uniform_(0.3, 0.8)), mode="area")
+    images = mixed(F.interpolate(coarse, images.shape[2:], mode="bilinear"), 0.5, images)
+    noise = torch.randn(count, 1, *images.shape[2:], device=device) * torch.rand(count, 1, 1, 1, device=device) * 0.06
+    images = mixed(images + noise, 0.5, images)
+    return torch.where(_ellipses(images) * chosen(0.2) > 0, torch.rand(count, 3, 1, 1, device=device), images).clamp(0, 1)
+
+
+def _ellipses(images: Tensor) -> Tensor:
+    """(N, 1, S, S) 1 inside an ellipse that covers some of each image, more often near its border than in the middle."""
+    count, _, height, width = images.shape
+    y = torch.linspace(-1, 1, height, device=images.device)[:, None]
+    x = torch.linspace(-1, 1, width, device=images.device)[None]
+    turn, far = torch.rand(2, count, 1, 1, device=images.device) * torch.tensor((2 * torch.pi, 0.5)).view(2, 1, 1, 1).to(images)
+    radius = 0.15 + 0.4 * torch.rand(2, count, 1, 1, device=images.device)
+    off_x, off_y = x - (0.5 + far) * turn.cos(), y - (0.5 + far) * turn.sin()
+    return ((off_x / radius[0]) ** 2 + (off_y / radius[1]) ** 2 < 1)[:, None].to(images)
+
+
 def mirrored(images: Tensor, chosen: Tensor) -> Tensor:
     """Mirrors the images for which ``chosen`` (N,) is true, left to right."""
     return torch.where(chosen[:, None, None, None], images.flip(3), images)

@@ -114,11 +114,8 @@ class MediaPipe:
     def __init__(self, path: Path | None = None, levels: int = 1):
         from norface_lib.landmarker import BLENDSHAPES, Landmarker
 
-        path = Path(path) if path else models(LANDMARKER_FILE)
-        if not path.is_file():
-            download_landmarker(path)
         self.blendshapes = BLENDSHAPES
-        self._find = Landmarker(path, levels)
+        self._find = Landmarker(landmarker_file(path), levels)
 
     def detect(self, image: Image) -> list[Face]:
         """All faces of an image (H, W, 3) RGB, the largest first. Their boxes are those of the landmarks."""
@@ -128,6 +125,12 @@ class MediaPipe:
     def _face(self, points: NDArray, score: float, shapes: NDArray) -> Face:
         named = dict(zip(self.blendshapes, map(float, shapes), strict=True))
         return Face(np.concatenate([points.min(0), points.max(0)]), five_of(points), score, named)
+
+
+def landmarker_file(path: Path | None = None) -> Path:
+    """The landmarker's networks: ``path``, or where `MediaPipe` looks; downloaded once if they are not there."""
+    path = Path(path) if path else models(LANDMARKER_FILE)
+    return path if path.is_file() else download_landmarker(path)
 
 
 def five_of(landmarks: NDArray) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from norface_lib.augment import photometric
+from norface_lib.augment import seen
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.discriminator import Discriminator
 from norface_lib.evaluation import Faces
@@ -60,6 +60,7 @@ class DrawingTerms:
     moving_weight: float = 6.0  # how much more the pixels count that expressions move most
     softness: float = 0.05  # differences below this count squared
     unpaired_share: float = 0.5  # of a batch, where there are faces with and without a true I_n
+    spoiled_share: float = 0.0  # of the originals that are spoiled as poor photographs are
     perceptual_network: str = "judge"  # for `norface_lib.frozen.frozen_network`, like the next two
     expression_network: str = "judge"
     identity_network: str = "arcface"
@@ -67,6 +68,8 @@ class DrawingTerms:
     def __post_init__(self):
         if not 0 < self.unpaired_share < 1:
             raise ValueError(f"unpaired_share must be within (0, 1), got {self.unpaired_share}")
+        if not 0 <= self.spoiled_share <= 1:
+            raise ValueError(f"spoiled_share must be within [0, 1], got {self.spoiled_share}")
 
 
 def terms_of(weights: Sequence[str], networks: Sequence[str]) -> DrawingTerms:
@@ -189,7 +192,7 @@ class DrawingLoss:
         which = chance if sources.pairs is None else np.concatenate([sources.pairs.target_of[paired], chance])
         truths = self.targets[:0] if sources.pairs is None else to_tensor(sources.pairs.truths[paired]).to(self.where)
         codes = torch.empty(0) if self.codes is None else self.codes[torch.from_numpy(paired)]
-        faces = photometric(to_tensor(np.concatenate(originals)).to(self.where))
+        faces = seen(to_tensor(np.concatenate(originals)).to(self.where), self.terms.spoiled_share)
         return Batch(faces, torch.from_numpy(which).to(self.where), truths, codes.to(self.where))
 
     def _paired(self, model: DrawingNetwork, batch: Batch, drawn: Tensor, expression: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from norface_lib.align import crop_of
-from norface_lib.augment import mirrored, photometric
+from norface_lib.augment import mirrored, seen
 from norface_lib.checkpoints import find_weights, load_judge, load_normalizer, save_normalizer
 from norface_lib.datasets.rendered import Rendered, load_rendered
 from norface_lib.discriminator import Discriminator
@@ -200,7 +200,7 @@ def _expression_loss(
         true = torch.rand(len(indices)).numpy() < training.truth_share
         rows = indices.numpy()
         faces = np.where(true[:, None, None, None], data.truths[rows], data.originals[rows])
-        images = photometric(to_tensor(faces).to(where))
+        images = seen(to_tensor(faces).to(where), training.terms.spoiled_share)
         flip = torch.rand(len(indices)) < 0.5
         wanted = torch.where(flip[:, None], codes[indices][:, mirror], codes[indices]).to(where)
         error = F.mse_loss(reader(mirrored(images, flip.to(where))), wanted)
@@ -218,11 +218,13 @@ def train_and_save(
     start: str | None = None,
     encoder: str | None = None,
     faces: Path | None = None,
+    name: str | None = None,
 ) -> Path:
     """The whole recipe: trains a preset on a rendered pool, measures it on other pools, writes weights and card.
 
     ``start``: name or path of weights of the same preset to begin with; ``encoder``: weights of a ViT for the encoder, as
-    `norface_lib.pretrained.load_encoder_weights` takes them; ``faces``: a folder of aligned faces without a true I_n.
+    `norface_lib.pretrained.load_encoder_weights` takes them; ``faces``: a folder of aligned faces without a true I_n; ``name``
+    of the weights: default, that of the preset.
     """
     if preset not in PRESETS:
         raise DataError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
@@ -234,13 +236,14 @@ def train_and_save(
     model = train_normalizer(pairs, config, training, out, device, start=first, faces=more, watch=watch)
     seconds = {stage: logged_seconds(out / f"{stage}.jsonl") for stage in training.stages}
     card |= {
-        "data": json.loads((Path(data) / "benchmark.json").read_text()) | {"faces": 0 if more is None else len(more)},
+        "data": json.loads((Path(data) / "benchmark.json").read_text())
+        | {"pairs": len(pairs), "faces": 0 if more is None else len(more)},
         "training": asdict(training) | {"seconds": seconds, "device": str(device_of(device))},
         "measured": measure(model.cpu(), out / "held-out", target=pairs.names[0]),
         "license": "MIT; the target face is rendered from CC0 assets and is nobody",
         "versions": versions(),
     }
-    return save_normalizer(model, Path(data) / "target.png", out / f"{preset}.safetensors", card)
+    return save_normalizer(model, Path(data) / "target.png", out / f"{name or preset}.safetensors", card)
 
 
 def _beginning(config: NormalizerConfig, start: str | None, encoder: str | None) -> tuple[Normalizer | None, dict[str, Any]]:

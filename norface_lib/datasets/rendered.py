@@ -1,7 +1,9 @@
 """The rendered benchmark as a dataset: label table, originals, and the true normalized images."""
 
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from norface_lib import labels
 from norface_lib.datasets.base import EMOTION, FaceDataset
 from norface_lib.errors import DataError
+from norface_lib.files import write_json, write_table
 from norface_lib.images import read_face, read_faces
 from norface_lib.paths import target_picture
 
@@ -73,6 +77,60 @@ class Rendered:
         truths = None if self.truths is None else self.truths[rows]
         table = self.table.iloc[np.arange(len(self))[rows]]
         return Rendered(self.root, table, self.originals[rows], truths, self.targets, self.names)
+
+
+def join_benchmarks(roots: Sequence[Path], out: Path) -> int:
+    """One benchmark folder of several, rendered faces and pseudo-pairs of photographs alike. Returns its number of faces.
+
+    Images are linked where that can be, else copied. Columns that only some tables have stay empty in the others. What
+    ``benchmark.json`` says is the first one's, and, under ``parts``, each one's own. Raises :class:`DataError` if they draw
+    other targets, at other sizes, or have other AU columns, and if ``out`` is there already.
+    """
+    roots, out = [Path(root) for root in roots], Path(out)
+    if out.exists():
+        raise DataError(f"{out}: is there already; choose another folder or delete it")
+    specs = [_read_spec(root) for root in roots]
+    tables = [read_labels(root) for root in roots]
+    for root, spec, table in zip(roots, specs, tables, strict=True):
+        if (spec["size"], spec["target"]) != (specs[0]["size"], specs[0]["target"]):
+            raise DataError(f"{root}: its target or its size is another than in {roots[0]}")
+        if expression_columns(table) != expression_columns(tables[0]):
+            raise DataError(f"{root}: its AU columns are others than in {roots[0]}")
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    for number, (root, table) in enumerate(zip(roots, tables, strict=True)):
+        for column in ("image", "truth"):
+            moved = f"{number}/" + table[column].astype(str)
+            for name, place in tqdm(zip(table[column], moved, strict=True), total=len(table), desc=f"{root.name} {column}"):
+                _link(root / name, part / place)
+            table[column] = moved
+    write_table(pd.concat(tables, ignore_index=True), part / "labels.csv")
+    counts = [{"faces": len(table), "people": int(table["subject"].nunique())} for table in tables]
+    parts = [count | spec for count, spec in zip(counts, specs, strict=True)]
+    write_json(specs[0] | {"parts": parts}, part / "benchmark.json")
+    for picture in roots[0].glob("target*.png"):
+        shutil.copyfile(picture, part / picture.name)
+    part.rename(out)
+    return sum(map(len, tables))
+
+
+def _link(source: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), place)
+    except FileNotFoundError as error:
+        raise DataError(f"{source}: listed in the label table but missing") from error
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, place)
+
+
+def _read_spec(root: Path) -> dict[str, Any]:
+    """What ``benchmark.json`` says. Raises :class:`DataError` if it is missing or damaged."""
+    try:
+        spec = json.loads((root / "benchmark.json").read_text())
+        return spec | {"size": int(spec["size"]), "target": str(spec["target"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{root / 'benchmark.json'}: missing or damaged; render the benchmark again") from error
 
 
 def coded(data: Rendered, errors: float = 0.03, seed: int = 0) -> Rendered:
@@ -153,11 +211,8 @@ def load_rendered(root: Path, truth: bool = True, aus: tuple[int, ...] = labels.
     """Reads a benchmark that :func:`norface_lib.faces.benchmark.write_benchmark` wrote. ``truth``: the true I_n too."""
     root = Path(root)
     table = read_labels(root, aus)
-    try:
-        spec = json.loads((root / "benchmark.json").read_text())
-        size, names = int(spec["size"]), tuple(str(spec["target"]).split("+"))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{root / 'benchmark.json'}: missing or damaged; render the benchmark again") from error
+    spec = _read_spec(root)
+    size, names = spec["size"], tuple(spec["target"].split("+"))
     originals = read_faces([root / name for name in table["image"]], size, progress=progress)
     truths = read_faces([root / name for name in table["truth"]], size, progress=progress) if truth else None
     targets = np.stack([read_face(target_picture(root / "target.png", names, name), size) for name in names])

@@ -1,0 +1,249 @@
+"""Photographs with a pseudo-true I_n: the target head drawn with the facial actions that MediaPipe's landmarker sees in each.
+
+The landmarker's blendshapes are named after the ARKit actions that our heads are driven by, so it can teach the normalizer what
+a photograph shows, where no true I_n exists. Our choice: the paper and its peers have nothing like it. A score is no intensity:
+each is set to zero where it stands in neutral photographs and to full where it stands in the strongest (:class:`Calibration`),
+actions that the landmarker does not see are left to others, and what people said of a photograph overrules it.
+"""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+from tqdm.auto import tqdm
+
+from norface_lib import labels
+from norface_lib.aligned_folders import ALIGNED, BLENDSHAPES, FACES
+from norface_lib.checkpoints import FOLDER
+from norface_lib.datasets.base import EMOTION
+from norface_lib.errors import CheckpointError, DataError
+from norface_lib.faces.benchmark import DRAWN_AUS, Sides, Studio
+from norface_lib.files import write_atomically, write_json, write_table
+from norface_lib.images import write_png
+from norface_lib.landmarker import BLENDSHAPES as NAMES
+
+UNSEEN = ("cheekSquint", "noseSneer")
+"""Actions whose scores say nothing: on photographs and on rendered faces alike they stay at zero."""
+
+SHIPPED = FOLDER / "landmarker.json"
+"""The calibration that comes with the weights."""
+
+EMOTION_NAMES = {"happiness": "happy", "sadness": "sad"} | {name: name for name in labels.EMOTIONS}
+"""Names of emotions in tables of photographs -> ours."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores of blendshapes (name -> 0..1) at which an action begins, and at which it is at its strongest."""
+
+    zero: Mapping[str, float]
+    full: Mapping[str, float]
+
+    @classmethod
+    def of(cls, shapes: pd.DataFrame, neutral: NDArray[np.bool_] | None = None, least: float = 0.3) -> "Calibration":
+        """Zero is the median of the photographs that are ``neutral`` (N,), or of all; full the 99.5th percentile of all.
+
+        What never gets as far as ``least`` above zero is not stretched any further: it would be noise.
+        """
+        calm = shapes if neutral is None else shapes[neutral]
+        zero, full = calm.median(), shapes.quantile(0.995)
+        full = np.maximum(full, zero + least)
+        return cls({name: round(float(zero[name]), 4) for name in shapes}, {k: round(float(full[k]), 4) for k in shapes})
+
+    def actions(self, scores: Mapping[str, float], gain: float = 1.25) -> dict[str, float]:
+        """ARKit weights 0..``gain`` of a face's scores, each side on its own. Our choice: how far a head must go to be read so.
+
+        ``cheekSquint`` goes along with a smile from a third of it on, and ``noseSneer`` with brows and upper lip together.
+        """
+        found = {
+            name: gain * float(np.clip((scores[name] - zero) / (self.full[name] - zero), 0, 1))
+            for name, zero in self.zero.items()
+            if (name in drawn_actions() or name == "browInnerUp") and not name.startswith(UNSEEN)
+        }
+        inner = found.pop("browInnerUp", 0.0)
+        for side in ("Left", "Right"):
+            found[f"browInnerUp{side}"] = inner
+            found[f"cheekSquint{side}"] = max(0.0, 1.2 * (found[f"mouthSmile{side}"] - gain / 3))
+            found[f"noseSneer{side}"] = min(found[f"browDown{side}"], found[f"mouthUpperUp{side}"])
+        return found
+
+
+def calibration_of(path: Path = SHIPPED) -> Calibration:
+    """A calibration from a JSON file; default: the one that comes with the weights for photographs.
+
+    Raises :class:`CheckpointError` if the file is missing or damaged.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        return Calibration(values["zero"], values["full"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: no calibration of the landmarker ({error})") from error
+
+
+@lru_cache(maxsize=1)
+def drawn_actions() -> tuple[str, ...]:
+    """Actions that AUs are drawn with."""
+    return tuple(sorted({action for au in DRAWN_AUS for action in labels.AUS[au].actions}))
+
+
+@lru_cache(maxsize=1)
+def _drawing() -> tuple[NDArray[np.float64], list[tuple[int, str]]]:
+    """Matrix (A, V) from intensities to action weights, and what its columns are: (AU, side), side "" for both."""
+    variables = [(au, side) for au in DRAWN_AUS for side in (("Left", "Right") if labels.AUS[au].sided else ("",))]
+    rows = drawn_actions()
+    matrix = np.zeros((len(rows), len(variables)))
+    for column, (au, side) in enumerate(variables):
+        for action, weight in labels.AUS[au].actions.items():
+            if not side or action.endswith(side):
+                matrix[rows.index(action), column] = weight / labels.INTENSITY_MAX
+    return matrix, variables
+
+
+def intensities_of(actions: Mapping[str, float], damping: float = 0.02) -> Sides:
+    """AU intensities 0..5 of each side whose drawing comes nearest to ARKit weights (non-negative least squares).
+
+    ``damping`` makes the smallest of equally good answers the best one.
+    """
+    matrix, variables = _drawing()
+    wanted = np.array([actions.get(name, 0.0) for name in drawn_actions()])
+    system = np.concatenate([matrix, damping * np.eye(len(variables))])
+    found = nnls(system, np.concatenate([wanted, np.zeros(len(variables))]))[0].clip(0, labels.INTENSITY_MAX)
+    left, right = {}, {}
+    for (au, side), value in zip(variables, found.tolist(), strict=True):
+        if side != "Right":
+            left[au] = value
+        if side != "Left":
+            right[au] = value
+    return left, right
+
+
+def agreed(sides: Sides, emotion: str) -> Sides:
+    """Intensities that do not contradict what a person said a photograph shows.
+
+    A happy face has AU12, any other but contempt and unnamed ones has no more than a trace of it (EMFACS): there the landmarker
+    is wrong more often than people are.
+    """
+    if emotion in ("", "contempt"):
+        return sides
+    low, high = (1.5, labels.INTENSITY_MAX) if emotion == "happy" else (0.0, labels.OCCURRENCE_THRESHOLD)
+    left, right = ({**side, 12: float(np.clip(side.get(12, 0.0), low, high))} for side in sides)
+    return left, right
+
+
+def read_photographs(aligned: Path, table: Path | None = None) -> pd.DataFrame:
+    """Faces that ``align`` cropped, with their blendshapes: columns source, output, subject, emotion, and the 52 names.
+
+    ``table``: CSV with ``image`` (the path below the folder that was aligned), and, if known, ``subject``, ``emotion`` and
+    ``expression`` (``smile`` or ``neutral``, where no emotion is named). Without it each photograph is a person of its own.
+    Raises :class:`DataError` if a file or a column is missing, or a photograph is not in the table.
+    """
+    aligned = Path(aligned)
+    try:
+        faces = pd.read_csv(aligned / FACES, dtype={"output": str})
+        shapes = pd.read_csv(aligned / BLENDSHAPES)
+    except OSError as error:
+        raise DataError(f"{aligned}: lacks {FACES} or {BLENDSHAPES}; align with `--detector mediapipe` first") from error
+    faces = faces[faces["status"] == ALIGNED]
+    keys = ["source", "frame", "face"]
+    found = faces[[*keys, "output"]].merge(shapes[[*keys, *NAMES]], on=keys, validate="one_to_one")
+    if table is None:
+        return found.assign(subject=found["source"], emotion="")
+    known = pd.read_csv(table, dtype=str)
+    if "image" not in known.columns:
+        raise DataError(f"{table}: lacks the column image")
+    known = known.rename(columns={"image": "source"}).drop_duplicates("source")
+    kept = [name for name in ("source", "subject", "emotion", "expression") if name in known.columns]
+    found = found.merge(known[kept], how="left", on="source")
+    found["emotion"] = _emotions(found, table)
+    if "subject" not in found.columns:
+        return found.assign(subject=found["source"])
+    if found["subject"].isna().any():
+        raise DataError(f"{table}: names no subject for {found.loc[found['subject'].isna(), 'source'].iloc[0]}")
+    return found
+
+
+def _emotions(found: pd.DataFrame, table: Path) -> pd.Series:
+    given = found["emotion"].fillna("") if "emotion" in found.columns else pd.Series("", found.index)
+    if unknown := sorted(set(given) - {"", *EMOTION_NAMES}):
+        raise DataError(f"{table}: unknown emotion(s) {', '.join(unknown)}; known are {', '.join(EMOTION_NAMES)}")
+    return given.map(lambda name: EMOTION_NAMES.get(name, ""))
+
+
+def is_held_out(subject: str, share: float) -> bool:
+    """Whether a person is kept for tests: by the hash of the name, so it never depends on who else is there."""
+    return int(sha256(subject.encode()).hexdigest()[:8], 16) < share * 2**32
+
+
+def write_pseudo_pairs(
+    aligned: Path,
+    out: Path,
+    table: Path | None = None,
+    calibration: Calibration | None = None,
+    target: str = "noor",
+    size: int = 112,
+    held_out: float = 0.15,
+    progress: bool = True,
+) -> Counter[str]:
+    """Writes photographs with their pseudo-true I_n as benchmarks ``out/train`` and ``out/test``, in the rendered layout.
+
+    People of ``test`` are not in ``train`` (`is_held_out`). ``calibration``: default, that of the photographs of ``train``; it
+    is written beside them. Drawn faces that are there already are kept, so an interrupted call goes on. Returns how many faces
+    and people are in each part. Raises :class:`DataError` as `read_photographs`, and if ``out`` holds other pairs.
+    """
+    aligned, out = Path(aligned), Path(out)
+    found = read_photographs(aligned, table)
+    test = found["subject"].map(lambda name: is_held_out(name, held_out)).to_numpy(bool)
+    if calibration is None:
+        learned = found[~test]
+        neutral = (learned["emotion"] == "neutral").to_numpy(bool)
+        calibration = Calibration.of(learned[list(NAMES[1:])], neutral if neutral.any() else None)
+    settings = {"pool": "photographs", "size": size, "target": target, "held_out": held_out, "calibration": asdict(calibration)}
+    studio, counts = Studio(size, target), Counter()
+    for part, rows in (("train", found[~test]), ("test", found[test])):
+        if rows.empty:
+            continue
+        _begin(out / part, settings | {"part": part}, studio)
+        lines = [
+            _write_pair(aligned, out / part, row, calibration, studio)
+            for row in tqdm(rows.to_dict("records"), desc=f"draw {part}", unit="face", disable=not progress)
+        ]
+        write_table(pd.DataFrame(lines), out / part / "labels.csv")
+        counts |= {f"{part} faces": len(lines), f"{part} people": rows["subject"].nunique()}
+    return counts
+
+
+def _begin(folder: Path, settings: dict[str, object], studio: Studio) -> None:
+    path = folder / "benchmark.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
+        raise DataError(f"{path}: was made with other settings; choose another folder or delete this one")
+    write_json(settings, path)
+    write_png(folder / "target.png", studio.neutral())
+
+
+def _write_pair(
+    aligned: Path, folder: Path, row: Mapping[str, object], calibration: Calibration, studio: Studio
+) -> dict[str, object]:
+    """Copies a crop, draws its pseudo-true I_n, and returns its line of the label table."""
+    left, right = agreed(intensities_of(calibration.actions(row)), str(row["emotion"]))
+    name = str(row["output"])
+    image, truth = f"images/{name}", f"truth/{name}"
+    if not (folder / truth).exists():
+        write_atomically(folder / image, lambda part: shutil.copyfile(aligned / name, part))
+        write_png(folder / truth, studio.normalized(left, right))
+    line = {"subject": row["subject"], "sequence": "", "frame": row["frame"], "domain": "photographs", EMOTION: row["emotion"]}
+    line |= {"image": image, "truth": truth} | ({"expression": row["expression"]} if "expression" in row else {})
+    for au in DRAWN_AUS:
+        sides = left[au], right[au]
+        line[labels.au_column(au)] = max(sides)
+        if labels.AUS[au].sided:
+            line[labels.au_column(au) + "L"], line[labels.au_column(au) + "R"] = sides
+    return line

@@ -1,0 +1,265 @@
+"""Photographs as teachers and as tests: pseudo-pairs, joined benchmarks, spoiled originals, and what is measured on them."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from norface_lib import labels
+from norface_lib.aligned_folders import BLENDSHAPES, FACES
+from norface_lib.augment import seen, spoiled
+from norface_lib.checkpoints import find_weights
+from norface_lib.datasets.rendered import join_benchmarks, load_rendered
+from norface_lib.detection import LANDMARKER_FILE
+from norface_lib.errors import CheckpointError, DataError
+from norface_lib.images import write_png
+from norface_lib.landmarker import BLENDSHAPES as NAMES
+from norface_lib.photo_measures import SHAPES_OF, agreement, evaluate_photographs, smile_measures, smiling_of, verification
+from norface_lib.pseudo_pairs import (
+    Calibration,
+    agreed,
+    calibration_of,
+    intensities_of,
+    is_held_out,
+    read_photographs,
+    write_pseudo_pairs,
+)
+
+PLAIN = Calibration(dict.fromkeys(NAMES[1:], 0.1), dict.fromkeys(NAMES[1:], 0.9))
+
+
+def scores(**given):
+    return dict.fromkeys(NAMES, 0.0) | given
+
+
+@pytest.fixture
+def photographs(tmp_path, tiny_benchmark):
+    """An aligned folder as `align` leaves it, with blendshapes that were made up, and a table of its people."""
+    folder = tmp_path / "aligned"
+    rows, shapes, people = [], [], []
+    for number in range(6):
+        image = cv2.imread(str(sorted(tiny_benchmark.glob("images/*/*.jpg"))[number]))[..., ::-1]
+        write_png(folder / f"{number}.png", image)
+        rows.append({"source": f"{number}.jpg", "frame": "", "face": 0, "status": "aligned", "output": f"{number}.png"})
+        read = scores(mouthSmileLeft=number / 6, mouthSmileRight=number / 6, jawOpen=0.5 * (number % 2))
+        shapes.append({"source": f"{number}.jpg", "frame": "", "face": 0, "track": ""} | read)
+        people.append({"image": f"{number}.jpg", "subject": f"p{number // 2}", "emotion": ("neutral", "happiness")[number > 2]})
+    rows.append({"source": "none.jpg", "status": "no face"})
+    pd.DataFrame(rows).to_csv(folder / FACES, index=False)
+    pd.DataFrame(shapes).to_csv(folder / BLENDSHAPES, index=False)
+    pd.DataFrame(people).to_csv(tmp_path / "people.csv", index=False)
+    return folder
+
+
+# --- from scores to intensities -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("au", [2, 4, 5, 7, 10, 12, 15, 17, 18, 20, 22, 26, 43])
+def test_intensities_are_those_that_the_actions_were_drawn_with(au):
+    actions = labels.facial_actions({au: 3.0})
+    left, right = intensities_of(actions, damping=1e-3)
+    assert left[au] == pytest.approx(3.0, abs=0.05) and right[au] == pytest.approx(3.0, abs=0.05)
+    again = labels.facial_actions(left, right)
+    names = set(actions) | set(again)
+    assert max(abs(again.get(name, 0) - actions.get(name, 0)) for name in names) < 0.02
+
+
+def test_each_side_is_read_on_its_own():
+    left, right = intensities_of(PLAIN.actions(scores(mouthSmileLeft=0.9)))
+    assert left[12] > 3 and right[12] == pytest.approx(0, abs=0.05)
+
+
+def test_a_score_at_zero_or_below_moves_nothing_and_one_at_full_moves_most():
+    resting, strong, beyond = (PLAIN.actions(scores(jawOpen=value))["jawOpen"] for value in (0.1, 0.9, 1.0))
+    assert (resting, strong, beyond) == (0.0, pytest.approx(1.25), pytest.approx(1.25))
+    assert PLAIN.actions(scores(jawOpen=0.5))["jawOpen"] == pytest.approx(0.625)
+
+
+def test_what_the_landmarker_cannot_see_follows_what_it_can():
+    actions = PLAIN.actions(scores(noseSneerLeft=0.9, cheekSquintLeft=0.9))
+    assert actions["noseSneerLeft"] == actions["cheekSquintLeft"] == 0
+    actions = PLAIN.actions(scores(mouthSmileLeft=0.9, browDownLeft=0.9, mouthUpperUpLeft=0.5))
+    assert actions["cheekSquintLeft"] > 0.5 and actions["noseSneerLeft"] == pytest.approx(0.625)
+    assert actions["cheekSquintRight"] == actions["noseSneerRight"] == 0
+
+
+def test_calibration_is_taken_from_neutral_faces_and_does_not_stretch_noise():
+    rng = np.random.default_rng(0)
+    shapes = pd.DataFrame({"jawOpen": rng.uniform(0, 0.9, 2000), "jawLeft": rng.uniform(0, 0.01, 2000)})
+    neutral = (shapes["jawOpen"] < 0.2).to_numpy()
+    made = Calibration.of(shapes, neutral)
+    assert made.zero["jawOpen"] == pytest.approx(0.1, abs=0.02) and made.full["jawOpen"] == pytest.approx(0.9, abs=0.01)
+    assert made.full["jawLeft"] - made.zero["jawLeft"] == pytest.approx(0.3, abs=1e-3)
+
+
+def test_the_shipped_calibration_knows_all_names_and_a_missing_one_is_named(tmp_path):
+    made = calibration_of()
+    assert set(made.zero) == set(made.full) == set(NAMES[1:])
+    assert all(made.full[name] > made.zero[name] >= 0 for name in made.zero)
+    with pytest.raises(CheckpointError, match="other"):
+        calibration_of(tmp_path / "other.json")
+
+
+def test_people_overrule_the_landmarker_on_smiles_alone():
+    weak, strong = ({12: 0.2, 4: 2.0}, {12: 0.2}), ({12: 4.0, 4: 2.0}, {12: 4.0})
+    assert agreed(weak, "happy")[0] == {12: 1.5, 4: 2.0} and agreed(strong, "happy") == strong
+    assert agreed(strong, "neutral")[0] == {12: 1.0, 4: 2.0} and agreed(weak, "anger") == weak
+    assert agreed(strong, "") == strong and agreed(strong, "contempt") == strong
+
+
+# --- writing ------------------------------------------------------------------------------------------------------------
+
+
+def test_pseudo_pairs_are_a_benchmark_whose_parts_share_nobody(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr("norface_lib.pseudo_pairs.is_held_out", lambda name, share: name == "p2")
+    out, table = tmp_path / "pairs", tmp_path / "people.csv"
+    counts = write_pseudo_pairs(photographs, out, table, PLAIN, progress=False)
+    assert counts == {"train faces": 4, "train people": 2, "test faces": 2, "test people": 1}
+    train, test = (load_rendered(out / part, progress=False) for part in ("train", "test"))
+    assert set(train.subjects) == {"p0", "p1"} and set(test.subjects) == {"p2"}
+    assert list(train.table["emotion"]) == ["neutral"] * 3 + ["happy"]
+    smile = train.intensities((12,))[:, 0]
+    assert (smile[:3] <= 1).all() and smile[3] >= 1.5
+    off = np.abs(train.truths.astype(int) - train.target).mean((1, 2, 3))
+    assert off[0] < 0.2 < off[3], "a face without any score is drawn neutral, a smiling one is not"
+    assert json.loads((out / "train/benchmark.json").read_text())["calibration"]["full"]["jawOpen"] == 0.9
+
+
+def test_a_second_call_keeps_what_is_drawn_and_other_settings_are_refused(photographs, tmp_path):
+    out, table = tmp_path / "pairs", tmp_path / "people.csv"
+    write_pseudo_pairs(photographs, out, table, PLAIN, held_out=0.0, progress=False)
+    drawn = sorted((out / "train/truth").glob("*.png"))
+    drawn[0].unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in drawn[1:]}
+    write_pseudo_pairs(photographs, out, table, PLAIN, held_out=0.0, progress=False)
+    assert {path.name: path.stat().st_mtime_ns for path in drawn[1:]} == before and drawn[0].exists()
+    with pytest.raises(DataError, match="other settings"):
+        write_pseudo_pairs(photographs, out, table, PLAIN, held_out=0.1, progress=False)
+
+
+def test_what_is_missing_of_photographs_is_named(photographs, tmp_path):
+    assert list(read_photographs(photographs)["subject"]) == [f"{number}.jpg" for number in range(6)]
+    table = pd.read_csv(tmp_path / "people.csv")
+    for change, words in (
+        (table.drop(columns="image"), "lacks the column image"),
+        (table.iloc[1:], "no subject for 0.jpg"),
+        (table.assign(emotion="joyful"), "unknown emotion.* joyful"),
+    ):
+        change.to_csv(tmp_path / "changed.csv", index=False)
+        with pytest.raises(DataError, match=words):
+            read_photographs(photographs, tmp_path / "changed.csv")
+    (photographs / BLENDSHAPES).unlink()
+    with pytest.raises(DataError, match="--detector mediapipe"):
+        read_photographs(photographs)
+
+
+def test_people_are_held_out_by_name_alone_in_the_share_that_was_asked_for():
+    names = [f"person {number}" for number in range(4000)]
+    held = [is_held_out(name, 0.15) for name in names]
+    assert np.mean(held) == pytest.approx(0.15, abs=0.02)
+    assert all(is_held_out(name, 0.3) for name, small in zip(names, held, strict=True) if small)
+
+
+def test_joined_benchmarks_hold_all_faces_with_their_truths(tiny_benchmark, photographs, tmp_path):
+    write_pseudo_pairs(photographs, tmp_path / "pairs", tmp_path / "people.csv", PLAIN, held_out=0.0, progress=False)
+    parts = [tiny_benchmark, tmp_path / "pairs/train"]
+    assert join_benchmarks(parts, tmp_path / "joined") == 18
+    whole, (first, second) = load_rendered(tmp_path / "joined"), (load_rendered(part) for part in parts)
+    assert np.array_equal(whole.originals, np.concatenate([first.originals, second.originals]))
+    assert np.array_equal(whole.truths, np.concatenate([first.truths, second.truths]))
+    assert np.array_equal(whole.expression_codes()[0][:12], first.expression_codes()[0])
+    said = json.loads((tmp_path / "joined/benchmark.json").read_text())
+    assert said["pool"] == "lab" and [part["faces"] for part in said["parts"]] == [12, 6]
+    with pytest.raises(DataError, match="is there already"):
+        join_benchmarks(parts, tmp_path / "joined")
+
+
+def test_benchmarks_of_two_targets_are_not_joined(tiny_benchmark, photographs, tmp_path):
+    write_pseudo_pairs(photographs, tmp_path / "ada", None, PLAIN, "ada", held_out=0.0, progress=False)
+    with pytest.raises(DataError, match="target"):
+        join_benchmarks([tiny_benchmark, tmp_path / "ada/train"], tmp_path / "joined")
+    assert not (tmp_path / "joined").exists()
+
+
+# --- spoiled originals --------------------------------------------------------------------------------------------------
+
+
+def test_a_share_of_the_originals_is_spoiled_and_the_rest_is_not():
+    torch.manual_seed(0)
+    images = torch.rand(400, 3, 16, 16) * 0.8 + 0.1
+    changed = spoiled(images, 0.5)
+    assert changed.shape == images.shape and changed.min() >= 0 and changed.max() <= 1
+    same = (changed == images).flatten(1).all(1).float().mean().item()
+    # each of four faults has a chance of one quarter here and the fifth of one tenth, so 0.75^4 x 0.9 stay as they are
+    assert same == pytest.approx(0.75**4 * 0.9, abs=0.08)
+    assert torch.equal(spoiled(images, 0.0), images)
+
+
+def test_only_a_share_above_zero_spoils_what_is_seen():
+    images = torch.rand(8, 3, 16, 16)
+    torch.manual_seed(1)
+    plain = seen(images)
+    torch.manual_seed(1)
+    assert not torch.equal(seen(images, 1.0), plain)
+
+
+# --- measures -----------------------------------------------------------------------------------------------------------
+
+
+def test_agreement_is_the_correlation_over_faces_in_which_both_were_found():
+    rng = np.random.default_rng(0)
+    originals = rng.random((200, len(NAMES))).astype(np.float32)
+    noise = rng.random(originals.shape).astype(np.float32)
+    others = originals + noise
+    others[:7] = np.nan
+    found = agreement(originals, others)
+    assert (found["faces"], found["not_found"]) == (193, 7)
+    assert found["per_au"]["AU26"] == pytest.approx(np.corrcoef(originals[7:, 25], others[7:, 25])[0, 1], abs=1e-5)
+    assert found["per_au"].keys() == SHAPES_OF.keys() and found["mean"] == pytest.approx(0.5**0.5, abs=0.05)
+    assert agreement(originals, np.zeros_like(originals))["mean"] == 0
+
+
+def test_verification_tells_people_by_what_is_near():
+    people = np.array(["a", "a", "b", "b"])
+    apart = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
+    found = verification(apart, people)
+    assert found == {"auc": 1.0, "same_person": 1.0, "two_people": 0.0, "pairs_of_one_person": 2}
+    assert verification(np.ones((4, 2), np.float32) / np.sqrt(2), people)["auc"] == 0.5
+
+
+def test_smiles_are_known_from_an_expression_or_an_emotion():
+    rows, smiling = smiling_of(pd.DataFrame({"emotion": ["happy", "anger", "neutral", np.nan]}))
+    assert rows.tolist() == [0, 2] and smiling.tolist() == [True, False]
+    rows, smiling = smiling_of(pd.DataFrame({"expression": ["smile", "neutral"], "emotion": [np.nan, np.nan]}))
+    assert rows.tolist() == [0, 1] and smiling.tolist() == [True, False]
+
+
+def test_the_interval_of_smiles_is_over_people():
+    people = np.repeat([f"p{number}" for number in range(30)], 2)
+    smiling = np.tile([False, True], 30)
+    clear, chance = smiling + 0.0, np.random.default_rng(0).random(60)
+    assert smile_measures(clear, smiling, people) == {"auc": 1.0, "interval": [1.0, 1.0], "faces": 60, "people": 30}
+    low, high = smile_measures(chance, smiling, people)["interval"]
+    assert low < 0.5 < high and high - low > 0.15
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_photographs_are_measured_as_a_whole(photographs, tmp_path):
+    folder = os.environ.get("NORFACE_MODELS", "")
+    networks = [Path(folder, name) for name in (LANDMARKER_FILE, "mobileface.onnx")]
+    if not all(path.is_file() for path in networks):
+        pytest.skip("NORFACE_MODELS names no folder with MediaPipe's landmarker and mobileface.onnx")
+    write_pseudo_pairs(photographs, tmp_path / "pairs", tmp_path / "people.csv", PLAIN, held_out=0.0, progress=False)
+    pairs = tmp_path / "pairs/train"
+    out, embedding = tmp_path / "result.json", f"arcface:{networks[1]}"
+    weights = find_weights("tiny")
+    found = evaluate_photographs(pairs, str(weights), "tiny-au", networks[0], embedding, pairs, out, progress=False)
+    assert set(found) == {"weights", "to_pseudo_truth", "agreement", "smile", "verification", "emotion"}
+    assert found["smile"]["AU12"]["faces"] == 6 and set(found["emotion"]) > {"original", "normalized", "both"}
+    assert json.loads(out.read_text())["counts"] == {"faces": 6, "people": 3, "train_faces": 6, "train_people": 3}
