@@ -21,6 +21,7 @@ app = typer.Typer(
 _Detector = Annotated[str, typer.Option(help="mediapipe, insightface, or none for crops that are aligned already")]
 _Every = Annotated[int, typer.Option(help="take each k-th frame of a video")]
 _AllFaces = Annotated[bool, typer.Option(help="every face of an image, else the largest")]
+_Points = Annotated[Path | None, typer.Option(help="table of `align --layout`, by which whole frames are cropped")]
 _Model = Annotated[Path | None, typer.Option(help="the landmarker's .task file, or a folder of insightface")]
 
 
@@ -163,6 +164,7 @@ def train(
     tuning_steps: Annotated[int, typer.Option(help="of the normalizer's fine-tuning for per-fold and all")] = 200,
     term: Annotated[list[str] | None, typer.Option(help="weight of a term of the fine-tuning's loss, as identity=0.2")] = None,
     network: Annotated[list[str] | None, typer.Option(help="a frozen network, as in identity=arcface:PATH.onnx")] = None,
+    points: _Points = None,
     device: str = "auto",
 ) -> None:
     """Cross-validate a classifier by a dataset's protocol and print the table; stop it at will, the same command goes on."""
@@ -177,7 +179,7 @@ def train(
     rows = tuple(inputs or INPUTS)
     settings = (task, dataset, protocol, weights, backbone, encoder, rows, loss, steps, numbers, balanced, leakage)
     experiment = Experiment(*settings, final=final, tuning=tuning)
-    print(report(*run(experiment, root, out, device), dataset))
+    print(report(*run(experiment, root, out, device, points), dataset))
 
 
 @app.command()
@@ -214,11 +216,26 @@ def align(
     all_faces: _AllFaces = False,
     model: _Model = None,
     levels: Annotated[int, typer.Option(help="0 to 3: how far mediapipe searches for small faces")] = 1,
+    layout: Annotated[
+        str, typer.Option(help="folder; or how a dataset lies there, such as bp4d: then only a table is written")
+    ] = ("folder"),
+    task: Annotated[
+        str | None, typer.Option(help="of a dataset, whose frames are looked at: occurrence, intensity, ...")
+    ] = None,
 ) -> None:
-    """Find the faces of photographs and videos and crop them as the networks take them; the same command goes on."""
+    """Find the faces of photographs and videos and crop them as the networks take them; the same command goes on.
+
+    The frames of a dataset are not copied: OUT/points.csv tells `normalize` and `train` (--points) where their faces are.
+    """
+    from norface_lib.aligned_datasets import find_points
     from norface_lib.aligned_folders import ALIGNED, FACES, align_tree
+    from norface_lib.datasets import open_dataset
     from norface_lib.detection import open_detector
 
+    if layout != "folder":
+        data = open_dataset(layout, source, **({"task": task} if task else {}))
+        _tell(find_points(data, out / "points.csv", open_detector(detector, model, levels)), out / "points.csv", ALIGNED)
+        return
     counts = align_tree(source, out, open_detector(detector, model, levels), size, every, all_faces)
     _tell(counts, FACES, ALIGNED)
 
@@ -230,6 +247,7 @@ def normalize(
     layout: Annotated[str, typer.Option(help="folder, or how a dataset lies there: bp4d, disfa, ...")] = "folder",
     weights: Annotated[str, typer.Option(help="a shipped name or a path")] = "tiny",
     target: Annotated[str | None, typer.Option(help="one of the identities that the weights draw; default: the first")] = None,
+    points: _Points = None,
     batch_size: int = 64,
     device: str = "auto",
 ) -> None:
@@ -237,7 +255,9 @@ def normalize(
     from norface_lib.datasets import open_dataset
     from norface_lib.normalized_datasets import MANIFEST, normalize_dataset
 
-    counts = normalize_dataset(open_dataset(layout, source), out, weights, target, batch_size, device)
+    data = open_dataset(layout, source)
+    data = data if points is None else data.aligned_by(points)
+    counts = normalize_dataset(data, out, weights, target, batch_size, device)
     print(", ".join(f"{count} {status}" for status, count in counts.items()) + f" (see {MANIFEST})")
     if set(counts) == {"unreadable"}:
         raise typer.Exit(1)

@@ -112,20 +112,25 @@ def recipe_for(task: Task, normalizer: Normalizer, backbone: str = "frozen", ste
     return Recipe(config, training)
 
 
-def run(experiment: Experiment, root: Path, out: Path, device: str = "auto") -> tuple[dict[str, CrossValidation], Path]:
+def run(
+    experiment: Experiment, root: Path, out: Path, device: str = "auto", points: Path | None = None
+) -> tuple[dict[str, CrossValidation], Path]:
     """Normalizes a dataset of aligned faces, cross-validates each input, and writes ``out/<task>/result.json`` and classifiers.
 
-    The normalized faces, in ``out/normalized``, serve all tasks whose frames are the same. An interrupted call goes on.
-    Returns the rows and the result's path. Raises :class:`DataError` if the dataset, its crop or its protocol does not fit.
+    ``points``: a table of `norface_lib.aligned_datasets.find_points`, by which whole frames are cropped. The normalized faces,
+    in ``out/normalized``, serve all tasks whose frames are the same. Faces are mapped from files, so a dataset may be larger
+    than memory. An interrupted call goes on. Returns the rows and the result's path. Raises :class:`DataError` if the dataset,
+    its crop or its protocol does not fit.
     """
     started, faces, out = time.monotonic(), Path(out) / "normalized", Path(out) / experiment.task
     option = _DATASET_TASKS[experiment.task][experiment.dataset]
     data = open_dataset(experiment.dataset, root, **({"task": option} if option else {}))
+    data = data if points is None else data.aligned_by(points)
     print(data.report)
     task = task_of(experiment.task, tuple(data.classes or data.labels), experiment.loss)
     normalizer, target, card = load_normalizer(experiment.weights)
     counts = normalize_dataset(data, faces, experiment.weights, device=device)
-    part, pairs = _pairs(data, faces / target_names(card)[0], normalizer)
+    part, pairs = _pairs(data, faces / target_names(card)[0], normalizer, faces)
     splits = protocol(experiment.protocol, part.index)
     folds = [(split.train, split.test) for split in splits]
     given, start = _as_seen(experiment, pairs, normalizer, target, folds, out, device)
@@ -160,8 +165,8 @@ def run(experiment: Experiment, root: Path, out: Path, device: str = "auto") -> 
     return rows, path
 
 
-def _pairs(data: FaceDataset, folder: Path, normalizer: Normalizer) -> tuple[FaceDataset, Pairs]:
-    part, originals, normalized = load_pairs(data, folder, normalizer.config.encoder.image_size)
+def _pairs(data: FaceDataset, folder: Path, normalizer: Normalizer, memory: Path) -> tuple[FaceDataset, Pairs]:
+    part, originals, normalized = load_pairs(data, folder, normalizer.config.encoder.image_size, memory, progress=True)
     return part, Pairs(originals, normalized, part.values(), part.index["subject"].to_numpy(str))
 
 

@@ -17,14 +17,14 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from norface_lib.align import Crop, crop_of
+from norface_lib.align import Crop
 from norface_lib.checkpoints import load_normalizer, target_names
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.frames import IN_VIDEO, IN_ZIP
 from norface_lib.errors import DataError
 from norface_lib.evaluation import Faces, normalize_faces
 from norface_lib.files import write_atomically
-from norface_lib.images import aligned, read_faces, write_png
+from norface_lib.images import aligned, read_face, write_png
 from norface_lib.training import device_of
 
 MANIFEST = "manifest.csv"
@@ -68,7 +68,7 @@ def normalize_dataset(
 ) -> Counter[str]:
     """Writes ``out/<target>/<mirror_of(path)>`` for each frame of a dataset, and ``out/<target>/manifest.csv``.
 
-    The frames must be aligned faces, framed as `crop_of` says of the dataset's root. ``target``: name of one of those that the
+    The frames must be aligned faces, framed as the dataset's ``framing`` says. ``target``: name of one of those that the
     weights know; default: the first. Memory does not grow with the number of frames; a call after an interruption goes on, and
     draws anew what is missing or whose original has changed. Returns how many were ``normalized``, ``there already`` and
     ``unreadable``, which is also what an image that is no aligned face counts as. Raises :class:`DataError` for two frames that
@@ -80,7 +80,7 @@ def normalize_dataset(
     if folder.resolve().is_relative_to(data.root.resolve()):
         raise DataError(f"{out}: lies inside {data.root}, and would be taken for a part of it; choose another folder")
     done = _manifest_rows(folder, card["sha256"])
-    model, crop, size = model.to(device_of(device)), crop_of(data.root), model.config.encoder.image_size
+    model, crop, size = model.to(device_of(device)), data.framing, model.config.encoder.image_size
     counts: Counter[str] = Counter()
     saved = time.monotonic()
     with tqdm(total=len(data), desc=f"normalize {data.title}", unit="face", disable=not progress) as bar:
@@ -190,16 +190,44 @@ def read_manifest(folder: Path) -> pd.DataFrame:
     return table
 
 
-def load_pairs(data: FaceDataset, folder: Path, size: int) -> tuple[FaceDataset, Faces, Faces]:
+def load_pairs(
+    data: FaceDataset, folder: Path, size: int, memory: Path | None = None, progress: bool = False
+) -> tuple[FaceDataset, Faces, Faces]:
     """The frames of a dataset that ``folder``, a target's, holds drawn; with originals and normalized (N, S, S, 3) of 8 bits.
 
-    The dataset that is returned has just these rows. Raises :class:`DataError` for a manifest that is missing or names none of
-    the frames, and for an image that is missing.
+    The dataset that is returned has just these rows. ``memory``: a folder for the faces as files that are mapped into memory,
+    so that a dataset may be larger than that; they are taken from there if manifest and rows are the same. Raises
+    :class:`DataError` for a manifest that is missing or names none of the frames, and for an image that is missing.
     """
-    drawn = read_manifest(folder).set_index("path")["normalized"]
-    places = data.index["path"].map(drawn).fillna("")
+    drawn = read_manifest(folder).set_index("path")
+    places = data.index["path"].map(drawn["normalized"]).fillna("")
     if not (places != "").any():
         raise DataError(f"{Path(folder) / MANIFEST}: names no frame of {data.root}; normalize the dataset into this folder")
-    part, crop = data.select(places != ""), crop_of(data.root)
-    originals = [aligned(part.image(row), str(row["path"]), size, crop) for _, row in part.index.iterrows()]
-    return part, np.stack(originals), read_faces([Path(folder) / place for place in places if place], size)
+    part = data.select(places != "")
+    rows = drawn.loc[part.index["path"]]
+    key = _hash_of("".join([str(size), *rows["sha256"], *rows["normalized_sha256"]]).encode())[:16]
+    names = None if memory is None else [Path(memory) / f"{kind}-{key}.npy" for kind in ("originals", "normalized")]
+    if names and all(name.is_file() for name in names):
+        return part, *(np.load(name, mmap_mode="r") for name in names)
+    originals = (aligned(part.image(row), str(row["path"]), size, data.framing) for _, row in part.index.iterrows())
+    normalized = (read_face(Path(folder) / place, size) for place in rows["normalized"])
+    found = [
+        _gathered(images, len(part), size, name, progress)
+        for images, name in zip((originals, normalized), names or (None, None), strict=True)
+    ]
+    return part, *found
+
+
+def _gathered(images: Iterable[Faces], count: int, size: int, path: Path | None, progress: bool) -> Faces:
+    """Images (N, S, S, 3) in memory, or in a file that is mapped into it and appears only when it is whole."""
+    shape = (count, size, size, 3)
+
+    def fill(faces: Faces) -> Faces:
+        for row, image in enumerate(tqdm(images, total=count, desc="read faces", unit="face", disable=not progress)):
+            faces[row] = image
+        return faces
+
+    if path is None:
+        return fill(np.empty(shape, np.uint8))
+    write_atomically(path, lambda part: fill(np.lib.format.open_memmap(part, "w+", np.uint8, shape)).flush())
+    return np.load(path, mmap_mode="r")

@@ -12,9 +12,12 @@ from typer.testing import CliRunner
 
 from norface_lib import normalized_datasets
 from norface_lib.__main__ import app
+from norface_lib.align import NORFACE_CROP
+from norface_lib.aligned_datasets import find_points
 from norface_lib.checkpoints import load_normalizer, save_normalizer
 from norface_lib.datasets import open_dataset
 from norface_lib.datasets.write_as import CLEAN, Quirks, write_as
+from norface_lib.detection import Face
 from norface_lib.errors import CheckpointError, DataError
 from norface_lib.evaluation import normalize_faces
 from norface_lib.images import decode
@@ -177,3 +180,82 @@ def test_pairs_need_a_manifest_of_these_frames(tiny_benchmark, tmp_path, weights
         load_pairs(data.select([2, 3]), tmp_path / "out/noor", 112)
     part, *_ = load_pairs(data, tmp_path / "out/noor", 112)
     assert part.index["path"].tolist() == data.index["path"][:2].tolist()
+
+
+# --- whole frames, cropped by a table of points -------------------------------------------------------------------------
+
+
+class Finder:
+    """Finds every face where it stands in our crop, except in the frames (counted from 0) that it is told to miss."""
+
+    name, blendshapes = "finder", ()
+
+    def __init__(self, misses=(), breaks=None):
+        self.calls, self.misses, self.breaks = 0, misses, breaks
+
+    def detect(self, image):
+        self.calls += 1
+        if self.calls - 1 == self.breaks:
+            raise KeyboardInterrupt
+        if self.calls - 1 in self.misses:
+            return []
+        size = image.shape[0]
+        return [Face(np.array([0, 0, size, size], float), NORFACE_CROP.pixels(size), 0.9)]
+
+
+@pytest.mark.parametrize(("layout", "variant"), [("bp4d_plus", "zip"), ("disfa", "video"), ("affectnet", "old")])
+def test_a_dataset_is_cropped_where_it_lies(layout, variant, benchmark, tmp_path, weights):
+    data, points = opened(layout, benchmark, tmp_path, variant), tmp_path / "points.csv"
+    assert find_points(data, points, Finder(misses=(1,)), progress=False) == {"aligned": 11, "no face": 1}
+    part = data.aligned_by(points, size=112)
+    assert len(part) == 11 and part.report.dropped["frame: no face"] == 1 and len(data) == 12
+    first = part.index.iloc[0]
+    assert part.image(first).shape == (112, 112, 3)
+    assert np.abs(part.image(first).astype(int) - data.image(first)).mean() < 1, "a face that stands right stays as it is"
+    assert normalize_dataset(part, tmp_path / "out", weights, progress=False) == {"normalized": 11}
+    assert len(load_pairs(part, tmp_path / "out/noor", 112)[0]) == 11
+
+
+def test_finding_faces_goes_on_after_an_interruption(benchmark, tmp_path):
+    data, points = opened("bp4d", benchmark, tmp_path, "images"), tmp_path / "points.csv"
+    with pytest.raises(KeyboardInterrupt):
+        find_points(data, points, Finder(breaks=5), progress=False)
+    with points.open("a") as file:
+        file.write("F001/T1/half a li")
+    later = Finder()
+    assert find_points(data, points, later, progress=False) == {"aligned": 12}
+    assert later.calls == 7 and list(pd.read_csv(points)["path"]) == list(data.index["path"])
+
+
+def test_a_table_of_points_that_does_not_fit_is_refused(benchmark, tmp_path):
+    data, points = opened("bp4d", benchmark, tmp_path, "images"), tmp_path / "points.csv"
+    with pytest.raises(DataError, match="no readable table"):
+        data.aligned_by(points)
+    with pytest.raises(DataError, match="inside"):
+        find_points(data, data.root / "points.csv", Finder())
+    find_points(data, points, Finder(), progress=False)
+    table = pd.read_csv(points)
+    for change, words in (
+        (table.drop(columns="nose_x"), "lacks the column"),
+        (table.assign(nose_y=np.nan), "lacks a point"),
+        (pd.concat([table, table.iloc[:1]]), "listed twice"),
+        (table.assign(path="other/" + table["path"]), "knows no face"),
+    ):
+        change.to_csv(points, index=False)
+        with pytest.raises(DataError, match=words):
+            data.aligned_by(points)
+
+
+def test_pairs_are_mapped_from_files_and_read_again_from_there(benchmark, tmp_path, weights, monkeypatch):
+    data = opened("bp4d", benchmark, tmp_path, "images")
+    normalize_dataset(data, tmp_path / "out", weights, progress=False)
+    folder, memory = tmp_path / "out/noor", tmp_path / "memory"
+    _, *plain = load_pairs(data, folder, 112)
+    for _ in range(2):
+        part, *mapped = load_pairs(data, folder, 112, memory)
+        assert all(isinstance(faces, np.memmap) for faces in mapped) and len(part) == 12
+        assert all(np.array_equal(one, two) for one, two in zip(plain, mapped, strict=True))
+        monkeypatch.setattr(normalized_datasets, "read_face", None)  # the second call must not read a face
+    monkeypatch.undo()
+    _, some, _ = load_pairs(data.select([3, 1]), folder, 112, memory)
+    assert np.array_equal(some, plain[0][[3, 1]]), "other rows are no longer those of the file"

@@ -77,7 +77,7 @@ train/0/0.jpg, val/0/0.jpg                                      or a folder for 
                 return single_images(images)
         return single_images([])
 
-    def image(self, row: pd.Series) -> NDArray[np.uint8]:
+    def picture(self, row: pd.Series) -> NDArray[np.uint8]:
         """The picture of a row, cut to its face box if there is one and ``crop`` is set: (H, W, 3) of 8 bits, RGB."""
         image = self.read(row["path"])
         if not self.crop or BOX[0] not in row.index or np.isnan(row[BOX[0]]):

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from norface_lib import labels
+from norface_lib.align import NORFACE_CROP, Crop, align_face, crop_of
 from norface_lib.datasets.frames import FrameReader, Listing
 from norface_lib.errors import DataError
 from norface_lib.files import write_table
@@ -27,6 +28,9 @@ _TEXT = tuple(key for key in KEYS if key != "frame")
 
 EMOTION = "emotion"
 """The one label of an emotion dataset: the position of the emotion in the dataset's ``classes``."""
+
+POINTS = tuple(f"{name}_{axis}" for name in ("eye_left", "eye_right", "nose", "mouth_left", "mouth_right") for axis in "xy")
+"""Columns of a table of five points; left and right are the image's."""
 
 _EXAMPLES = 3
 
@@ -95,6 +99,8 @@ class FaceDataset(Dataset):
         self.index = self._check_scan(self._scan()) if index is None else load_index(index, self.labels, self.highest)
         del self.listing  # 300,000 names that no worker needs
         self.read = FrameReader(self.root)
+        self._points: dict[str, NDArray[np.float64]] | None = None
+        self._size = 0
         self._summarize()
 
     def _scan(self) -> pd.DataFrame:
@@ -137,8 +143,38 @@ class FaceDataset(Dataset):
         return {"image": image, "labels": values, "mask": ~np.isnan(values), **keys}
 
     def image(self, row: pd.Series) -> NDArray[np.uint8]:
-        """The picture of a row of ``index``: (H, W, 3) of 8 bits, RGB."""
+        """The face of a row of ``index``: (H, W, 3) of 8 bits, RGB; its `picture`, cropped if the dataset is `aligned_by`."""
+        image = self.picture(row)
+        return image if self._points is None else align_face(image, self._points[row["path"]], NORFACE_CROP, self._size)
+
+    def picture(self, row: pd.Series) -> NDArray[np.uint8]:
+        """What the dataset has for a row of ``index``: (H, W, 3) of 8 bits, RGB."""
         return self.read(row["path"])
+
+    @property
+    def framing(self) -> Crop:
+        """How its images frame a face. Raises :class:`DataError` if the root's ``crop.json`` is damaged."""
+        return crop_of(self.root) if self._points is None else NORFACE_CROP
+
+    def aligned_by(self, points: Path, size: int = 224) -> "FaceDataset":
+        """The same dataset, whose images are crops of ``size`` px by a table of five points, which `find_points` wrote.
+
+        Frames without a face, or that are not in the table, are dropped and counted. Raises :class:`DataError` if the table is
+        missing or damaged, or knows no frame of the dataset.
+        """
+        table = read_points(points).set_index("path")
+        status = self.index["path"].map(table["status"]).fillna("not in the table of points")
+        kept = status == "aligned"
+        if not kept.any():
+            raise DataError(f"{points}: knows no face in a frame of {self.root}; align this dataset first")
+        part = self.select(kept)
+        part.report = copy.deepcopy(self.report)
+        for reason, count in status[~kept].value_counts().items():
+            part.report.drop(f"frame: {reason}", self.index["path"][status == reason].iloc[0], int(count))
+        found = table.loc[part.index["path"], list(POINTS)].to_numpy(float).reshape(-1, 5, 2)
+        part._points, part._size = dict(zip(part.index["path"], found, strict=True)), size
+        part._summarize()
+        return part
 
     def values(self) -> NDArray[np.float32]:
         """(N, L) labels, NaN where unknown."""
@@ -178,6 +214,25 @@ class FaceDataset(Dataset):
             return pd.Series({name: float(counts.get(number, 0.0)) for number, name in enumerate(self.classes)})
         values = self.index[list(self.labels)]
         return (values >= labels.OCCURRENCE_THRESHOLD - 1e-4).where(values.notna()).astype(float).mean()
+
+
+def read_points(path: Path) -> pd.DataFrame:
+    """A table of five points: ``path``, ``status``, ``score`` and ``POINTS``, in pixels from the frame's corner.
+
+    Raises :class:`DataError` if it is missing, no such table, or lacks a point of a face that was aligned.
+    """
+    try:
+        table = pd.read_csv(
+            path, dtype={"path": str, "status": str}, keep_default_na=False, na_values={name: [""] for name in POINTS}
+        )
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no readable table of points ({error}); make it with `align --layout`") from error
+    if missing := [name for name in ("path", "status", *POINTS) if name not in table.columns]:
+        raise DataError(f"{path}: lacks the column(s) {', '.join(missing)}; make it with `align --layout`")
+    places = table.loc[table["status"] == "aligned", list(POINTS)].apply(pd.to_numeric, errors="coerce")
+    if places.isna().to_numpy().any() or table["path"].duplicated().any():
+        raise DataError(f"{path}: a face lacks a point, or a frame is listed twice; delete the table, and align again")
+    return table
 
 
 def sequence_rows(
