@@ -72,6 +72,18 @@ def render(
 
 
 @app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="lfw or celeba")],
+    out: Annotated[Path, typer.Argument(help="folder to download into")],
+) -> None:
+    """Download photographs that anyone can get, to `align` and to learn from."""
+    from norface_lib.sources import PEOPLE
+    from norface_lib.sources import fetch as run
+
+    print(f"{run(name, out)} (people: {out / PEOPLE})")
+
+
+@app.command()
 def pseudo_pairs(
     aligned: Annotated[Path, typer.Argument(help="a folder that `align` made with mediapipe")],
     out: Annotated[Path, typer.Argument(help="folder for the benchmarks train and test")],
@@ -350,7 +362,9 @@ def evaluate_photographs(
 
 @app.command()
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(help="render, normalize, classify, align; default all")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="render, normalize, classify, align, end-to-end; default all")
+    ] = None,
 ) -> None:
     """Measure speed: one JSON line per figure."""
     from norface_lib.bench import run

@@ -8,13 +8,16 @@ import resource
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -43,6 +46,7 @@ from norface_lib.evaluation import machine, normalize_faces, peak_memory, versio
 from norface_lib.faces.benchmark import BenchmarkSpec, Studio, draw_face, draw_frame, render_subject
 from norface_lib.images import to_tensor, to_uint8
 from norface_lib.normalizer import PRESETS, Normalizer, NormalizerConfig, Target
+from norface_lib.prediction import predict_tree
 from norface_lib.tasks import Detection
 from norface_lib.training import device_of, mixed_precision
 
@@ -358,14 +362,44 @@ def bench_align(photos: int = 12) -> Iterator[Figure]:
 
     ``levels``: how far it searches for small faces; with 0 it looks at the image once. Its networks are downloaded if needed.
     """
-    rng, studio = np.random.default_rng(0), Studio(224)
-    images = np.full((photos, 480, 640, 3), 128, np.uint8)
-    for image in images:
-        image[128:352, 208:432] = studio.original(draw_face(rng), draw_frame(rng), rng)
+    images = _photographs(photos)
     for levels in (0, 1, 2):
         detector = open_detector("mediapipe", levels=levels)
         rate = _best_of(lambda detector=detector: sum(map(partial(_align_all, detector), images)))
         yield _figure("align", rate, "faces/s", width=640, height=480, size=112, levels=levels, threads=1)
+
+
+def bench_end_to_end(photos: int = 96) -> Iterator[Figure]:
+    """Faces a second of `predict` on a folder of photographs: found, cropped, normalized, read by three networks, all written.
+
+    JPEGs of 640 x 480 px with a face each. Loading the networks is told apart, as it takes as long for one face as for many.
+    """
+    with TemporaryDirectory() as folder:
+        source = Path(folder, "photographs")
+        source.mkdir()
+        for number, image in enumerate(_photographs(12)):
+            for copy in range(number, photos, 12):
+                cv2.imwrite(str(source / f"{copy:04d}.jpg"), image[..., ::-1])
+        detector = open_detector("mediapipe")
+        first, second = (_predict_seconds(source, Path(folder, name), detector) for name in ("once", "again"))
+        took, counts = second
+        yield _figure("end_to_end", counts["aligned"] / took, "faces/s", width=640, height=480, faces=counts["aligned"],
+                      first_call=round(counts["aligned"] / first[0], 1), threads=torch.get_num_threads())  # fmt: skip
+
+
+def _predict_seconds(source: Path, out: Path, detector: Detector) -> tuple[float, Counter[str]]:
+    started = time.perf_counter()
+    counts = predict_tree(source, out, detector, progress=False)
+    return time.perf_counter() - started, counts
+
+
+def _photographs(count: int) -> NDArray[np.uint8]:
+    """(N, 480, 640, 3): rendered people at 224 px before gray."""
+    rng, studio = np.random.default_rng(0), Studio(224)
+    images = np.full((count, 480, 640, 3), 128, np.uint8)
+    for image in images:
+        image[128:352, 208:432] = studio.original(draw_face(rng), draw_frame(rng), rng)
+    return images
 
 
 def _align_all(detector: Detector, image: NDArray[np.uint8]) -> int:
@@ -419,7 +453,13 @@ def _sparse_figure(
     )
 
 
-BENCHES = {"render": bench_render, "normalize": bench_normalize, "classify": bench_classify, "align": bench_align}
+BENCHES = {
+    "render": bench_render,
+    "normalize": bench_normalize,
+    "classify": bench_classify,
+    "align": bench_align,
+    "end-to-end": bench_end_to_end,
+}
 
 
 def run(names: list[str]) -> None:

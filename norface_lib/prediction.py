@@ -1,6 +1,7 @@
 """Photographs and videos in, a tidy table out: faces found, aligned, normalized, and read for AUs, intensities and emotions."""
 
 import csv
+import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,18 +11,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from norface_lib.aligned_folders import ALIGNED, FACES, align_tree
 from norface_lib.checkpoints import load_classifier, load_normalizer
-from norface_lib.classification import predict
 from norface_lib.classifier import Classifier
 from norface_lib.detection import Detector
 from norface_lib.errors import CheckpointError
 from norface_lib.evaluation import Faces, normalize_faces
 from norface_lib.files import write_atomically
-from norface_lib.images import read_faces, write_png
+from norface_lib.images import read_faces, to_tensor, write_png
 from norface_lib.normalizer import Normalizer
 from norface_lib.tasks import Task, task_of
 from norface_lib.training import device_of
@@ -41,6 +42,7 @@ class Reader:
 
     model: Classifier
     task: Task
+    backbone: str = ""  # the same text for readers whose backbones have the same weights
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -51,11 +53,32 @@ class Reader:
 
     def read(self, originals: Faces, normalized: Faces) -> list[list[Any]]:
         """Values of ``columns`` for each face."""
-        found = predict(self.model, originals, normalized, self.task)
+        return read_all([self], originals, normalized)[0]
+
+    def values(self, logits: Tensor) -> list[list[Any]]:
+        """Values of ``columns`` from the network's logits (N, L)."""
+        found = self.task.predictions(logits)
         rows = [[round(float(value), 4) for value in row] for row in found]
         if self.task.name == "emotion":
             return [[self.task.outputs[int(np.argmax(values))], *row] for values, row in zip(found, rows, strict=True)]
         return rows
+
+
+@torch.inference_mode()
+def read_all(readers: Sequence[Reader], originals: Faces, normalized: Faces) -> list[list[list[Any]]]:
+    """What each reader says of each face. Faces (N, S, S, 3) are embedded once for all readers of one backbone."""
+    faces = {"original": originals, "normalized": normalized}
+    seen: dict[tuple[str, str], Tensor] = {}
+    found = []
+    for number, reader in enumerate(readers):
+        inputs, device = reader.model.config.inputs, next(reader.model.parameters()).device
+        keys = {name: (reader.backbone or str(number), name) for name in faces if inputs in (name, "both")}
+        for name, key in keys.items():
+            if key not in seen:
+                seen[key] = reader.model.embed(to_tensor(faces[name]).to(device))
+        output = reader.model.head(**{name: seen[key] for name, key in keys.items()})
+        found.append(reader.values(output.logits))
+    return found
 
 
 def load_reader(name: str, device: str = "auto") -> Reader:
@@ -63,7 +86,11 @@ def load_reader(name: str, device: str = "auto") -> Reader:
     model, card = load_classifier(name)
     if "task" not in card:
         raise CheckpointError(f"{name}: the card of these weights does not say their task")
-    return Reader(model.to(device_of(device)), task_of(card["task"], model.config.labels))
+    backbone = hashlib.sha256()
+    for part in (model.encoder, model.expression):
+        for key, value in part.state_dict().items():
+            backbone.update(key.encode() + value.contiguous().numpy().tobytes())
+    return Reader(model.to(device_of(device)), task_of(card["task"], model.config.labels), backbone.hexdigest())
 
 
 def predict_tree(
@@ -117,7 +144,7 @@ def _rows(
         normalized = normalize_faces(normalizer, target, originals)
         for name, image in zip(batch["output"], normalized, strict=True):
             write_png(out / "normalized" / name, image)
-        read = [reader.read(originals, normalized) for reader in readers]
+        read = read_all(readers, originals, normalized)
         where = batch[list(WHERE)].astype(object).where(batch[list(WHERE)].notna(), "").values.tolist()
         yield [[*place, *(value for values in row for value in values)] for place, *row in zip(where, *read, strict=True)]
 

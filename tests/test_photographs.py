@@ -29,6 +29,7 @@ from norface_lib.pseudo_pairs import (
     read_photographs,
     write_pseudo_pairs,
 )
+from norface_lib.sources import fetch
 
 PLAIN = Calibration(dict.fromkeys(NAMES[1:], 0.1), dict.fromkeys(NAMES[1:], 0.9))
 
@@ -184,6 +185,50 @@ def test_benchmarks_of_two_targets_are_not_joined(tiny_benchmark, photographs, t
     with pytest.raises(DataError, match="target"):
         join_benchmarks([tiny_benchmark, tmp_path / "ada/train"], tmp_path / "joined")
     assert not (tmp_path / "joined").exists()
+
+
+# --- photographs that anyone can get ------------------------------------------------------------------------------------
+
+
+def test_lfw_is_a_folder_for_each_person_and_is_fetched_once(tmp_path, monkeypatch):
+    calls = []
+
+    def fetch_lfw_people(data_home, **options):
+        calls.append(options["funneled"])
+        for name in ("Ann_A/Ann_A_0001.jpg", "Ann_A/Ann_A_0002.jpg", "Bo_B/Bo_B_0001.jpg"):
+            place = Path(data_home, "lfw_home/lfw", name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+
+    monkeypatch.setattr("sklearn.datasets.fetch_lfw_people", fetch_lfw_people)
+    for _ in range(2):
+        assert fetch("lfw", tmp_path) == tmp_path / "lfw_home/lfw"
+    assert calls == [False]
+    people = pd.read_csv(tmp_path / "people.csv")
+    assert people["subject"].tolist() == ["Ann_A", "Ann_A", "Bo_B"] and people["image"][2] == "Bo_B/Bo_B_0001.jpg"
+
+
+def test_celeba_names_its_people_by_number(tmp_path, monkeypatch):
+    def celeba(root, **options):
+        assert options["download"]
+        Path(root, "celeba").mkdir(parents=True)
+        Path(root, "celeba/identity_CelebA.txt").write_text("000001.jpg 2880\n000002.jpg 17\n")
+
+    monkeypatch.setattr("torchvision.datasets.CelebA", celeba)
+    assert fetch("celeba", tmp_path / "new") == tmp_path / "new/celeba/img_align_celeba"
+    people = pd.read_csv(tmp_path / "new/people.csv", dtype=str)
+    assert people.to_dict("list") == {"image": ["000001.jpg", "000002.jpg"], "subject": ["2880", "17"]}
+
+
+def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
+    def fail(**_):
+        raise OSError("no route")
+
+    monkeypatch.setattr("sklearn.datasets.fetch_lfw_people", fail)
+    with pytest.raises(DataError, match=r"no route.*with a network"):
+        fetch("lfw", tmp_path)
+    with pytest.raises(DataError, match="lfw, celeba"):
+        fetch("faces", tmp_path)
 
 
 # --- spoiled originals --------------------------------------------------------------------------------------------------

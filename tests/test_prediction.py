@@ -18,7 +18,7 @@ from norface_lib.errors import CheckpointError
 from norface_lib.evaluation import normalize_faces
 from norface_lib.images import read_face, to_tensor
 from norface_lib.normalizer import Normalizer, NormalizerConfig
-from norface_lib.prediction import load_reader, predict_tree
+from norface_lib.prediction import load_reader, predict_tree, read_all
 from norface_lib.tasks import task_of
 
 ENCODER = EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16))
@@ -92,6 +92,24 @@ def test_the_table_says_what_the_networks_say(networks, photographs, tmp_path):
     drawn = read_face(tmp_path / "out/normalized/two.png", 112)
     np.testing.assert_array_equal(drawn, normalize_faces(normalizer, target, face)[0])
     assert to_tensor(drawn).shape == (1, 3, 112, 112)
+
+
+def test_readers_of_one_backbone_share_what_it_sees(tmp_path, tiny_benchmark, monkeypatch):
+    torch.manual_seed(1)
+    first = Classifier(ClassifierConfig(("AU06", "AU12"), "both", ENCODER, hidden=16)).eval()
+    second = Classifier(ClassifierConfig(("neutral", "happy"), "original", ENCODER, hidden=16)).eval()
+    other = Classifier(ClassifierConfig(("AU12",), "normalized", ENCODER, hidden=16)).eval()
+    second.encoder.load_state_dict(first.encoder.state_dict())
+    second.expression.load_state_dict(first.expression.state_dict())
+    models = {"au_detection": first, "emotion": second, "au_intensity": other}
+    paths = [save_classifier(model, tmp_path / f"{task}.safetensors", {"task": task}) for task, model in models.items()]
+    readers = [load_reader(str(path)) for path in paths]
+    originals = load_rendered(tiny_benchmark, truth=False, progress=False).originals[:4]
+    alone = [reader.read(originals, originals[::-1]) for reader in readers]
+    calls, embed = [], Classifier.embed
+    monkeypatch.setattr(Classifier, "embed", lambda self, images: calls.append(len(images)) or embed(self, images))
+    assert read_all(readers, originals, originals[::-1]) == alone
+    assert calls == [4, 4, 4], "both pictures by the first backbone, one by the other"
 
 
 def test_weights_that_do_not_say_their_task_are_refused(tmp_path):
