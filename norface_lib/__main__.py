@@ -351,13 +351,14 @@ def evaluate_photographs(
     embedding: Annotated[str, typer.Option(help="a face recognizer, as in arcface:PATH.onnx")] = "arcface",
     model: _Model = None,
     out: Annotated[Path | None, typer.Option(help="result file to write")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="picture of originals, drawn and rendered faces to write")] = None,
 ) -> None:
     """Measure a normalizer on photographs: smiles, expressions in I_n, whether people can be told by it, emotions."""
     from norface_lib.detection import landmarker_file
     from norface_lib.photo_measures import as_text
     from norface_lib.photo_measures import evaluate_photographs as run
 
-    print(as_text(run(root, weights, reader, model or landmarker_file(), embedding, train, out)))
+    print(as_text(run(root, weights, reader, landmarker_file(model), embedding, train, out, sheet)))
 
 
 @app.command()

@@ -26,11 +26,12 @@ from norface_lib.datasets.rendered import Rendered, load_rendered
 from norface_lib.evaluation import Faces, neutral_ratio, normalize_faces, write_result
 from norface_lib.experiments import recipe_for
 from norface_lib.frozen import FrozenNetwork, frozen_network
-from norface_lib.images import to_tensor
+from norface_lib.images import to_tensor, write_png
 from norface_lib.landmarker import BLENDSHAPES, Landmarker
 from norface_lib.metrics import auc, bootstrap_interval
 from norface_lib.normalizer import Normalizer
 from norface_lib.pairs import Pairs, embed
+from norface_lib.plots import contact_sheet
 from norface_lib.tasks import Emotion, task_of
 
 SHAPES_OF: Mapping[str, tuple[str, ...]] = {
@@ -170,13 +171,15 @@ def evaluate_photographs(
     embedding: str,
     train: Path | None = None,
     out: Path | None = None,
+    sheet: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """All measures on a folder of pseudo-pairs (`norface_lib.pseudo_pairs`) of people whom no network met.
 
     ``reader``: AU detector over original and I_n; ``landmarker``: its ``.task`` file; ``embedding``: a face recognizer for
     `norface_lib.frozen.frozen_network`; ``train``: pseudo-pairs of other people with emotions, on which heads for emotions
-    learn. With ``out``, writes the result file. Raises as `load_rendered` and the loaders of weights do.
+    learn. ``out``: the result file to write; ``sheet``: a picture (PNG) of the first 24 originals, what the network draws of
+    them, and what the landmarker and the renderer do. Raises as `load_rendered` and the loaders of weights do.
     """
     started, data = time.monotonic(), load_rendered(root, progress=progress)
     normalizer, target, card = load_normalizer(weights)
@@ -199,6 +202,8 @@ def evaluate_photographs(
         both = normalize_faces(normalizer, target, learned.originals, progress=progress), drawn
         found["emotion"] = emotion_measures(learned, data, normalizer, both)
         counts |= {"train_faces": len(learned), "train_people": len(set(learned.subjects))}
+    if sheet is not None:
+        write_png(sheet, contact_sheet([faces[:24] for faces in (data.originals, *ways.values())], columns=12))
     if out is not None:
         settings = {"normalizer": card["sha256"], "reader": reader, "embedding": Path(embedding.partition(":")[2]).name}
         write_result(out, found, seed=[0, 1, 2], started=started, counts=counts, leakage="pretrained", settings=settings)

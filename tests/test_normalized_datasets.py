@@ -259,3 +259,25 @@ def test_pairs_are_mapped_from_files_and_read_again_from_there(benchmark, tmp_pa
     monkeypatch.undo()
     _, some, _ = load_pairs(data.select([3, 1]), folder, 112, memory)
     assert np.array_equal(some, plain[0][[3, 1]]), "other rows are no longer those of the file"
+
+
+def test_the_commands_align_a_dataset_and_normalize_it_by_the_table(benchmark, tmp_path, weights):
+    data = opened("disfa", benchmark, tmp_path, "video")
+    call = ["align", str(data.root), str(tmp_path / "points"), "--layout", "disfa", "--detector", "none"]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0 and "12 aligned (see" in done.output
+    points = str(tmp_path / "points/points.csv")
+    call = [
+        "normalize",
+        str(data.root),
+        str(tmp_path / "out"),
+        "--layout",
+        "disfa",
+        "--weights",
+        str(weights),
+        "--points",
+        points,
+    ]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0 and "12 normalized" in done.output
+    assert (tmp_path / "out/noor/manifest.csv").is_file() and not (data.root / "crop.json").exists()
