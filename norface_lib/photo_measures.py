@@ -25,6 +25,7 @@ from norface_lib.datasets.base import EMOTION
 from norface_lib.datasets.rendered import Rendered, load_rendered
 from norface_lib.evaluation import Faces, neutral_ratio, normalize_faces, write_result
 from norface_lib.experiments import recipe_for
+from norface_lib.faces.benchmark import Studio
 from norface_lib.frozen import FrozenNetwork, frozen_network
 from norface_lib.images import to_tensor, write_png
 from norface_lib.landmarker import BLENDSHAPES, Landmarker
@@ -32,6 +33,7 @@ from norface_lib.metrics import auc, bootstrap_interval
 from norface_lib.normalizer import Normalizer
 from norface_lib.pairs import Pairs, embed
 from norface_lib.plots import contact_sheet
+from norface_lib.pseudo_pairs import draw_shapes
 from norface_lib.tasks import Emotion, task_of
 
 SHAPES_OF: Mapping[str, tuple[str, ...]] = {
@@ -184,10 +186,11 @@ def evaluate_photographs(
     started, data = time.monotonic(), load_rendered(root, progress=progress)
     normalizer, target, card = load_normalizer(weights)
     drawn = normalize_faces(normalizer, target, data.originals, progress=progress)
-    ways = {"network": drawn, "landmarker + render": data.truths}
-    found: dict[str, Any] = {"weights": card["name"], "to_pseudo_truth": neutral_ratio(data.truths, drawn, data.target)}
     eye = Landmarker(landmarker, levels=0)
-    shapes = {name: read_shapes(eye, faces, progress) for name, faces in ({"original": data.originals} | ways).items()}
+    shapes = {"original": read_shapes(eye, data.originals, progress)}
+    ways = {"network": drawn, "landmarker + render": draw_shapes(shapes["original"], Studio(len(data.target), data.names[0]))}
+    found: dict[str, Any] = {"weights": card["name"], "to_pseudo_truth": neutral_ratio(data.truths, drawn, data.target)}
+    shapes |= {name: read_shapes(eye, faces, progress) for name, faces in ways.items()}
     found["agreement"] = {name: agreement(shapes["original"], shapes[name]) for name in ways}
     rows, smiling = smiling_of(data.table)
     if len(set(smiling)) == 2:

@@ -26,6 +26,7 @@ from norface_lib.aligned_folders import ALIGNED, BLENDSHAPES, FACES
 from norface_lib.checkpoints import FOLDER
 from norface_lib.datasets.base import EMOTION
 from norface_lib.errors import CheckpointError, DataError
+from norface_lib.evaluation import Faces
 from norface_lib.faces.benchmark import DRAWN_AUS, Sides, Studio
 from norface_lib.files import write_atomically, write_json, write_table
 from norface_lib.images import write_png
@@ -139,6 +140,16 @@ def agreed(sides: Sides, emotion: str) -> Sides:
     return left, right
 
 
+def draw_shapes(shapes: NDArray[np.floating], studio: Studio, calibration: Calibration | None = None) -> Faces:
+    """A normalizer without a network, "landmarker + render": the target head with blendshapes (N, 52), as (N, S, S, 3).
+
+    A face that the landmarker did not find (NaN) is drawn neutral. ``calibration``: default, the one that is shipped.
+    """
+    calibration = calibration or calibration_of()
+    read = [dict(zip(NAMES, map(float, row), strict=True)) for row in np.nan_to_num(shapes)]
+    return np.stack([studio.normalized(*intensities_of(calibration.actions(scores))) for scores in read])
+
+
 def read_photographs(aligned: Path, table: Path | None = None) -> pd.DataFrame:
     """Faces that ``align`` cropped, with their blendshapes: columns source, output, subject, emotion, and the 52 names.
 
@@ -239,7 +250,8 @@ def _write_pair(
     if not (folder / truth).exists():
         write_atomically(folder / image, lambda part: shutil.copyfile(aligned / name, part))
         write_png(folder / truth, studio.normalized(left, right))
-    line = {"subject": row["subject"], "sequence": "", "frame": row["frame"], "domain": "photographs", EMOTION: row["emotion"]}
+    frame = 0 if pd.isna(row["frame"]) else int(row["frame"])  # of a video
+    line = {"subject": row["subject"], "sequence": "", "frame": frame, "domain": "photographs", EMOTION: row["emotion"]}
     line |= {"image": image, "truth": truth} | ({"expression": row["expression"]} if "expression" in row else {})
     for au in DRAWN_AUS:
         sides = left[au], right[au]

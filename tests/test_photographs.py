@@ -24,6 +24,7 @@ from norface_lib.pseudo_pairs import (
     Calibration,
     agreed,
     calibration_of,
+    draw_shapes,
     intensities_of,
     is_held_out,
     read_photographs,
@@ -111,6 +112,16 @@ def test_people_overrule_the_landmarker_on_smiles_alone():
     assert agreed(weak, "happy")[0] == {12: 1.5, 4: 2.0} and agreed(strong, "happy") == strong
     assert agreed(strong, "neutral")[0] == {12: 1.0, 4: 2.0} and agreed(weak, "anger") == weak
     assert agreed(strong, "") == strong and agreed(strong, "contempt") == strong
+
+
+def test_a_normalizer_without_a_network_draws_what_the_landmarker_saw(studio):
+    shapes = np.zeros((3, len(NAMES)))
+    shapes[1, NAMES.index("jawOpen")] = 0.9
+    shapes[2] = np.nan
+    neutral, opened, lost = draw_shapes(shapes, studio, PLAIN)
+    assert np.array_equal(neutral, studio.neutral()) and np.array_equal(lost, neutral)
+    left, right = intensities_of(PLAIN.actions(scores(jawOpen=0.9)))
+    assert np.array_equal(opened, studio.normalized(left, right)) and not np.array_equal(opened, neutral)
 
 
 # --- writing ------------------------------------------------------------------------------------------------------------
