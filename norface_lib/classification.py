@@ -19,7 +19,7 @@ from norface_lib.normalizer import Normalizer
 from norface_lib.pairs import EmbeddedPairs, Pairs
 from norface_lib.pretrained import load_encoder_weights
 from norface_lib.tasks import Task, balancing_weights
-from norface_lib.training import TrainConfig, device_of, fit
+from norface_lib.training import TrainConfig, device_of, fit, logged_seconds
 
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 """Rows to train on and rows to test on."""
@@ -135,7 +135,8 @@ class CrossValidation:
     subjects: NDArray[np.str_]
     predictions: NDArray[np.float32]
     best_epochs: NDArray[np.float64]
-    seconds: float
+    seconds: float  # of the whole call; less where trainings were there already
+    images_per_second: float | None  # in training, original and normalized as one; None if it was too short to tell
     models: list[Classifier] = field(default_factory=list, repr=False)  # of the first seed, one a fold
 
     def _sums(self, rows: NDArray[np.intp], subjects: NDArray | None = None) -> NDArray:
@@ -221,6 +222,7 @@ class CrossValidation:
             "per_seed_and_fold": self.scores.tolist(),
             "oracle": self.oracle | {"note": "chosen on the test rows: not comparable"},
             "seconds": round(self.seconds, 1),
+            "images_per_second": self.images_per_second,
         }
 
 
@@ -245,17 +247,20 @@ def cross_validate(
     given = list(pairs) if isinstance(pairs, Sequence) else [pairs] * len(folds)
     first = given[0]
     predictions = np.full((len(seeds), len(first), len(task.outputs)), np.nan, np.float32)
-    best, models = np.full((len(seeds), len(folds)), np.nan), []
+    best, models, took = np.full((len(seeds), len(folds)), np.nan), [], 0.0
     for run, seed in enumerate(seeds):
         for number, ((train, test), own) in enumerate(zip(folds, given, strict=True)):
             place = f"{name}-seed{seed}-fold{number + 1}"
-            seeded = recipe.seeded(seed)
+            seeded, begun = recipe.seeded(seed), time.monotonic()
             model = train_classifier(own, train, task, seeded, start, folder, place, device, progress, tested=test)
+            took += time.monotonic() - begun if folder is None else logged_seconds(Path(folder) / f"{place}.jsonl")
             predictions[run, test] = predict_rows(model, own, test, task)
             best[run, number] = _best_of_log(folder, place)
             models += [model] if run == 0 else []
     seconds = time.monotonic() - started
-    return CrossValidation(task, recipe, list(folds), first.labels, first.subjects, predictions, best, seconds, models)
+    images = len(seeds) * len(folds) * recipe.training.steps * recipe.training.batch_size
+    rate = round(images / took, 1) if took >= 1 else None
+    return CrossValidation(task, recipe, list(folds), first.labels, first.subjects, predictions, best, seconds, rate, models)
 
 
 def _best_of_log(folder: Path | None, name: str) -> float:

@@ -130,12 +130,12 @@ def intensities_of(actions: Mapping[str, float], damping: float = 0.02) -> Sides
 def agreed(sides: Sides, emotion: str) -> Sides:
     """Intensities that do not contradict what a person said a photograph shows.
 
-    A happy face has AU12, any other but contempt and unnamed ones has no more than a trace of it (EMFACS): there the landmarker
+    A happy face has AU12, any other but contempt and unnamed ones not quite a trace of it (EMFACS): there the landmarker
     is wrong more often than people are.
     """
     if emotion in ("", "contempt"):
         return sides
-    low, high = (1.5, labels.INTENSITY_MAX) if emotion == "happy" else (0.0, labels.OCCURRENCE_THRESHOLD)
+    low, high = (1.5, labels.INTENSITY_MAX) if emotion == "happy" else (0.0, 0.9 * labels.OCCURRENCE_THRESHOLD)
     left, right = ({**side, 12: float(np.clip(side.get(12, 0.0), low, high))} for side in sides)
     return left, right
 

@@ -275,7 +275,7 @@ def _tensorboard(folder: Path):
     return SummaryWriter(folder)
 
 
-def logged_seconds(log: Path) -> int:
+def logged_seconds(log: Path) -> float:
     """Seconds of training by a log, whose clock starts anew each time the training goes on."""
     clock = [0.0, *(json.loads(line)["seconds"] for line in log.read_text().splitlines())]
-    return round(sum(now - before if now >= before else now for before, now in pairwise(clock)))
+    return round(sum(now - before if now >= before else now for before, now in pairwise(clock)), 1)

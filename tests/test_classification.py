@@ -64,6 +64,15 @@ def test_a_classifier_sees_what_its_input_shows(pairs):
     assert difference(bright, dark)["value"] == pytest.approx(bright.score - dark.score)
 
 
+@pytest.mark.parametrize(("logged", "rate"), [(4.0, 2 * 2 * 3 * 16 / 16.0), (0.2, None)])
+def test_images_a_second_are_those_of_the_logs(seen, tmp_path, monkeypatch, logged, rate):
+    monkeypatch.setattr("norface_lib.classification.logged_seconds", lambda log: logged if log.is_file() else None)
+    settings = recipe(inputs="both", steps=3, batch_size=16)
+    folds = subject_folds(seen.subjects, 2)
+    found = cross_validate(seen, folds, TASK, settings, seeds=(0, 1), folder=tmp_path, progress=False)
+    assert found.as_dict()["images_per_second"] == rate
+
+
 def test_test_rows_never_reach_training(pairs):
     """Labels outside the training fold are made absurd: training on them would give other weights."""
     train, test = subject_folds(pairs.subjects, 3)[0]
