@@ -20,7 +20,7 @@ from norface_lib.errors import DataError
 from norface_lib.evaluation import check_leakage, normalize_faces, settings_of, write_result
 from norface_lib.images import to_uint8
 from norface_lib.leakage import normalizers_of_folds
-from norface_lib.normalized_datasets import load_pairs, normalize_dataset
+from norface_lib.normalized_datasets import key_of, load_pairs, normalize_dataset
 from norface_lib.normalizer import Normalizer
 from norface_lib.pairs import EmbeddedPairs, Pairs, embed
 from norface_lib.paths import shown
@@ -130,10 +130,12 @@ def run(
     task = task_of(experiment.task, tuple(data.classes or data.labels), experiment.loss)
     normalizer, target, card = load_normalizer(experiment.weights)
     counts = normalize_dataset(data, faces, experiment.weights, device=device)
-    part, pairs = _pairs(data, faces / target_names(card)[0], normalizer, faces)
+    drawn = faces / target_names(card)[0]
+    part, pairs = _pairs(data, drawn, normalizer, faces)
+    keep = faces / f"embedded-{key_of(part, drawn, card['sha256'])}.safetensors"
     splits = protocol(experiment.protocol, part.index)
     folds = [(split.train, split.test) for split in splits]
-    given, start = _as_seen(experiment, pairs, normalizer, target, folds, out, device)
+    given, start = _as_seen(experiment, pairs, normalizer, target, folds, out, device, keep)
     recipe = recipe_for(task, normalizer, experiment.backbone, experiment.steps)
     recipe = replace(recipe, balanced=experiment.balanced, encoder=experiment.encoder)
     rows = {
@@ -171,9 +173,19 @@ def _pairs(data: FaceDataset, folder: Path, normalizer: Normalizer, memory: Path
 
 
 def _as_seen(
-    experiment: Experiment, pairs: Pairs, normalizer: Normalizer, target: Any, folds: Sequence[Fold], out: Path, device: str
+    experiment: Experiment,
+    pairs: Pairs,
+    normalizer: Normalizer,
+    target: Any,
+    folds: Sequence[Fold],
+    out: Path,
+    device: str,
+    keep: Path,
 ) -> tuple[list[Pairs | EmbeddedPairs], Normalizer | None]:
-    """The pairs of each fold, as the backbone of its own normalizer sees them if it is frozen, and where a training starts."""
+    """The pairs of each fold, as the backbone of its own normalizer sees them if it is frozen, and where a training starts.
+
+    ``keep``: a file for what the normalizer itself sees, which serves other tasks on the same faces, too.
+    """
     targets = to_uint8(target)
     models = normalizers_of_folds(
         experiment.leakage,
@@ -187,10 +199,11 @@ def _as_seen(
     seen: dict[int, Pairs | EmbeddedPairs] = {}
     for model in models:
         if id(model) not in seen:
-            own = pairs
+            own, kept = pairs, keep
             if model is not normalizer:
+                kept = None
                 own = replace(pairs, normalized=normalize_faces(model, target, pairs.originals, progress=True))
-            seen[id(model)] = embed(own, model, progress=True) if experiment.backbone == "frozen" else own
+            seen[id(model)] = embed(own, model, progress=True, keep=kept) if experiment.backbone == "frozen" else own
     return [seen[id(model)] for model in models], normalizer if experiment.backbone == "tuned" else None
 
 

@@ -111,7 +111,8 @@ def list_images(folder: Path) -> list[Path]:
 def to_tensor(faces: NDArray[np.uint8]) -> Tensor:
     """(N, S, S, 3) of 8 bits, or one face (S, S, 3), to floats (N, 3, S, S) in [0, 1], channels last in memory."""
     faces = faces if faces.ndim == 4 else faces[None]
-    return torch.from_numpy(np.ascontiguousarray(faces)).permute(0, 3, 1, 2).float().div_(255)
+    faces = np.require(faces, requirements=("C", "W"))  # a part of a file that is mapped into memory cannot be written to
+    return torch.from_numpy(faces).permute(0, 3, 1, 2).float().div_(255)
 
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:

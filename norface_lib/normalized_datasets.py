@@ -205,7 +205,7 @@ def load_pairs(
         raise DataError(f"{Path(folder) / MANIFEST}: names no frame of {data.root}; normalize the dataset into this folder")
     part = data.select(places != "")
     rows = drawn.loc[part.index["path"]]
-    key = _hash_of("".join([str(size), *rows["sha256"], *rows["normalized_sha256"]]).encode())[:16]
+    key = key_of(part, folder, size)
     names = None if memory is None else [Path(memory) / f"{kind}-{key}.npy" for kind in ("originals", "normalized")]
     if names and all(name.is_file() for name in names):
         return part, *(np.load(name, mmap_mode="r") for name in names)
@@ -216,6 +216,12 @@ def load_pairs(
         for images, name in zip((originals, normalized), names or (None, None), strict=True)
     ]
     return part, *found
+
+
+def key_of(part: FaceDataset, folder: Path, *more: object) -> str:
+    """A text for the name of what is made of some drawn frames: another one if a frame, its drawing, or ``more`` changes."""
+    rows = read_manifest(folder).set_index("path").loc[part.index["path"]]
+    return _hash_of("".join([*map(str, more), *rows["sha256"], *rows["normalized_sha256"]]).encode())[:16]
 
 
 def _gathered(images: Iterable[Faces], count: int, size: int, path: Path | None, progress: bool) -> Faces:

@@ -1,16 +1,19 @@
 """Labeled pairs of an original and a normalized face, for a classifier: as images, or as a frozen backbone sees them."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from norface_lib.augment import jitter, mirrored, photometric
 from norface_lib.classifier import Classifier
 from norface_lib.evaluation import Faces
+from norface_lib.files import write_atomically
 from norface_lib.images import to_tensor
 from norface_lib.normalizer import Normalizer
 
@@ -82,10 +85,22 @@ class EmbeddedPairs:
         return self.originals[chosen].to(where), self.normalized[chosen].to(where)
 
 
-def embed(pairs: Pairs, backbone: Normalizer, batch_size: int = 64, progress: bool = False) -> EmbeddedPairs:
-    """What the encoder and expression embedding of a normalizer see in each pair, computed once for all trainings."""
-    embeddings = (_embeddings(faces, backbone, batch_size, progress) for faces in (pairs.originals, pairs.normalized))
-    return EmbeddedPairs(backbone, *embeddings, pairs.labels, pairs.subjects)
+def embed(
+    pairs: Pairs, backbone: Normalizer, batch_size: int = 64, progress: bool = False, keep: Path | None = None
+) -> EmbeddedPairs:
+    """What the encoder and expression embedding of a normalizer see in each pair, computed once for all trainings.
+
+    ``keep``: a file (.safetensors) for these embeddings. If it is there, they are taken from it, so its name must tell these
+    pairs and this backbone from all others.
+    """
+    if keep is None or not keep.is_file():
+        faces = {"originals": pairs.originals, "normalized": pairs.normalized}
+        found = {name: _embeddings(images, backbone, batch_size, progress) for name, images in faces.items()}
+        if keep is not None:
+            write_atomically(keep, lambda part: save_file(found, part))
+    else:
+        found = load_file(keep)
+    return EmbeddedPairs(backbone, found["originals"], found["normalized"], pairs.labels, pairs.subjects)
 
 
 @torch.inference_mode()

@@ -249,3 +249,14 @@ def test_a_study_answers_its_questions_from_the_same_folds(readable, tmp_path, m
     assert 0 < helps["p"] <= 1
     assert table(found)["score"]["both"] == pytest.approx(both.score)
     json.dumps(as_result(found))
+
+
+def test_embeddings_are_kept_in_a_file_and_taken_from_it(pairs, backbone, seen, tmp_path, monkeypatch):
+    kept = tmp_path / "embedded.safetensors"
+    first = embed(pairs, backbone, keep=kept)
+    monkeypatch.setattr("norface_lib.pairs._embeddings", None)  # the second call must not look at a face
+    second = embed(pairs, backbone, keep=kept)
+    for made in (first, second):
+        torch.testing.assert_close(made.originals, seen.originals, atol=1e-4, rtol=1e-4)
+        assert np.array_equal(made.labels, pairs.labels)
+    assert torch.equal(first.normalized, second.normalized)
