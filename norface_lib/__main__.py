@@ -200,7 +200,7 @@ def predict(
     out: Annotated[Path, typer.Argument(help="folder for predictions.csv, aligned and normalized faces")],
     detector: _Detector = "mediapipe",
     reader: Annotated[list[str] | None, typer.Option(help="weights of a classifier: a shipped name or a path")] = None,
-    weights: Annotated[str, typer.Option(help="of the normalizer: a shipped name or a path")] = "tiny",
+    weights: Annotated[str, typer.Option(help="of the normalizer: a shipped name or a path")] = "tiny-photo",
     target: Annotated[str | None, typer.Option(help="one of the identities that the weights draw")] = None,
     every: _Every = 1,
     all_faces: _AllFaces = False,

@@ -110,6 +110,11 @@ def align_face(image: NDArray[np.uint8], points: NDArray, crop: Crop = NORFACE_C
     return warp(image, similarity(points, crop.pixels(size)), size)
 
 
+def pixels_within(points: NDArray, crop: Crop = NORFACE_CROP) -> float:
+    """Pixels along a side of what `align_face` cuts out for five ``points`` (5, 2): how much there is to see."""
+    return float(1 / np.hypot(*similarity(points, crop.pixels(1))[0, :2]))
+
+
 def warp(image: NDArray[np.uint8], matrix: NDArray, size: int, border: int = cv2.BORDER_REPLICATE) -> NDArray[np.uint8]:
     """The square (size, size, 3) into which a similarity (2, 3) carries an image; filtered where it shrinks.
 

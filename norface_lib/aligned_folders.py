@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from norface_lib.align import NORFACE_CROP, Crop, align_face, crop_of, mark_crop, overlap, similarity
+from norface_lib.align import NORFACE_CROP, Crop, align_face, crop_of, mark_crop, overlap, pixels_within
 from norface_lib.datasets.frames import VIDEO_SUFFIXES, read_video
 from norface_lib.detection import Detector, Face, WholeImage
 from norface_lib.errors import DataError
@@ -256,7 +256,7 @@ class _Job:
         if number and not self.settings.all_faces:
             return NOT_CHOSEN, ""
         size, crop = self.settings.size, self.settings.crop
-        if size / np.hypot(*similarity(face.points, crop.pixels(size))[0, :2]) < self.settings.smallest:
+        if pixels_within(face.points, crop) < self.settings.smallest:
             return TOO_SMALL, ""
         name = self.name if frame == "" else self.name / f"{frame:06d}"
         path = name.with_name(name.name + (f"_{number}" if number else "") + ".png")

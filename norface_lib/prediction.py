@@ -27,8 +27,8 @@ from norface_lib.normalizer import Normalizer
 from norface_lib.tasks import Task, task_of
 from norface_lib.training import device_of
 
-READERS = ("tiny-au", "tiny-intensity", "tiny-emotion")
-"""Shipped classifiers: AU detection, AU intensity, emotion."""
+READERS = ("tiny-photo-au", "tiny-photo-intensity", "tiny-photo-emotion")
+"""Shipped classifiers for photographs: AU detection, AU intensity, emotion."""
 
 PREDICTIONS = "predictions.csv"
 
@@ -98,7 +98,7 @@ def predict_tree(
     out: Path,
     detector: Detector,
     readers: Sequence[str] = READERS,
-    weights: str = "tiny",
+    weights: str = "tiny-photo",
     target: str | None = None,
     every: int = 1,
     all_faces: bool = False,

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from norface_lib import labels, plots
-from norface_lib.align import NORFACE_CROP, align_face, similarity
+from norface_lib.align import align_face, pixels_within
 from norface_lib.detection import Detector
 from norface_lib.errors import DataError, NorfaceError
 from norface_lib.faces.benchmark import Frame, Person, Studio, draw_face
@@ -134,8 +134,7 @@ def face_in(data: bytes, name: str, detector: Detector, size: int) -> Face:
     found = detector.detect(image)
     if not found:
         raise DataError(f"{name}: no face was found; take a picture in which it is larger, or seen from the front")
-    side = size / np.hypot(*similarity(found[0].points, NORFACE_CROP.pixels(size))[0, :2])
-    if side < SMALLEST:
+    if (side := pixels_within(found[0].points)) < SMALLEST:
         raise DataError(f"{name}: its face would be {side:.0f} px wide; action units show from {SMALLEST} px on")
     return align_face(image, found[0].points, size=size)
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from norface_lib.align import CROPS, LONDON_CROP, NORFACE_CROP, crop_of, similarity
+from norface_lib.align import CROPS, LONDON_CROP, NORFACE_CROP, crop_of, pixels_within, similarity
 from norface_lib.errors import DataError
 
 FIVE = NORFACE_CROP.pixels(112)
@@ -209,3 +209,9 @@ def test_the_irises_are_drawn_where_the_eye_points_say(some_faces, head, studio,
             assert near.sum() > 1
             assert (near * columns).sum() / near.sum() == pytest.approx(x, abs=1)
             assert (near * rows).sum() / near.sum() == pytest.approx(y, abs=1)
+
+
+def test_a_crop_sees_as_many_pixels_as_its_points_span():
+    assert pixels_within(NORFACE_CROP.pixels(80) + 7) == pytest.approx(80)
+    turned = (NORFACE_CROP.pixels(80) * 2) @ np.array([(0.6, 0.8), (-0.8, 0.6)])
+    assert pixels_within(turned) == pytest.approx(160)
