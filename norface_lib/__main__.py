@@ -254,8 +254,9 @@ def align(
 
 @app.command()
 def normalize(
-    source: Annotated[Path, typer.Argument(help="a folder of aligned faces, of any depth, or the root of a dataset")],
+    source: Annotated[Path, typer.Argument(help="a folder of faces, of any depth, or the root of a dataset")],
     out: Annotated[Path, typer.Argument(help="folder for the mirror tree, inside it one for the target")],
+    detector: _Detector = "none",
     layout: Annotated[str, typer.Option(help="folder, or how a dataset lies there: bp4d, disfa, ...")] = "folder",
     weights: Annotated[str, typer.Option(help="a shipped name or a path")] = "tiny",
     target: Annotated[str | None, typer.Option(help="one of the identities that the weights draw; default: the first")] = None,
@@ -263,10 +264,21 @@ def normalize(
     batch_size: int = 64,
     device: str = "auto",
 ) -> None:
-    """Redraw every aligned face of a folder as the target; stop it at will, the same command goes on."""
+    """Redraw every face of a folder as the target; stop it at will, the same command goes on.
+
+    Faces that are aligned already need no detector. With one, those of ordinary photographs and videos are found first, and
+    their crops kept in OUT/aligned.
+    """
+    from norface_lib.aligned_folders import ALIGNED, FACES, align_tree
     from norface_lib.datasets import open_dataset
+    from norface_lib.detection import open_detector
     from norface_lib.normalized_datasets import MANIFEST, normalize_dataset
 
+    if detector != "none":
+        if layout != "folder":
+            raise ValueError("a dataset is aligned by `align --layout` and --points, not by --detector")
+        _tell(align_tree(source, out / "aligned", open_detector(detector)), out / "aligned" / FACES, ALIGNED)
+        source = out / "aligned"
     data = open_dataset(layout, source)
     data = data if points is None else data.aligned_by(points)
     counts = normalize_dataset(data, out, weights, target, batch_size, device)

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from norface_lib import aligned_folders
+from norface_lib.__main__ import app
 from norface_lib.align import NORFACE_CROP, Crop, align_face, crop_of, mark_crop, overlap, similarity, warp
 from norface_lib.aligned_folders import BLENDSHAPES, FACES, JOURNAL, Tracker, align_tree
 from norface_lib.detection import LANDMARKER_FILE, Face, WholeImage, download_landmarker, five_of, open_detector
@@ -506,3 +508,14 @@ def test_a_folder_of_photographs(landmarker, portrait, tmp_path):
 
 def test_the_tables_of_a_folder_name_every_column():
     assert len(aligned_folders.COLUMNS) == len(set(aligned_folders.COLUMNS)) == 22
+
+
+def test_normalize_finds_the_faces_of_ordinary_photographs_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("norface_lib.detection.open_detector", lambda name: Fake())
+    for name, image in (("a/one.png", scene((50, 20, 120))), ("none.png", scene())):
+        save(tmp_path / "photos" / name, image)
+    call = ["normalize", str(tmp_path / "photos"), str(tmp_path / "out"), "--detector", "mediapipe", "--weights", "tiny"]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0 and "1 aligned, 1 no face" in done.output and "1 normalized" in done.output
+    assert (tmp_path / "out/noor/a/one.png").is_file() and (tmp_path / "out/aligned/a/one.png").is_file()
+    assert CliRunner().invoke(app, [*call, "--layout", "bp4d"]).exit_code == 1
