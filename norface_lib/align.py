@@ -35,6 +35,16 @@ ARCFACE_CROP = Crop("arcface", tuple(map(tuple, _ARCFACE.tolist())))
 """What identity encoders of insightface see (Deng et al. 2019): a tighter crop, which cuts forehead and chin."""
 
 
+POINTS = ("eye_left", "eye_right", "nose", "mouth_left", "mouth_right")
+"""The five points of a face, in this order everywhere; left and right are the image's."""
+
+POINT_COLUMNS = tuple(f"{point}_{axis}" for point in POINTS for axis in "xy")
+"""Columns of a table of them."""
+
+ALIGNED = "aligned"
+"""Status, in such a table, of a face that was found and may be cropped."""
+
+
 def _norface_points(scale: float = 0.92, eye_height: float = 0.385) -> tuple[tuple[float, float], ...]:
     points = (_ARCFACE - (0.5, _ARCFACE[:2, 1].mean())) * scale + (0.5, eye_height)
     return tuple((round(float(x), 4), round(float(y), 4)) for x, y in points)

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from norface_lib.aligned_folders import ALIGNED, NO_FACE, UNREADABLE
-from norface_lib.datasets.base import POINTS, FaceDataset, read_points
+from norface_lib.align import ALIGNED, POINT_COLUMNS
+from norface_lib.aligned_folders import NO_FACE, UNREADABLE
+from norface_lib.datasets.base import FaceDataset, read_points
 from norface_lib.detection import Detector
 from norface_lib.errors import DataError
 
-COLUMNS = ("path", "status", "score", *POINTS)
+COLUMNS = ("path", "status", "score", *POINT_COLUMNS)
 """Of the table: the frame as the dataset's index names it, what became of it, and the five points in pixels of the frame."""
 
 
@@ -64,5 +65,5 @@ def _look(data: FaceDataset, row: Any, detector: Detector) -> dict[str, Any]:
     if not faces:
         return {"path": row["path"], "status": NO_FACE}
     values = np.round(faces[0].points.ravel(), 2).tolist()
-    found = dict(zip(POINTS, values, strict=True))
+    found = dict(zip(POINT_COLUMNS, values, strict=True))
     return {"path": row["path"], "status": ALIGNED, "score": round(faces[0].score, 4)} | found

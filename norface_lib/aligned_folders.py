@@ -18,7 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from norface_lib.align import NORFACE_CROP, Crop, align_face, crop_of, mark_crop, overlap, pixels_within
+from norface_lib.align import (
+    ALIGNED,
+    NORFACE_CROP,
+    POINT_COLUMNS,
+    Crop,
+    align_face,
+    crop_of,
+    mark_crop,
+    overlap,
+    pixels_within,
+)
 from norface_lib.datasets.frames import VIDEO_SUFFIXES, read_video
 from norface_lib.detection import Detector, Face, WholeImage
 from norface_lib.errors import DataError
@@ -27,15 +37,14 @@ from norface_lib.images import SMALLEST, SUFFIXES, decode
 
 FACES, BLENDSHAPES, JOURNAL = "faces.csv", "blendshapes.csv", ".align.jsonl"
 
-POINTS = ("eye_left", "eye_right", "nose", "mouth_left", "mouth_right")
 COLUMNS = (
     *("source", "frame", "face", "track", "status", "output", "score", "x0", "y0", "x1", "y1"),
-    *(f"{point}_{axis}" for point in POINTS for axis in "xy"),
+    *POINT_COLUMNS,
     "error",
 )
 """Of ``faces.csv``. Box and points are in pixels of the source, counted from its corner; left is the image's left."""
 
-ALIGNED, NO_FACE, TOO_SMALL, NOT_CHOSEN, UNREADABLE = "aligned", "no face", "too small", "not the largest", "unreadable"
+NO_FACE, TOO_SMALL, NOT_CHOSEN, UNREADABLE = "no face", "too small", "not the largest", "unreadable"
 """Values of the column ``status``."""
 
 
@@ -245,7 +254,7 @@ class _Job:
             key = {"source": self.path.as_posix(), "frame": frame, "face": number, "track": tracks[number] if tracks else ""}
             status, output = self._crop(image, face, number, frame)
             box = dict(zip(("x0", "y0", "x1", "y1"), _rounded(face.box), strict=True))
-            points = dict(zip(COLUMNS[-11:-1], _rounded(face.points.ravel()), strict=True))
+            points = dict(zip(POINT_COLUMNS, _rounded(face.points.ravel()), strict=True))
             rows.append({**key, "status": status, "output": output, "score": round(face.score, 4), **box, **points})
             if face.blendshapes:
                 shapes.append([*key.values(), *(round(value, 4) for value in face.blendshapes.values())])

@@ -14,7 +14,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import cv2
@@ -372,9 +371,10 @@ def bench_align(photos: int = 12) -> Iterator[Figure]:
 def bench_end_to_end(photos: int = 96) -> Iterator[Figure]:
     """Faces a second of `predict` on a folder of photographs: found, cropped, normalized, read by three networks, all written.
 
-    JPEGs of 640 x 480 px with a face each. Loading the networks is told apart, as it takes as long for one face as for many.
+    JPEGs of 640 x 480 px with a face each. Loading the networks is part of it. ``first_call``: the same for the
+    first call of this process.
     """
-    with TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "photographs")
         source.mkdir()
         for number, image in enumerate(_photographs(12)):

@@ -19,6 +19,7 @@ from norface_lib.files import write_table
 from norface_lib.images import write_png
 from norface_lib.metrics import auc
 from norface_lib.normalizer import Normalizer
+from norface_lib.photo_measures import smiling_of
 from norface_lib.plots import contact_sheet
 from norface_lib.tasks import Detection
 
@@ -55,11 +56,10 @@ def _smile_auc(folder: ImageFolder, probabilities: NDArray[np.float32], names: t
     """How well the AU12 output separates smiling from neutral faces; None if the folder does not say who smiles."""
     if folder.table is None or "expression" not in folder.table.columns:
         return None
-    expression = folder.table["expression"].to_numpy(str)
-    known = np.isin(expression, (SMILING, NEUTRAL))
-    if len(set(expression[known])) < 2:
+    rows, smiling = smiling_of(folder.table)
+    if len(set(smiling)) < 2:
         return None
-    return auc(probabilities[known, names.index(labels.au_column(12))], expression[known] == SMILING)
+    return auc(probabilities[rows, names.index(labels.au_column(12))], smiling)
 
 
 def write_sheet(reading: Reading, path: Path, columns: int = 12) -> Path:

@@ -66,7 +66,7 @@ class Reader:
 
 @torch.inference_mode()
 def read_all(readers: Sequence[Reader], originals: Faces, normalized: Faces) -> list[list[list[Any]]]:
-    """What each reader says of each face. Faces (N, S, S, 3) are embedded once for all readers of one backbone."""
+    """What each reader says of each face. A batch (N, S, S, 3) is embedded once for all readers of one backbone."""
     faces = {"original": originals, "normalized": normalized}
     seen: dict[tuple[str, str], Tensor] = {}
     found = []

@@ -27,7 +27,7 @@ from norface_lib.checkpoints import FOLDER
 from norface_lib.datasets.base import EMOTION
 from norface_lib.errors import CheckpointError, DataError
 from norface_lib.evaluation import Faces
-from norface_lib.faces.benchmark import DRAWN_AUS, Sides, Studio
+from norface_lib.faces.benchmark import DRAWN_AUS, Sides, Studio, intensity_columns
 from norface_lib.files import write_atomically, write_json, write_table
 from norface_lib.images import write_png
 from norface_lib.landmarker import BLENDSHAPES as NAMES
@@ -253,9 +253,4 @@ def _write_pair(
     frame = 0 if pd.isna(row["frame"]) else int(row["frame"])  # of a video
     line = {"subject": row["subject"], "sequence": "", "frame": frame, "domain": "photographs", EMOTION: row["emotion"]}
     line |= {"image": image, "truth": truth} | ({"expression": row["expression"]} if "expression" in row else {})
-    for au in DRAWN_AUS:
-        sides = left[au], right[au]
-        line[labels.au_column(au)] = max(sides)
-        if labels.AUS[au].sided:
-            line[labels.au_column(au) + "L"], line[labels.au_column(au) + "R"] = sides
-    return line
+    return line | intensity_columns((left, right))

@@ -4,6 +4,7 @@ Both are for research; CelebA's terms forbid commercial use. Neither has express
 them can be split by person.
 """
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -39,6 +40,8 @@ def _lfw(out: Path) -> tuple[Path, pd.DataFrame]:
     from sklearn.datasets import fetch_lfw_people
 
     folder = out / "lfw_home" / "lfw"
+    if folder.with_suffix(".tgz").exists():  # unpacking was cut off: scikit-learn deletes the archive at its end
+        shutil.rmtree(folder, ignore_errors=True)
     if not folder.is_dir():  # the call also reads the images into memory: only those of the one person who has 500
         fetch_lfw_people(data_home=str(out), funneled=False, min_faces_per_person=500)
     images = sorted(path.relative_to(folder) for path in folder.glob("*/*.jpg"))

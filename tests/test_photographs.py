@@ -224,6 +224,15 @@ def test_lfw_is_a_folder_for_each_person_and_is_fetched_once(tmp_path, monkeypat
     assert people["subject"].tolist() == ["Ann_A", "Ann_A", "Bo_B"] and people["image"][2] == "Bo_B/Bo_B_0001.jpg"
 
 
+def test_an_lfw_archive_that_was_not_unpacked_whole_is_unpacked_again(tmp_path, monkeypatch):
+    folder = tmp_path / "lfw_home/lfw"
+    (folder / "Half").mkdir(parents=True)
+    (tmp_path / "lfw_home/lfw.tgz").touch()
+    monkeypatch.setattr("sklearn.datasets.fetch_lfw_people", lambda **_: (folder / "Ann_A").mkdir(parents=True))
+    fetch("lfw", tmp_path)
+    assert [path.name for path in folder.iterdir()] == ["Ann_A"]
+
+
 def test_celeba_names_its_people_by_number(tmp_path, monkeypatch):
     def celeba(root, **options):
         assert options["download"]

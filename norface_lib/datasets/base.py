@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from norface_lib import labels
-from norface_lib.align import NORFACE_CROP, Crop, align_face, crop_of
+from norface_lib.align import ALIGNED, NORFACE_CROP, POINT_COLUMNS, Crop, align_face, crop_of
 from norface_lib.datasets.frames import FrameReader, Listing
 from norface_lib.errors import DataError
 from norface_lib.files import write_table
@@ -28,9 +28,6 @@ _TEXT = tuple(key for key in KEYS if key != "frame")
 
 EMOTION = "emotion"
 """The one label of an emotion dataset: the position of the emotion in the dataset's ``classes``."""
-
-POINTS = tuple(f"{name}_{axis}" for name in ("eye_left", "eye_right", "nose", "mouth_left", "mouth_right") for axis in "xy")
-"""Columns of a table of five points; left and right are the image's."""
 
 _EXAMPLES = 3
 
@@ -164,14 +161,14 @@ class FaceDataset(Dataset):
         """
         table = read_points(points).set_index("path")
         status = self.index["path"].map(table["status"]).fillna("not in the table of points")
-        kept = status == "aligned"
+        kept = status == ALIGNED
         if not kept.any():
             raise DataError(f"{points}: knows no face in a frame of {self.root}; align this dataset first")
         part = self.select(kept)
         part.report = copy.deepcopy(self.report)
         for reason, count in status[~kept].value_counts().items():
             part.report.drop(f"frame: {reason}", self.index["path"][status == reason].iloc[0], int(count))
-        found = table.loc[part.index["path"], list(POINTS)].to_numpy(float).reshape(-1, 5, 2)
+        found = table.loc[part.index["path"], list(POINT_COLUMNS)].to_numpy(float).reshape(-1, 5, 2)
         part._points, part._size = dict(zip(part.index["path"], found, strict=True)), size
         part._summarize()
         return part
@@ -217,19 +214,19 @@ class FaceDataset(Dataset):
 
 
 def read_points(path: Path) -> pd.DataFrame:
-    """A table of five points: ``path``, ``status``, ``score`` and ``POINTS``, in pixels from the frame's corner.
+    """A table of five points: ``path``, ``status``, ``score`` and ``POINT_COLUMNS``, in pixels from the frame's corner.
 
     Raises :class:`DataError` if it is missing, no such table, or lacks a point of a face that was aligned.
     """
     try:
         table = pd.read_csv(
-            path, dtype={"path": str, "status": str}, keep_default_na=False, na_values={name: [""] for name in POINTS}
+            path, dtype={"path": str, "status": str}, keep_default_na=False, na_values={name: [""] for name in POINT_COLUMNS}
         )
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: no readable table of points ({error}); make it with `align --layout`") from error
-    if missing := [name for name in ("path", "status", *POINTS) if name not in table.columns]:
+    if missing := [name for name in ("path", "status", *POINT_COLUMNS) if name not in table.columns]:
         raise DataError(f"{path}: lacks the column(s) {', '.join(missing)}; make it with `align --layout`")
-    places = table.loc[table["status"] == "aligned", list(POINTS)].apply(pd.to_numeric, errors="coerce")
+    places = table.loc[table["status"] == ALIGNED, list(POINT_COLUMNS)].apply(pd.to_numeric, errors="coerce")
     if places.isna().to_numpy().any() or table["path"].duplicated().any():
         raise DataError(f"{path}: a face lacks a point, or a frame is listed twice; delete the table, and align again")
     return table

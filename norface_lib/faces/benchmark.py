@@ -398,6 +398,17 @@ def subject_name(pool: str, number: int) -> str:
     return f"{pool}{number:04d}"
 
 
+def intensity_columns(shown: Sides) -> dict[str, float]:
+    """Columns of a label table for intensities of both sides: the stronger, as FACS codes, and each where sides may differ."""
+    row = {}
+    for au in DRAWN_AUS:
+        sides = tuple(side.get(au, 0.0) for side in shown)
+        row[labels.au_column(au)] = max(sides)
+        if labels.AUS[au].sided:
+            row[labels.au_column(au) + "L"], row[labels.au_column(au) + "R"] = sides
+    return row
+
+
 def label_row(subject: str, number: int, frame: Frame, length: int = 1) -> dict[str, object]:
     """One row of the label table: paths, AU intensities (the stronger side, as coded by FACS; then each side), nuisance.
 
@@ -412,11 +423,7 @@ def label_row(subject: str, number: int, frame: Frame, length: int = 1) -> dict[
         "image": f"images/{subject}/{number:04d}.jpg",
         "truth": f"truth/{subject}/{number:04d}.png",
     }
-    for au in DRAWN_AUS:
-        sides = frame.left.get(au, 0.0), frame.right.get(au, 0.0)
-        row[labels.au_column(au)] = max(sides)
-        if labels.AUS[au].sided:
-            row[labels.au_column(au) + "L"], row[labels.au_column(au) + "R"] = sides
+    row |= intensity_columns((frame.left, frame.right))
     row |= {"yaw": frame.camera.yaw, "pitch": frame.camera.pitch, "gaze_yaw": frame.gaze[0], "gaze_pitch": frame.gaze[1]}
     row |= {f"light_{axis}": value for axis, value in zip("xyz", frame.light.direction, strict=True)}
     return row
