@@ -91,11 +91,13 @@ def pseudo_pairs(
     target: Annotated[str, typer.Option(help="identity of the drawn faces")] = "noor",
     held_out: Annotated[float, typer.Option(help="share of people that go to test")] = 0.15,
     calibrate: Annotated[bool, typer.Option(help="on these photographs; else the scores mean what they mean to ours")] = False,
+    mirrored: Annotated[bool, typer.Option(help="also OUT/mirrored, those of train left for right")] = False,
 ) -> None:
     """Give photographs a pseudo-true normalized image: the target head with the facial actions that a landmarker sees."""
     from norface_lib.pseudo_pairs import calibration_of, write_pseudo_pairs
 
-    counts = write_pseudo_pairs(aligned, out, table, None if calibrate else calibration_of(), target, held_out=held_out)
+    calibration = None if calibrate else calibration_of()
+    counts = write_pseudo_pairs(aligned, out, table, calibration, target, held_out=held_out, mirrored=mirrored)
     print(", ".join(f"{count} {what}" for what, count in counts.items()))
 
 

@@ -79,9 +79,7 @@ class Experiment:
     balanced: bool = False
     leakage: str = "pretrained"
     final: bool = False  # at last, one classifier of each row of the table is trained on all faces, to be used
-    tuning: NormalizerTraining = field(
-        default_factory=lambda: NormalizerTraining.of_steps(0, 200, terms=terms_of(UNPAIRED_WEIGHTS, []))
-    )
+    tuning: NormalizerTraining = field(default_factory=_usual_tuning)
 
     def __post_init__(self):
         if self.dataset not in _DATASET_TASKS.get(self.task, {}):

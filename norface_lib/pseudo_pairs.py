@@ -29,7 +29,7 @@ from norface_lib.errors import CheckpointError, DataError
 from norface_lib.evaluation import Faces
 from norface_lib.faces.benchmark import DRAWN_AUS, Sides, Studio, intensity_columns
 from norface_lib.files import write_atomically, write_json, write_table
-from norface_lib.images import write_png
+from norface_lib.images import decode, write_png
 from norface_lib.landmarker import BLENDSHAPES as NAMES
 
 UNSEEN = ("cheekSquint", "noseSneer")
@@ -202,13 +202,16 @@ def write_pseudo_pairs(
     target: str = "noor",
     size: int = 112,
     held_out: float = 0.15,
+    mirrored: bool = False,
     progress: bool = True,
 ) -> Counter[str]:
     """Writes photographs with their pseudo-true I_n as benchmarks ``out/train`` and ``out/test``, in the rendered layout.
 
-    People of ``test`` are not in ``train`` (`is_held_out`). ``calibration``: default, that of the photographs of ``train``; it
-    is written beside them. Drawn faces that are there already are kept, so an interrupted call goes on. Returns how many faces
-    and people are in each part. Raises :class:`DataError` as `read_photographs`, and if ``out`` holds other pairs.
+    People of ``test`` are not in ``train`` (`is_held_out`). ``mirrored``: also ``out/mirrored``, those of ``train`` left for
+    right; their I_n are drawn anew, for the target face itself is not symmetric. ``calibration``: default, that of the
+    photographs of ``train``; it is written beside them. Drawn faces that are there already are kept, so an interrupted call
+    goes on. Returns how many faces and people are in each part. Raises :class:`DataError` as `read_photographs`, and if
+    ``out`` holds other pairs.
     """
     aligned, out = Path(aligned), Path(out)
     found = read_photographs(aligned, table)
@@ -219,12 +222,13 @@ def write_pseudo_pairs(
         calibration = Calibration.of(learned[list(NAMES[1:])], neutral if neutral.any() else None)
     settings = {"pool": "photographs", "size": size, "target": target, "held_out": held_out, "calibration": asdict(calibration)}
     studio, counts = Studio(size, target), Counter()
-    for part, rows in (("train", found[~test]), ("test", found[test])):
+    for part in ("train", "mirrored", "test") if mirrored else ("train", "test"):
+        rows = found[test if part == "test" else ~test]
         if rows.empty:
             continue
         _begin(out / part, settings | {"part": part}, studio)
         lines = [
-            _write_pair(aligned, out / part, row, calibration, studio)
+            _write_pair(aligned, out / part, row, calibration, studio, part == "mirrored")
             for row in tqdm(rows.to_dict("records"), desc=f"draw {part}", unit="face", disable=not progress)
         ]
         write_table(pd.DataFrame(lines), out / part / "labels.csv")
@@ -241,16 +245,24 @@ def _begin(folder: Path, settings: dict[str, object], studio: Studio) -> None:
 
 
 def _write_pair(
-    aligned: Path, folder: Path, row: Mapping[str, object], calibration: Calibration, studio: Studio
+    aligned: Path, folder: Path, row: Mapping[str, object], calibration: Calibration, studio: Studio, mirrored: bool
 ) -> dict[str, object]:
-    """Copies a crop, draws its pseudo-true I_n, and returns its line of the label table."""
+    """Copies a crop, mirrored or not, draws its pseudo-true I_n, and returns its line of the label table."""
     left, right = agreed(intensities_of(calibration.actions(row)), str(row["emotion"]))
+    left, right = (right, left) if mirrored else (left, right)
     name = str(row["output"])
     image, truth = f"images/{name}", f"truth/{name}"
     if not (folder / truth).exists():
-        write_atomically(folder / image, lambda part: shutil.copyfile(aligned / name, part))
+        _copy(aligned / name, folder / image, mirrored)
         write_png(folder / truth, studio.normalized(left, right))
     frame = 0 if pd.isna(row["frame"]) else int(row["frame"])  # of a video
     line = {"subject": row["subject"], "sequence": "", "frame": frame, "domain": "photographs", EMOTION: row["emotion"]}
     line |= {"image": image, "truth": truth} | ({"expression": row["expression"]} if "expression" in row else {})
     return line | intensity_columns((left, right))
+
+
+def _copy(source: Path, place: Path, mirrored: bool) -> None:
+    if mirrored:
+        write_png(place, np.ascontiguousarray(decode(source.read_bytes(), str(source))[:, ::-1]))
+    else:
+        write_atomically(place, lambda part: shutil.copyfile(source, part))

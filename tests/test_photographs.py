@@ -147,6 +147,20 @@ def test_pseudo_pairs_are_a_benchmark_whose_parts_share_nobody(photographs, tmp_
     assert json.loads((out / "train/benchmark.json").read_text())["calibration"]["full"]["jawOpen"] == 0.9
 
 
+def test_mirrored_pairs_are_those_of_train_with_their_sides_exchanged(photographs, tmp_path):
+    shapes = pd.read_csv(photographs / BLENDSHAPES)
+    shapes.assign(mouthSmileLeft=0.0, mouthSmileRight=0.9).to_csv(photographs / BLENDSHAPES, index=False)
+    counts = write_pseudo_pairs(photographs, tmp_path / "pairs", None, PLAIN, held_out=0.5, mirrored=True, progress=False)
+    assert counts["mirrored faces"] == counts["train faces"] == 6 - counts["test faces"] > 0
+    plain, other = (load_rendered(tmp_path / "pairs" / part, progress=False) for part in ("train", "mirrored"))
+    assert np.array_equal(other.originals, plain.originals[:, :, ::-1]) and list(other.subjects) == list(plain.subjects)
+    codes, names, swap = plain.expression_codes()
+    assert np.allclose(other.expression_codes()[0], codes[:, swap])
+    assert (codes[:, names.index("AU12R")] > 0.5).all() and (codes[:, names.index("AU12L")] == 0).all()
+    moved = [np.abs(data.truths - data.target.astype(int)).mean((0, 1, 3)) for data in (plain, other)]
+    assert moved[0][:56].sum() > 1.5 * moved[0][56:].sum() and moved[1][56:].sum() > 1.5 * moved[1][:56].sum(), "half a smile"
+
+
 def test_a_second_call_keeps_what_is_drawn_and_other_settings_are_refused(photographs, tmp_path):
     out, table = tmp_path / "pairs", tmp_path / "people.csv"
     write_pseudo_pairs(photographs, out, table, PLAIN, held_out=0.0, progress=False)
