@@ -255,7 +255,8 @@ def _beginning(config: NormalizerConfig, start: str | None, encoder: str | None)
         model, _, first = load_normalizer(start)
         if model.config != config:
             raise DataError(f"{start}: weights of another preset cannot be begun with")
-        return model, {"start": {"weights": Path(start).stem, "sha256": first["sha256"], "data": first["data"]}}
+        lineage = {name: first.get(name) for name in ("sha256", "start", "data", "training")}  # all that it ever learned of
+        return model, {"start": {"weights": Path(start).stem} | lineage}
     if encoder:
         model = Normalizer(config)
         report = load_encoder_weights(model.encoder, encoder)
