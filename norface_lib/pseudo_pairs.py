@@ -2,15 +2,16 @@
 
 The landmarker's blendshapes are named after the ARKit actions that our heads are driven by, so it can teach the normalizer what
 a photograph shows, where no true I_n exists. Our choice: the paper and its peers have nothing like it. A score is no intensity:
-each is set to zero where it stands in neutral photographs and to full where it stands in the strongest (:class:`Calibration`),
-actions that the landmarker does not see are left to others, and what people said of a photograph overrules it.
+each is set to zero where it stands in neutral photographs and to full where it stands in the strongest, actions that the
+landmarker does not see are left to others, and whether somebody smiles is told by all scores together, as people would on the
+whole say it (:class:`Calibration`).
 """
 
 import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import nnls
+from sklearn.linear_model import LogisticRegression
 from tqdm.auto import tqdm
 
 from norface_lib import labels
@@ -42,23 +44,35 @@ EMOTION_NAMES = {"happiness": "happy", "sadness": "sad"} | {name: name for name 
 """Names of emotions in tables of photographs -> ours."""
 
 
+LEAST_CALLED = 100
+"""Photographs that must be called happy, and neutral, before a smile is learned from them."""
+
+
 @dataclass(frozen=True)
 class Calibration:
-    """Scores of blendshapes (name -> 0..1) at which an action begins, and at which it is at its strongest."""
+    """What scores of blendshapes (name -> 0..1) mean.
+
+    ``zero`` and ``full``: scores at which an action begins, and at which it is at its strongest. ``smile``: a weight for each
+    score and a ``bias``, whose sum is the log odds that people call the face happy and not neutral; empty if it is not known.
+    """
 
     zero: Mapping[str, float]
     full: Mapping[str, float]
+    smile: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, shapes: pd.DataFrame, neutral: NDArray[np.bool_] | None = None, least: float = 0.3) -> "Calibration":
-        """Zero is the median of the photographs that are ``neutral`` (N,), or of all; full the 99.5th percentile of all.
+    def of(cls, shapes: pd.DataFrame, emotions: NDArray[np.str_] | None = None, least: float = 0.3) -> "Calibration":
+        """Zero is the median of photographs (N rows) called neutral, or of all; full the 99.5th percentile of all.
 
-        What never gets as far as ``least`` above zero is not stretched any further: it would be noise.
+        What never gets as far as ``least`` above zero is not stretched any further: it would be noise. ``emotions`` (N,) are
+        names or "". The smile needs ``LEAST_CALLED`` photographs of either kind; with fewer it is that of the shipped one.
         """
-        calm = shapes if neutral is None else shapes[neutral]
-        zero, full = calm.median(), shapes.quantile(0.995)
+        said = np.full(len(shapes), "") if emotions is None else np.asarray(emotions)
+        neutral = said == "neutral"
+        zero, full = (shapes[neutral] if neutral.any() else shapes).median(), shapes.quantile(0.995)
         full = np.maximum(full, zero + least)
-        return cls({name: round(float(zero[name]), 4) for name in shapes}, {k: round(float(full[k]), 4) for k in shapes})
+        smile = smile_of(shapes, said) or dict(calibration_of().smile)
+        return cls(*({name: round(float(part[name]), 4) for name in shapes} for part in (zero, full)), smile)
 
     def actions(self, scores: Mapping[str, float], gain: float = 1.25) -> dict[str, float]:
         """ARKit weights 0..``gain`` of a face's scores, each side on its own. Our choice: how far a head must go to be read so.
@@ -77,6 +91,35 @@ class Calibration:
             found[f"noseSneer{side}"] = min(found[f"browDown{side}"], found[f"mouthUpperUp{side}"])
         return found
 
+    def sides(self, scores: Mapping[str, float]) -> Sides:
+        """AU intensities 0..5 of each side of a face with these scores, as `intensities_of`; AU12 is there if it smiles.
+
+        The single score of a smile is wrong about faint ones, and about faces whose mouth turns up at rest, more often than all
+        scores together: they decide whether AU12 stays below a trace (A) or is 1.5 at least. Our choice.
+        """
+        read = intensities_of(self.actions(scores))
+        if not self.smile:
+            return read
+        odds = self.smile["bias"] + sum(weight * scores[name] for name, weight in self.smile.items() if name != "bias")
+        low, high = (1.5, labels.INTENSITY_MAX) if odds > 0 else (0.0, 0.9 * labels.OCCURRENCE_THRESHOLD)
+        left, right = ({**side, 12: float(np.clip(side.get(12, 0.0), low, high))} for side in read)
+        return left, right
+
+
+def smile_of(shapes: pd.DataFrame, emotions: NDArray[np.str_]) -> dict[str, float]:
+    """``Calibration.smile`` of photographs (N rows) with emotions (N,): logistic regression (L2, C = 1).
+
+    It takes the place of what people said of each photograph: they, too, are wrong about single ones. Empty if there are fewer
+    than ``LEAST_CALLED`` happy or neutral ones.
+    """
+    happy, neutral = emotions == "happy", emotions == "neutral"
+    if min(happy.sum(), neutral.sum()) < LEAST_CALLED:
+        return {}
+    rows = happy | neutral
+    model = LogisticRegression(max_iter=1000).fit(shapes.to_numpy()[rows], happy[rows])
+    found = dict(zip(shapes, model.coef_[0].tolist(), strict=True)) | {"bias": float(model.intercept_[0])}
+    return {name: round(value, 4) for name, value in found.items()}
+
 
 def calibration_of(path: Path = SHIPPED) -> Calibration:
     """A calibration from a JSON file; default: the one that comes with the weights for photographs.
@@ -85,7 +128,7 @@ def calibration_of(path: Path = SHIPPED) -> Calibration:
     """
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
-        return Calibration(values["zero"], values["full"])
+        return Calibration(values["zero"], values["full"], values["smile"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: no calibration of the landmarker ({error})") from error
 
@@ -127,19 +170,6 @@ def intensities_of(actions: Mapping[str, float], damping: float = 0.02) -> Sides
     return left, right
 
 
-def agreed(sides: Sides, emotion: str) -> Sides:
-    """Intensities that do not contradict what a person said a photograph shows.
-
-    A happy face has AU12, any other but contempt and unnamed ones not quite a trace of it (EMFACS): there the landmarker
-    is wrong more often than people are.
-    """
-    if emotion in ("", "contempt"):
-        return sides
-    low, high = (1.5, labels.INTENSITY_MAX) if emotion == "happy" else (0.0, 0.9 * labels.OCCURRENCE_THRESHOLD)
-    left, right = ({**side, 12: float(np.clip(side.get(12, 0.0), low, high))} for side in sides)
-    return left, right
-
-
 def draw_shapes(shapes: NDArray[np.floating], studio: Studio, calibration: Calibration | None = None) -> Faces:
     """A normalizer without a network, "landmarker + render": the target head with blendshapes (N, 52), as (N, S, S, 3).
 
@@ -147,7 +177,7 @@ def draw_shapes(shapes: NDArray[np.floating], studio: Studio, calibration: Calib
     """
     calibration = calibration or calibration_of()
     read = [dict(zip(NAMES, map(float, row), strict=True)) for row in np.nan_to_num(shapes)]
-    return np.stack([studio.normalized(*intensities_of(calibration.actions(scores))) for scores in read])
+    return np.stack([studio.normalized(*calibration.sides(scores)) for scores in read])
 
 
 def read_photographs(aligned: Path, table: Path | None = None) -> pd.DataFrame:
@@ -218,8 +248,7 @@ def write_pseudo_pairs(
     test = found["subject"].map(lambda name: is_held_out(name, held_out)).to_numpy(bool)
     if calibration is None:
         learned = found[~test]
-        neutral = (learned["emotion"] == "neutral").to_numpy(bool)
-        calibration = Calibration.of(learned[list(NAMES[1:])], neutral if neutral.any() else None)
+        calibration = Calibration.of(learned[list(NAMES[1:])], learned["emotion"].to_numpy(str))
     settings = {"pool": "photographs", "size": size, "target": target, "held_out": held_out, "calibration": asdict(calibration)}
     studio, counts = Studio(size, target), Counter()
     for part in ("train", "mirrored", "test") if mirrored else ("train", "test"):
@@ -248,7 +277,7 @@ def _write_pair(
     aligned: Path, folder: Path, row: Mapping[str, object], calibration: Calibration, studio: Studio, mirrored: bool
 ) -> dict[str, object]:
     """Copies a crop, mirrored or not, draws its pseudo-true I_n, and returns its line of the label table."""
-    left, right = agreed(intensities_of(calibration.actions(row)), str(row["emotion"]))
+    left, right = calibration.sides(row)
     left, right = (right, left) if mirrored else (left, right)
     name = str(row["output"])
     image, truth = f"images/{name}", f"truth/{name}"

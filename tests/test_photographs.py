@@ -24,12 +24,12 @@ from norface_lib.photo_measures import SHAPES_OF, agreement, evaluate_photograph
 from norface_lib.prediction import predict_tree
 from norface_lib.pseudo_pairs import (
     Calibration,
-    agreed,
     calibration_of,
     draw_shapes,
     intensities_of,
     is_held_out,
     read_photographs,
+    smile_of,
     write_pseudo_pairs,
 )
 from norface_lib.sources import fetch
@@ -98,25 +98,46 @@ def test_what_the_landmarker_cannot_see_follows_what_it_can():
 def test_calibration_is_taken_from_neutral_faces_and_does_not_stretch_noise():
     rng = np.random.default_rng(0)
     shapes = pd.DataFrame({"jawOpen": rng.uniform(0, 0.9, 2000), "jawLeft": rng.uniform(0, 0.01, 2000)})
-    neutral = (shapes["jawOpen"] < 0.2).to_numpy()
-    made = Calibration.of(shapes, neutral)
+    said = np.where(shapes["jawOpen"] < 0.2, "neutral", "surprise")
+    made = Calibration.of(shapes, said)
     assert made.zero["jawOpen"] == pytest.approx(0.1, abs=0.02) and made.full["jawOpen"] == pytest.approx(0.9, abs=0.01)
     assert made.full["jawLeft"] - made.zero["jawLeft"] == pytest.approx(0.3, abs=1e-3)
+    assert made.smile == calibration_of().smile, "nobody was called happy"
+    assert Calibration.of(shapes).zero["jawOpen"] == pytest.approx(0.45, abs=0.03)
 
 
 def test_the_shipped_calibration_knows_all_names_and_a_missing_one_is_named(tmp_path):
     made = calibration_of()
-    assert set(made.zero) == set(made.full) == set(NAMES[1:])
+    assert set(made.zero) == set(made.full) == set(made.smile) - {"bias"} == set(NAMES[1:])
     assert all(made.full[name] > made.zero[name] >= 0 for name in made.zero)
     with pytest.raises(CheckpointError, match="other"):
         calibration_of(tmp_path / "other.json")
 
 
-def test_people_overrule_the_landmarker_on_smiles_alone():
-    weak, strong = ({12: 0.2, 4: 2.0}, {12: 0.2}), ({12: 4.0, 4: 2.0}, {12: 4.0})
-    assert agreed(weak, "happy")[0] == {12: 1.5, 4: 2.0} and agreed(strong, "happy") == strong
-    assert agreed(strong, "neutral")[0] == {12: 0.9, 4: 2.0} and agreed(weak, "anger") == weak
-    assert agreed(strong, "") == strong and agreed(strong, "contempt") == strong
+def test_a_smile_is_learned_from_all_scores_and_from_many_people():
+    rng = np.random.default_rng(0)
+    truth = rng.random(3000) < 0.5
+    noise = 0.1 * rng.standard_normal((3000, 2))
+    shapes = pd.DataFrame({"mouthSmileLeft": 0.2 * truth, "mouthDimpleLeft": 0.2 * truth}) + noise
+    said = np.where(truth ^ (rng.random(3000) < 0.1), "happy", "neutral")  # one in ten is wrong about it
+    found = smile_of(shapes, said)
+    odds = shapes @ pd.Series(found).drop("bias") + found["bias"]
+    assert auc(odds, truth) > auc(shapes["mouthSmileLeft"], truth) + 0.04
+    assert ((odds > 0) == truth).mean() > (said == np.where(truth, "happy", "neutral")).mean()
+    rare = np.where(np.arange(3000) < 50, "happy", "neutral")
+    assert smile_of(shapes, rare) == {} and smile_of(shapes, np.full(3000, "")) == {}
+
+
+def test_whether_there_is_a_smile_is_told_by_all_scores_together():
+    weights = dict.fromkeys(NAMES[1:], 0.0) | {"mouthDimpleLeft": 2.0, "bias": -1.0}
+    made = Calibration(PLAIN.zero, PLAIN.full, weights)
+    faint, at_rest = scores(mouthSmileLeft=0.12, mouthDimpleLeft=0.8), scores(mouthSmileLeft=0.5, mouthSmileRight=0.5)
+    assert made.sides(faint)[0][12] == made.sides(faint)[1][12] == 1.5 > PLAIN.sides(faint)[0][12]
+    assert made.sides(at_rest)[0][12] == made.sides(at_rest)[1][12] == 0.9 < PLAIN.sides(at_rest)[0][12]
+    others = [{au: value for au, value in side.items() if au != 12} for side in (made.sides(faint)[0], PLAIN.sides(faint)[0])]
+    assert others[0] == others[1], "nothing but AU12"
+    strong = scores(mouthSmileLeft=0.9, mouthSmileRight=0.9, mouthDimpleLeft=0.8)
+    assert made.sides(strong) == PLAIN.sides(strong)
 
 
 def test_a_normalizer_without_a_network_draws_what_the_landmarker_saw(studio):
@@ -141,7 +162,7 @@ def test_pseudo_pairs_are_a_benchmark_whose_parts_share_nobody(photographs, tmp_
     assert set(train.subjects) == {"p0", "p1"} and set(test.subjects) == {"p2"}
     assert list(train.table["emotion"]) == ["neutral"] * 3 + ["happy"]
     smile = train.intensities((12,))[:, 0]
-    assert (smile[:3] < 1).all() and smile[3] >= 1.5
+    assert smile[0] == 0 and (np.diff(smile) > 0).all()
     off = np.abs(train.truths.astype(int) - train.target).mean((1, 2, 3))
     assert off[0] < 0.2 < off[3], "a face without any score is drawn neutral, a smiling one is not"
     assert json.loads((out / "train/benchmark.json").read_text())["calibration"]["full"]["jawOpen"] == 0.9
@@ -327,9 +348,22 @@ def test_the_interval_of_smiles_is_over_people():
     people = np.repeat([f"p{number}" for number in range(30)], 2)
     smiling = np.tile([False, True], 30)
     clear, chance = smiling + 0.0, np.random.default_rng(0).random(60)
-    assert smile_measures(clear, smiling, people) == {"auc": 1.0, "interval": [1.0, 1.0], "faces": 60, "people": 30}
+    found = smile_measures(clear, smiling, people)
+    assert (found["auc"], found["interval"], found["faces"], found["people"]) == (1.0, [1.0, 1.0], 60, 30)
     low, high = smile_measures(chance, smiling, people)["interval"]
     assert low < 0.5 < high and high - low > 0.15
+
+
+def test_smiles_are_also_compared_with_a_persons_own_neutral_face():
+    people = np.array(["calm", "calm", "merry", "merry", "merry", "sour", "alone"])
+    smiling = np.array([False, True, False, True, True, True, False])
+    at_rest = np.array([0.1, 0.3, 0.5, 0.9, 0.4, 0.2, 0.0])  # "merry" at rest above "calm" smiling
+    found = smile_measures(at_rest, smiling, people)
+    assert found["own_neutral"] == 1.0 and found["compared"] == 2 and found["auc"] < 1
+    assert smile_measures(1 - at_rest, smiling, people)["own_neutral"] == 0.0
+    assert smile_measures(np.zeros(7), smiling, people)["own_neutral"] == 0.0  # nothing told, nothing won
+    alone = smile_measures(at_rest[[0, 5]], smiling[[0, 5]], people[[0, 5]])
+    assert alone["own_neutral"] is None and alone["compared"] == 0
 
 
 @pytest.mark.slow
