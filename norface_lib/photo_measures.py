@@ -33,7 +33,7 @@ from norface_lib.metrics import auc, bootstrap_interval
 from norface_lib.normalizer import Normalizer
 from norface_lib.pairs import Pairs, embed
 from norface_lib.plots import contact_sheet
-from norface_lib.pseudo_pairs import draw_shapes
+from norface_lib.pseudo_pairs import calibration_of, draw_shapes
 from norface_lib.tasks import Emotion, task_of
 
 SHAPES_OF: Mapping[str, tuple[str, ...]] = {
@@ -235,12 +235,14 @@ def _smiles(
     smiling: NDArray[np.bool_],
     subjects: NDArray[np.str_],
 ) -> dict[str, Any]:
-    """AU12 of the project's detector, and beside it the landmarker's own score of a smile."""
+    """AU12 of the project's detector, and beside it the landmarker: its own score of a smile, and what all its scores say."""
     model, _ = load_classifier(reader)
     read = predict(model, originals, drawn, task_of("au_detection", model.config.labels))
     columns = [BLENDSHAPES.index(name) for name in SHAPES_OF["AU12"]]
     scores = {"AU12": read[:, model.config.labels.index("AU12")]}
     scores |= {f"landmarker, {name}": np.nan_to_num(values[rows][:, columns].mean(1)) for name, values in shapes.items()}
+    every = [dict(zip(BLENDSHAPES, map(float, row), strict=True)) for row in np.nan_to_num(shapes["original"][rows])]
+    scores["landmarker, original, all scores"] = np.array([calibration_of().smiles(row) for row in every])
     return {name: smile_measures(values, smiling, subjects) for name, values in scores.items()}
 
 

@@ -91,6 +91,10 @@ class Calibration:
             found[f"noseSneer{side}"] = min(found[f"browDown{side}"], found[f"mouthUpperUp{side}"])
         return found
 
+    def smiles(self, scores: Mapping[str, float]) -> float:
+        """Log odds that people call a face with these scores happy and not neutral."""
+        return self.smile["bias"] + sum(weight * scores[name] for name, weight in self.smile.items() if name != "bias")
+
     def sides(self, scores: Mapping[str, float]) -> Sides:
         """AU intensities 0..5 of each side of a face with these scores, as `intensities_of`; AU12 is there if it smiles.
 
@@ -100,8 +104,7 @@ class Calibration:
         read = intensities_of(self.actions(scores))
         if not self.smile:
             return read
-        odds = self.smile["bias"] + sum(weight * scores[name] for name, weight in self.smile.items() if name != "bias")
-        low, high = (1.5, labels.INTENSITY_MAX) if odds > 0 else (0.0, 0.9 * labels.OCCURRENCE_THRESHOLD)
+        low, high = (1.5, labels.INTENSITY_MAX) if self.smiles(scores) > 0 else (0.0, 0.9 * labels.OCCURRENCE_THRESHOLD)
         left, right = ({**side, 12: float(np.clip(side.get(12, 0.0), low, high))} for side in read)
         return left, right
 

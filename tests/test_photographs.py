@@ -381,6 +381,7 @@ def test_photographs_are_measured_as_a_whole(photographs, tmp_path):
     found = evaluate_photographs(pairs, str(weights), "tiny-au", networks[0], embedding, pairs, out, sheet, progress=False)
     assert cv2.imread(str(sheet)).shape[0] >= 3 * 112
     assert set(found) == {"weights", "to_pseudo_truth", "agreement", "smile", "verification", "emotion"}
+    assert found["smile"].keys() >= {"AU12", "landmarker, original", "landmarker, original, all scores"}
     assert found["smile"]["AU12"]["faces"] == 6 and set(found["emotion"]) > {"original", "normalized", "both"}
     assert json.loads(out.read_text())["counts"] == {"faces": 6, "people": 3, "train_faces": 6, "train_people": 3}
 
