@@ -34,7 +34,7 @@ from norface_lib.pseudo_pairs import (
 )
 from norface_lib.sources import fetch
 
-LEAST = 0.89
+LEAST = 0.92
 """AUC below which the shipped weights have become worse; what they reach stands in their cards."""
 
 PLAIN = Calibration(dict.fromkeys(NAMES[1:], 0.1), dict.fromkeys(NAMES[1:], 0.9))
