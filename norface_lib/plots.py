@@ -137,10 +137,11 @@ def cooccurrence(names: Sequence[str], occurrences: NDArray[np.float32]) -> Figu
 
 
 def curve(lines: Sequence[Mapping[str, float]], keys: Mapping[str, str], axis_label: str) -> Figure:
-    """Lines of a training log over steps: log key -> legend."""
+    """Lines of a training log over steps: log key -> legend. A key that is not in every line is drawn where it is."""
     figure, axis = plt.subplots(figsize=(6, 2.6))
     for key, name in keys.items():
-        axis.plot([line["step"] for line in lines], [line[key] for line in lines], label=name)
+        points = [(line["step"], line[key]) for line in lines if key in line]
+        axis.plot(*zip(*points, strict=True), label=name)
     axis.set(xlabel="step", ylabel=axis_label)
     axis.legend(frameon=False)
     sns.despine(figure)

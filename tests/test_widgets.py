@@ -245,6 +245,15 @@ def test_the_curve_of_a_film_runs_below_its_frames():
     assert place.width * width / 4 == pytest.approx(place.height * height / 2), "frames stay square"
 
 
+def test_a_training_log_is_drawn_where_its_lines_hold_the_key():
+    lines = [{"step": 20, "loss": 1.0}, {"step": 40, "loss": 0.5, "others": 0.7}, {"step": 60, "loss": 0.4, "others": 0.6}]
+    axis = plots.curve(lines, {"loss": "learned from", "others": "other people"}, "distance").axes[0]
+    all_steps, watched = axis.get_lines()
+    assert list(all_steps.get_xdata()) == [20, 40, 60] and list(watched.get_xdata()) == [40, 60]
+    assert list(watched.get_ydata()) == [0.7, 0.6] and axis.get_ylabel() == "distance"
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["learned from", "other people"]
+
+
 def test_the_found_face_is_marked_where_it_is():
     picture, crop = np.zeros((40, 60, 3), np.uint8), np.ones((8, 8, 3), np.uint8)
     points = np.array([(20, 10), (30, 10), (25, 15), (21, 20), (29, 20)], float)
