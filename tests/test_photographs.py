@@ -1,7 +1,9 @@
 """Photographs as teachers and as tests: pseudo-pairs, joined benchmarks, spoiled originals, and what is measured on them."""
 
+import ast
 import json
 import os
+import re
 from pathlib import Path
 
 import cv2
@@ -9,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from skimage.data import astronaut
 
 from norface_lib import labels
 from norface_lib.aligned_folders import BLENDSHAPES, FACES
@@ -20,6 +23,7 @@ from norface_lib.errors import CheckpointError, DataError
 from norface_lib.images import write_png
 from norface_lib.landmarker import BLENDSHAPES as NAMES
 from norface_lib.metrics import auc
+from norface_lib.paths import ROOT
 from norface_lib.photo_measures import SHAPES_OF, agreement, evaluate_photographs, smile_measures, smiling_of, verification
 from norface_lib.prediction import predict_tree
 from norface_lib.pseudo_pairs import (
@@ -384,6 +388,19 @@ def test_photographs_are_measured_as_a_whole(photographs, tmp_path):
     assert found["smile"].keys() >= {"AU12", "landmarker, original", "landmarker, original, all scores"}
     assert found["smile"]["AU12"]["faces"] == 6 and set(found["emotion"]) > {"original", "normalized", "both"}
     assert json.loads(out.read_text())["counts"] == {"faces": 6, "people": 3, "train_faces": 6, "train_people": 3}
+
+
+def test_the_readme_reads_a_photograph_from_python(tmp_path, monkeypatch, capsys):
+    if not Path(os.environ.get("NORFACE_MODELS", ""), LANDMARKER_FILE).is_file():
+        pytest.skip("NORFACE_MODELS names no folder with MediaPipe's landmarker")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("me.jpg", astronaut()[..., ::-1])
+    exec(compile(code, "README.md", "exec"), {})
+    (line,) = capsys.readouterr().out.splitlines()
+    read = ast.literal_eval(line)
+    assert read["AU12"] > 0.9 > 0.5 > read["AU15"], "the astronaut smiles"
+    assert cv2.imread("normalized.png").shape == (112, 112, 3)
 
 
 @pytest.mark.slow
