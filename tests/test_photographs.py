@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -97,6 +98,20 @@ def test_what_the_landmarker_cannot_see_follows_what_it_can():
     actions = PLAIN.actions(scores(mouthSmileLeft=0.9, browDownLeft=0.9, mouthUpperUpLeft=0.5))
     assert actions["cheekSquintLeft"] > 0.5 and actions["noseSneerLeft"] == pytest.approx(0.625)
     assert actions["cheekSquintRight"] == actions["noseSneerRight"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "lift"),
+    [("browDownLeft", 4), ("eyeWideLeft", 4), ("mouthFrownRight", 4), ("jawOpen", 1), ("mouthSmileLeft", 1)],
+)
+def test_faint_brows_count_for_more_and_the_ends_stay(name, lift):
+    def drawn(calibration, share):
+        return calibration.actions(scores(**{name: 0.1 + 0.8 * share}))[name]
+
+    straight = replace(PLAIN, lift=1.0)
+    assert drawn(PLAIN, 1e-4) == pytest.approx(lift * drawn(straight, 1e-4), rel=1e-2)
+    assert drawn(PLAIN, 0.5) == pytest.approx(0.625 if lift == 1 else 1.0)
+    assert drawn(PLAIN, 0) == drawn(straight, 0) == 0 and drawn(PLAIN, 1) == pytest.approx(drawn(straight, 1)) == 1.25
 
 
 def test_calibration_is_taken_from_neutral_faces_and_does_not_stretch_noise():
