@@ -169,10 +169,18 @@ def identity_leakage(images: dict[str, Faces], subjects: NDArray, probes: Probes
         features = shrunk(faces, probes.side)
         found[name] = {}
         for kind, probe in _classifiers(probes, train.sum()).items():
+            if _alike(features):
+                found[name][kind] = chance
+                continue
             fitted = probes.on_components(probe, train.sum()).fit(features[train], subjects[train])
             found[name][kind] = float(fitted.score(features[test], subjects[test]))
         found[name] |= {f"{kind}_times_chance": value / chance for kind, value in found[name].items()}
     return found
+
+
+def _alike(features: NDArray[np.float32]) -> bool:
+    """Whether all faces (N, D) are one, as those of a collapsed network are: a probe would read rounding, or find NaN."""
+    return bool((features == features[0]).all())
 
 
 def _classifiers(probes: Probes, rows: int) -> dict[str, BaseEstimator]:
@@ -230,7 +238,10 @@ def nuisance_leakage(
     for name, faces in images.items():
         features, found[name] = shrunk(faces, probes.side), {}
         for kind, probe in _regressors(probes, rows).items():
-            read = cross_val_predict(probes.on_components(probe, rows), features, scaled, cv=folds)
+            if _alike(features):
+                read = np.zeros_like(scaled)
+            else:
+                read = cross_val_predict(probes.on_components(probe, rows), features, scaled, cv=folds)
             r2 = r2_score(scaled, read, multioutput="raw_values")
             found[name][kind] = {"mean": float(r2.mean())} | dict(zip(names, r2.tolist(), strict=True))
     return found

@@ -142,6 +142,15 @@ def test_probes_find_the_person_whom_colors_tell_and_nobody_in_noise():
         assert found["original"][f"{kind}_times_chance"] == pytest.approx(8 * found["original"][kind])
 
 
+def test_faces_that_are_all_one_tell_nothing():
+    subjects, one = np.repeat([f"S{k}" for k in range(8)], 4), {"collapsed": np.repeat(noise(1), 32, axis=0)}
+    found = identity_leakage(one, subjects)["collapsed"]
+    assert found["linear"] == found["nonlinear"] == 1 / 8 and found["linear_times_chance"] == 1
+    yaw = np.random.default_rng(0).normal(0, 0.2, (32, 1))
+    told = nuisance_leakage(one, yaw, ("yaw",), subjects)["collapsed"]
+    assert told["linear"]["yaw"] == pytest.approx(0) and told["nonlinear"]["mean"] == pytest.approx(0)
+
+
 def test_a_probe_for_identity_is_tested_on_faces_it_has_not_seen():
     """Each face is unlike any other, so that a probe can know those of its training by heart, and these alone."""
     subjects = np.repeat(["A", "B"], 40)
