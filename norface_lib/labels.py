@@ -19,6 +19,9 @@ INTENSITY_MAX = 5.0
 OCCURRENCE_THRESHOLD = 1.0
 """BP4D codes an AU as present at any intensity from A on; DISFA's detection protocol asks for 2 (PAPER.md 2.3)."""
 
+UNKNOWN = 9
+"""The label that coders give to an AU they could not see; NaN means the same (PAPER.md 2.1)."""
+
 
 @dataclass(frozen=True)
 class ActionUnit:

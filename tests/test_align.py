@@ -9,8 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from norface_lib.align import CROPS, LONDON_CROP, NORFACE_CROP, crop_of, pixels_within, similarity
-from norface_lib.errors import DataError
+from norface_lib.common.errors import DataError
+from norface_lib.images.crop import CROPS, LONDON_CROP, NORFACE_CROP, crop_of, pixels_within, similarity
 
 FIVE = NORFACE_CROP.pixels(112)
 

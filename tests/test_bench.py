@@ -5,10 +5,11 @@ import time
 import pytest
 import torch
 
-from norface_lib import bench
-from norface_lib.classifier import Classifier, ClassifierConfig, parameter_count
-from norface_lib.encoder import EncoderConfig, FaceEncoder
-from norface_lib.normalizer import Normalizer, NormalizerConfig
+from norface_lib.cli import bench
+from norface_lib.networks.classifier import Classifier, ClassifierConfig
+from norface_lib.networks.encoder import EncoderConfig, FaceEncoder
+from norface_lib.networks.mixtures import parameter_count
+from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 
 SMALL = NormalizerConfig(EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16))
 DETECTOR = ClassifierConfig(("AU01", "AU02"), encoder=SMALL.encoder, hidden=16)

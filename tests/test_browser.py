@@ -14,9 +14,9 @@ import numpy as np
 import papermill
 import pytest
 
-from norface_lib.checkpoints import FOLDER
-from norface_lib.paths import NOTEBOOKS, ROOT, runs
-from norface_lib.reproduce import parameters_of
+from norface_lib.cli.reproduce import parameters_of
+from norface_lib.common.paths import NOTEBOOKS, ROOT, runs
+from norface_lib.networks.weights import FOLDER
 
 NAME, TOKEN = "00_quickstart", "quickstart"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from norface_lib.classification import Recipe, cross_validate, difference, predict, predict_rows, train_classifier
-from norface_lib.classifier import ClassifierConfig
 from norface_lib.datasets.protocols import subject_folds
-from norface_lib.encoder import EncoderConfig
-from norface_lib.images import to_tensor
-from norface_lib.metrics import f1_per_label, icc3_1
-from norface_lib.normalizer import Normalizer, NormalizerConfig
-from norface_lib.pairs import Pairs, embed
-from norface_lib.study import answers, as_result, rows_of, run_rows, table
-from norface_lib.tasks import Detection, Emotion, Intensity
-from norface_lib.training import TrainConfig
+from norface_lib.images.arrays import to_tensor
+from norface_lib.networks.classifier import ClassifierConfig
+from norface_lib.networks.encoder import EncoderConfig
+from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
+from norface_lib.studies.cross_validation import cross_validate, difference
+from norface_lib.studies.study import answers, as_result, rows_of, run_rows, table
+from norface_lib.tasks.metrics import f1_per_label, icc3_1
+from norface_lib.tasks.tasks import Detection, Emotion, Intensity
+from norface_lib.training.classifier import Recipe, predict, predict_rows, train_classifier
+from norface_lib.training.loop import TrainConfig
+from norface_lib.training.pairs import Pairs, embed
 
 ENCODER = EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16))
 TASK = Detection(("AU12",))
@@ -66,7 +67,7 @@ def test_a_classifier_sees_what_its_input_shows(pairs):
 
 @pytest.mark.parametrize(("logged", "rate"), [(4.0, 2 * 2 * 3 * 16 / 16.0), (0.2, None)])
 def test_images_a_second_are_those_of_the_logs(seen, tmp_path, monkeypatch, logged, rate):
-    monkeypatch.setattr("norface_lib.classification.logged_seconds", lambda log: logged if log.is_file() else None)
+    monkeypatch.setattr("norface_lib.studies.cross_validation.logged_seconds", lambda log: logged if log.is_file() else None)
     settings = recipe(inputs="both", steps=3, batch_size=16)
     folds = subject_folds(seen.subjects, 2)
     found = cross_validate(seen, folds, TASK, settings, seeds=(0, 1), folder=tmp_path, progress=False)
@@ -254,7 +255,7 @@ def test_a_study_answers_its_questions_from_the_same_folds(readable, tmp_path, m
 def test_embeddings_are_kept_in_a_file_and_taken_from_it(pairs, backbone, seen, tmp_path, monkeypatch):
     kept = tmp_path / "embedded.safetensors"
     first = embed(pairs, backbone, keep=kept)
-    monkeypatch.setattr("norface_lib.pairs._embeddings", None)  # the second call must not look at a face
+    monkeypatch.setattr("norface_lib.training.pairs._embeddings", None)  # the second call must not look at a face
     second = embed(pairs, backbone, keep=kept)
     for made in (first, second):
         torch.testing.assert_close(made.originals, seen.originals, atol=1e-4, rtol=1e-4)

@@ -10,28 +10,31 @@ import torch.nn.functional as F
 from timm.optim import param_groups_layer_decay
 from torch.utils.flop_counter import FlopCounterMode
 
-from norface_lib.bench import dense_sum
-from norface_lib.checkpoints import load_classifier, save_classifier
-from norface_lib.classifier import (
+from norface_lib.cli.bench import dense_sum
+from norface_lib.networks.classifier import (
     FUSIONS,
     Classifier,
     ClassifierConfig,
     ClassifierHead,
     GatedFusion,
-    MixtureOfExperts,
-    NoisyTopKGate,
-    OutputMixture,
     SumFusion,
     auxiliary_loss,
     input_stage,
-    keep_top_k,
     output_stage,
+)
+from norface_lib.networks.encoder import EncoderConfig
+from norface_lib.networks.mixtures import (
+    MixtureOfExperts,
+    NoisyTopKGate,
+    OutputMixture,
+    importance,
+    keep_top_k,
+    load,
     parameter_count,
     sparse_sum,
 )
-from norface_lib.encoder import EncoderConfig
-from norface_lib.losses import importance, load
-from norface_lib.normalizer import Normalizer, NormalizerConfig
+from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
+from norface_lib.networks.weights import load_classifier, save_classifier
 
 CONFIG = ClassifierConfig(
     labels=("AU01", "AU02", "AU04"),

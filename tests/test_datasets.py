@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from norface_lib import labels
-from norface_lib.align import LONDON_CROP, NORFACE_CROP, crop_of
+from norface_lib.common.errors import DataError
 from norface_lib.datasets.image_folder import load_folder
 from norface_lib.datasets.protocols import subject_folds
 from norface_lib.datasets.rendered import expression_columns, load_rendered, read_labels
-from norface_lib.errors import DataError
-from norface_lib.images import read_face, to_tensor, to_uint8
+from norface_lib.images.arrays import to_tensor, to_uint8
+from norface_lib.images.crop import LONDON_CROP, NORFACE_CROP, crop_of
+from norface_lib.images.files import read_face
 
 
 @pytest.fixture

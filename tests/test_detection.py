@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from norface_lib import aligned_folders
-from norface_lib.__main__ import app
-from norface_lib.align import NORFACE_CROP, Crop, align_face, crop_of, mark_crop, overlap, similarity, warp
-from norface_lib.aligned_folders import BLENDSHAPES, FACES, JOURNAL, Tracker, align_tree
-from norface_lib.detection import LANDMARKER_FILE, Face, WholeImage, download_landmarker, five_of, open_detector
-from norface_lib.errors import CheckpointError, DataError
-from norface_lib.images import decode, list_images
+from norface_lib.cli.app import app
+from norface_lib.common.errors import CheckpointError, DataError
+from norface_lib.images.crop import NORFACE_CROP, Crop, align_face, crop_of, mark_crop, overlap, similarity, warp
+from norface_lib.images.files import decode, list_images
+from norface_lib.photos import folders
+from norface_lib.photos.detection import LANDMARKER_FILE, Face, WholeImage, download_landmarker, five_of, open_detector
+from norface_lib.photos.folders import BLENDSHAPES, FACES, JOURNAL, Tracker, align_tree
 
 FIVE = NORFACE_CROP.pixels(100)
 
@@ -431,7 +431,7 @@ def landmarker():
 
 
 def test_views_cover_the_image_and_overlap_by_half():
-    views_of = pytest.importorskip("norface_lib.landmarker", reason="pip install ai-edge-litert").views_of
+    views_of = pytest.importorskip("norface_lib.photos.landmarker", reason="pip install ai-edge-litert").views_of
     assert views_of(300, 200, levels=3) == [(0, -50, 300)]  # no view is smaller than 256 px
     views = np.array(views_of(1280, 700, levels=2))
     assert (views[0] == (0, -290, 1280)).all() and set(views[:, 2]) == {1280, 640, 320}
@@ -507,11 +507,11 @@ def test_a_folder_of_photographs(landmarker, portrait, tmp_path):
 
 
 def test_the_tables_of_a_folder_name_every_column():
-    assert len(aligned_folders.COLUMNS) == len(set(aligned_folders.COLUMNS)) == 22
+    assert len(folders.COLUMNS) == len(set(folders.COLUMNS)) == 22
 
 
 def test_normalize_finds_the_faces_of_ordinary_photographs_first(tmp_path, monkeypatch):
-    monkeypatch.setattr("norface_lib.detection.open_detector", lambda name: Fake())
+    monkeypatch.setattr("norface_lib.photos.detection.open_detector", lambda name: Fake())
     for name, image in (("a/one.png", scene((50, 20, 120))), ("none.png", scene())):
         save(tmp_path / "photos" / name, image)
     call = ["normalize", str(tmp_path / "photos"), str(tmp_path / "out"), "--detector", "mediapipe", "--weights", "tiny"]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from norface_lib.discriminator import Discriminator, DiscriminatorConfig
-from norface_lib.losses import hinge_discriminator, r1_penalty
+from norface_lib.networks.discriminator import Discriminator, DiscriminatorConfig
+from norface_lib.training.image_losses import hinge_discriminator, r1_penalty
 
 SMALL = DiscriminatorConfig(width=8)
 

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from norface_lib import pretraining
 from norface_lib.datasets.rendered import load_rendered
-from norface_lib.discriminator import Discriminator
-from norface_lib.drawing import DrawingLoss, DrawingNetwork, DrawingTerms, LossWeights, Sources, terms_of
-from norface_lib.encoder import EncoderConfig
 from norface_lib.faces.benchmark import BenchmarkSpec, Studio, write_benchmark
-from norface_lib.images import to_tensor
-from norface_lib.judge import Judge, JudgeConfig
-from norface_lib.leakage import normalizers_of_folds
-from norface_lib.losses import gradient_l1, weighted_l1
-from norface_lib.normalizer import Normalizer, NormalizerConfig
-from norface_lib.pretraining import NormalizerTraining, Watch, fine_tune, standardized_codes, train_normalizer
+from norface_lib.images.arrays import to_tensor
+from norface_lib.networks.discriminator import Discriminator
+from norface_lib.networks.encoder import EncoderConfig
+from norface_lib.networks.evaluator import Judge, JudgeConfig
+from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
+from norface_lib.training import normalizer as normalizer_training
+from norface_lib.training.image_losses import gradient_l1, weighted_l1
+from norface_lib.training.leakage import normalizers_of_folds
+from norface_lib.training.normalizer import NormalizerTraining, Watch, fine_tune, standardized_codes, train_normalizer
+from norface_lib.training.normalizer_losses import DrawingLoss, DrawingNetwork, DrawingTerms, LossWeights, Sources, terms_of
 
 SMALL = NormalizerConfig(EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16))
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ def network(data):
 
 @pytest.fixture
 def frozen(monkeypatch):
-    monkeypatch.setattr("norface_lib.drawing.frozen_network", lambda spec: Brightness())
+    monkeypatch.setattr("norface_lib.training.normalizer_losses.frozen_network", lambda spec: Brightness())
 
 
 def loss_of(data, weights, **settings):
@@ -251,7 +251,7 @@ def test_per_fold_never_reads_a_test_subject(leakage, data, network, frozen, mon
         read.append(set())
         return fine_tuned(*arguments, **settings)
 
-    monkeypatch.setattr("norface_lib.leakage.fine_tune", noted)
+    monkeypatch.setattr("norface_lib.training.leakage.fine_tune", noted)
     recipe = NormalizerTraining.of_steps(0, 3, terms=DrawingTerms(replace(NOTHING, expression=1.0, self_reconstruction=1.0)))
     recipe = replace(recipe, drawing=replace(recipe.drawing, batch_size=6))
     start = network.normalizer.eval()
@@ -284,8 +284,10 @@ def test_fine_tuning_on_pairs_continues_from_the_weights(data, network, tmp_path
 
 
 def test_the_judge_is_optional_while_training(monkeypatch, tmp_path, capsys, tiny_spec):
-    monkeypatch.setattr(pretraining, "find_weights", lambda name: (_ for _ in ()).throw(pretraining.CheckpointError("none")))
+    monkeypatch.setattr(
+        normalizer_training, "find_weights", lambda name: (_ for _ in ()).throw(normalizer_training.CheckpointError("none"))
+    )
     spec = {"pool": "pretrain", "size": 112, "seed": 0, "target": "noor"}
-    watch = pretraining._watch(spec, tmp_path)
+    watch = normalizer_training._watch(spec, tmp_path)
     assert watch.judge is None and "no AU errors" in capsys.readouterr().out
     assert len(watch.faces) == 64

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from norface_lib.checkpoints import find_weights
 from norface_lib.datasets.rendered import Rendered
-from norface_lib.encoder import EncoderConfig, FaceEncoder
-from norface_lib.normalizer import PRESETS, Normalizer, NormalizerConfig
-from norface_lib.pretraining import NormalizerTraining, train_normalizer
-from norface_lib.training import TrainConfig
+from norface_lib.networks.encoder import EncoderConfig, FaceEncoder
+from norface_lib.networks.normalizer import PRESETS, Normalizer, NormalizerConfig
+from norface_lib.networks.weights import find_weights
+from norface_lib.training.loop import TrainConfig
+from norface_lib.training.normalizer import NormalizerTraining, train_normalizer
 
 SMALL = EncoderConfig(image_size=64, dim=32, depth=1, heads=2, stem=(16, 16))
 

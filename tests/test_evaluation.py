@@ -9,17 +9,21 @@ import pandas as pd
 import pytest
 import torch
 
-from norface_lib import evaluation, labels, photos, plots, widgets
-from norface_lib.classification import predict
-from norface_lib.classifier import Classifier, ClassifierConfig
+from norface_lib import labels
+from norface_lib.common import records
+from norface_lib.common.records import check_expected, write_result
 from norface_lib.datasets.rendered import load_rendered
-from norface_lib.encoder import EncoderConfig
-from norface_lib.evaluation import check_expected, write_result
 from norface_lib.faces import gallery
 from norface_lib.faces.benchmark import Studio
-from norface_lib.images import to_tensor
-from norface_lib.normalizer import Normalizer, NormalizerConfig
-from norface_lib.tasks import Detection
+from norface_lib.images import sheets
+from norface_lib.images.arrays import to_tensor
+from norface_lib.networks.classifier import Classifier, ClassifierConfig
+from norface_lib.networks.encoder import EncoderConfig
+from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
+from norface_lib.studies import smiles
+from norface_lib.tasks.tasks import Detection
+from norface_lib.training.classifier import predict
+from norface_lib.viz import plots, widgets
 
 ENCODER = EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16))
 
@@ -37,25 +41,25 @@ def networks():
 
 def test_a_labeled_folder_gives_sheet_and_auc(networks, tmp_path):
     normalizer, detector = networks
-    root = photos.write_smiles(tmp_path / "smiles", subjects=2)
-    assert photos.write_smiles(root, subjects=2) == root
+    root = smiles.write_smiles(tmp_path / "smiles", subjects=2)
+    assert smiles.write_smiles(root, subjects=2) == root
     table = pd.read_csv(root / "labels.csv")
     assert table["expression"].tolist() == ["neutral", "smile"] * 2
-    reading = photos.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector])
+    reading = smiles.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector])
     assert 0 <= reading.smile_auc <= 1 and reading.probabilities.shape == (4, 12)
-    sheet = cv2.imread(str(photos.write_sheet(reading, tmp_path / "sheet.png", columns=3)))
+    sheet = cv2.imread(str(smiles.write_sheet(reading, tmp_path / "sheet.png", columns=3)))
     assert sheet.shape[1] == 3 * 114 and sheet.shape[0] > 4 * 112
 
 
 def test_a_perfect_smile_detector_has_an_auc_of_1(networks, tmp_path, monkeypatch):
     normalizer, detector = networks
-    root = photos.write_smiles(tmp_path / "smiles", subjects=2)
+    root = smiles.write_smiles(tmp_path / "smiles", subjects=2)
     told = np.zeros((4, 12), np.float32)
     told[[1, 3], detector.config.labels.index("AU12")] = 0.3
-    monkeypatch.setattr(photos, "predict", lambda *_: told)
-    assert photos.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector]).smile_auc == 1.0
+    monkeypatch.setattr(smiles, "predict", lambda *_: told)
+    assert smiles.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector]).smile_auc == 1.0
     (root / "labels.csv").unlink()
-    assert photos.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector]).smile_auc is None
+    assert smiles.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector]).smile_auc is None
 
 
 def test_predictions_do_not_depend_on_the_batch(networks, tiny_benchmark):
@@ -82,7 +86,7 @@ def test_a_result_says_how_it_was_made(tmp_path):
 def test_expected_numbers_are_compared(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     (tmp_path / "results/expected.json").write_text('{"quick": {"a": {"value": 0.5, "tolerance": 0.1}}}')
-    monkeypatch.setattr(evaluation, "ROOT", tmp_path)
+    monkeypatch.setattr(records, "ROOT", tmp_path)
     assert "expected 0.5" in check_expected("quick", "a", 0.55)
     assert "nothing to compare" in check_expected("smoke", "a", 0.9)
     with pytest.raises(AssertionError, match=r"a = 0\.700, expected 0\.5"):
@@ -91,10 +95,10 @@ def test_expected_numbers_are_compared(tmp_path, monkeypatch):
 
 def test_figures_draw_what_they_are_given():
     faces = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
-    sheet = plots.contact_sheet([faces, faces[::-1]], columns=2)
+    sheet = sheets.contact_sheet([faces, faces[::-1]], columns=2)
     np.testing.assert_array_equal(sheet[:16, :16], faces[0])
     np.testing.assert_array_equal(sheet[18:34, :16], faces[4])
-    assert plots.difference(faces, faces).min() == 255
+    assert sheets.difference(faces, faces).min() == 255
     axis = plots.strip({"a": faces, "b": faces[::-1]}, titles=list("vwxyz")).axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
     assert [label.get_text() for label in axis.get_xticklabels()] == list("vwxyz")

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from norface_lib import experiments
-from norface_lib.__main__ import app
-from norface_lib.checkpoints import load_classifier
+from norface_lib.cli.app import app
 from norface_lib.datasets.write_as import CLEAN, write_as
-from norface_lib.experiments import Experiment, report, run, table
-from norface_lib.pretraining import NormalizerTraining
+from norface_lib.networks.weights import load_classifier
+from norface_lib.studies import experiments
+from norface_lib.studies.experiments import Experiment, report, run, table
+from norface_lib.training.normalizer import NormalizerTraining
 
 
 @pytest.fixture(scope="module")

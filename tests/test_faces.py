@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from norface_lib import labels
-from norface_lib.errors import DataError
+from norface_lib.common.errors import DataError
+from norface_lib.common.paths import ROOT
 from norface_lib.faces import benchmark
 from norface_lib.faces.benchmark import (
     DRAWN_AUS,
@@ -35,7 +36,6 @@ from norface_lib.faces.parts import STYLES, Glasses
 from norface_lib.faces.render import Camera, Light, Renderer, camera_frame
 from norface_lib.faces.skin import dressed
 from norface_lib.faces.wrinkles import FOLDS, depths
-from norface_lib.paths import ROOT
 
 PLAIN = Frame({}, {}, "", "lab", (0.0, 0.0), Camera(), Light())
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from norface_lib.files import write_atomically, write_json, write_table
+from norface_lib.common.files import write_atomically, write_json, write_table
 
 
 def fail_halfway(part):

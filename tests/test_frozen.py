@@ -16,12 +16,21 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from norface_lib import frozen
-from norface_lib.align import ARCFACE_CROP, NORFACE_CROP, similarity
-from norface_lib.checkpoints import save_judge
-from norface_lib.errors import CheckpointError, DataError
-from norface_lib.frozen import ARCFACE, ARCFACE_FILE, IMAGENET, OnnxNetwork, Preparation, TimmNetwork, frozen_network, reframe
-from norface_lib.judge import Judge, JudgeConfig
+from norface_lib.common.errors import CheckpointError, DataError
+from norface_lib.images.crop import ARCFACE_CROP, NORFACE_CROP, similarity
+from norface_lib.networks import frozen
+from norface_lib.networks.evaluator import Judge, JudgeConfig
+from norface_lib.networks.frozen import (
+    ARCFACE,
+    ARCFACE_FILE,
+    IMAGENET,
+    OnnxNetwork,
+    Preparation,
+    TimmNetwork,
+    frozen_network,
+    reframe,
+)
+from norface_lib.networks.weights import save_judge
 
 # --- the framing ------------------------------------------------------------------------------------------------------
 

@@ -10,12 +10,12 @@ import torch
 from sklearn.metrics import f1_score
 
 from norface_lib import labels
-from norface_lib.checkpoints import load_judge, load_normalizer, save_judge
+from norface_lib.common.errors import CheckpointError
 from norface_lib.datasets.rendered import load_rendered
-from norface_lib.errors import CheckpointError
-from norface_lib.images import to_tensor
-from norface_lib.judge import Judge, JudgeConfig, JudgeOutput
-from norface_lib.judge_training import (
+from norface_lib.images.arrays import to_tensor
+from norface_lib.networks.evaluator import Judge, JudgeConfig, JudgeOutput
+from norface_lib.networks.weights import load_judge, load_normalizer, save_judge
+from norface_lib.training.evaluator import (
     UNNAMED,
     JudgeLabels,
     JudgeTraining,
@@ -156,7 +156,7 @@ def test_saved_judges_read_the_same(tmp_path):
 
 
 def test_the_recipe_writes_weights_with_what_they_read(tiny_benchmark, tmp_path, monkeypatch):
-    monkeypatch.setattr("norface_lib.judge_training.measure", lambda judge, folder: {"lab": {"faces": 0}})
+    monkeypatch.setattr("norface_lib.training.evaluator.measure", lambda judge, folder: {"lab": {"faces": 0}})
     path = train_and_save(tiny_benchmark, tmp_path, steps=2)
     judge, card = load_judge(path)
     assert path == tmp_path / "judge.safetensors" and not judge.training

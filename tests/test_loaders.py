@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from typer.testing import CliRunner
 
-from norface_lib.__main__ import app
+from norface_lib.cli.app import app
+from norface_lib.common.errors import DataError
 from norface_lib.datasets import DATASETS, open_dataset
 from norface_lib.datasets.affectnet import COLUMNS, AffectNet
 from norface_lib.datasets.affectnet import EMOTIONS as AFFECTNET_EMOTIONS
@@ -30,7 +31,6 @@ from norface_lib.datasets.rafdb import EMOTIONS as RAFDB_EMOTIONS
 from norface_lib.datasets.rafdb import RAFDB
 from norface_lib.datasets.rendered import RenderedFaces
 from norface_lib.datasets.write_as import CLEAN, VARIANTS, Quirks, write_as
-from norface_lib.errors import DataError
 from norface_lib.labels import BP4D_AUS, columns
 
 FORMS = [(layout, variant) for layout, variants in VARIANTS.items() for variant in variants]

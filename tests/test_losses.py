@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from norface_lib import losses
+from norface_lib.networks import mixtures
+from norface_lib.tasks import losses
+from norface_lib.training import image_losses
 
 # PAPER.md 2.1: occurrence rates (%) of the folds P1, P2, P3 and their numbers of frames; section 4: the weights of ME-GraphAU
 RATES = np.array(
@@ -140,7 +142,7 @@ def test_label_losses_refuse_unlike_shapes(loss, batch):
         loss(logits, labels, weights[:2])
 
 
-@pytest.mark.parametrize("balance", [losses.importance, losses.load])
+@pytest.mark.parametrize("balance", [mixtures.importance, mixtures.load])
 def test_balance_is_zero_if_even_and_grows_to_experts_minus_one(balance):
     even, collapsed = torch.full((8, 4), 0.25), torch.eye(4)[[1] * 8]
     values = [balance(torch.lerp(even, collapsed, amount)).item() for amount in (0, 0.3, 0.6, 1)]
@@ -160,12 +162,12 @@ def test_selection_probability_is_how_often_new_noise_selects(top_k):
     for expert in range(4):
         redrawn[expert, :, expert] = clean[expert] + noise[expert] * torch.randn(20_000)
     chosen = torch.zeros_like(redrawn).scatter(-1, redrawn.topk(top_k).indices, 1.0).mean(dim=1).diagonal()
-    torch.testing.assert_close(losses.selection_probability(clean, noisy, noise, top_k), chosen, atol=0.015, rtol=0)
+    torch.testing.assert_close(mixtures.selection_probability(clean, noisy, noise, top_k), chosen, atol=0.015, rtol=0)
 
 
 def test_selection_is_certain_if_all_are_kept():
     assert torch.equal(
-        losses.selection_probability(torch.randn(5, 3), torch.randn(5, 3), torch.ones(5, 3), 3), torch.ones(5, 3)
+        mixtures.selection_probability(torch.randn(5, 3), torch.randn(5, 3), torch.ones(5, 3), 3), torch.ones(5, 3)
     )
 
 
@@ -178,37 +180,37 @@ def images():
 def test_weighted_l1_is_the_weighted_mean(images):
     prediction, target = images
     error = (prediction - target).abs()
-    torch.testing.assert_close(losses.weighted_l1(*images, torch.full((1, 1, 8, 8), 7.0)), error.mean())
+    torch.testing.assert_close(image_losses.weighted_l1(*images, torch.full((1, 1, 8, 8), 7.0)), error.mean())
     half = torch.zeros(2, 1, 8, 8)
     half[1, :, :4] = 2
-    torch.testing.assert_close(losses.weighted_l1(*images, half), error[1, :, :4].mean())
-    assert losses.weighted_l1(*images, torch.zeros(1, 1, 8, 8)) == 0
+    torch.testing.assert_close(image_losses.weighted_l1(*images, half), error[1, :, :4].mean())
+    assert image_losses.weighted_l1(*images, torch.zeros(1, 1, 8, 8)) == 0
 
 
 def test_a_soft_l1_squares_small_differences_and_keeps_large_ones():
     even, zero = torch.ones(1, 1, 4, 4), torch.zeros(1, 3, 4, 4)
-    small, large = (float(losses.weighted_l1(zero + size, zero, even, softness=0.05)) for size in (0.001, 1.0))
+    small, large = (float(image_losses.weighted_l1(zero + size, zero, even, softness=0.05)) for size in (0.001, 1.0))
     assert small == pytest.approx(0.001**2 / (2 * 0.05), rel=1e-2)
     assert large == pytest.approx(1.0 - 0.05, abs=2e-3)
 
 
 def test_gradient_l1_sees_edges_and_no_offset(images):
     prediction, target = images
-    assert losses.gradient_l1(target + 0.3, target) == pytest.approx(0, abs=1e-6)
+    assert image_losses.gradient_l1(target + 0.3, target) == pytest.approx(0, abs=1e-6)
     step = torch.zeros(1, 3, 8, 8)
     step[..., 4:] = 1  # one edge among 7 columns of differences
-    assert losses.gradient_l1(step, torch.zeros_like(step)) == pytest.approx(1 / 7)
-    torch.testing.assert_close(losses.gradient_l1(prediction, target), losses.gradient_l1(prediction.mT, target.mT))
+    assert image_losses.gradient_l1(step, torch.zeros_like(step)) == pytest.approx(1 / 7)
+    torch.testing.assert_close(image_losses.gradient_l1(prediction, target), image_losses.gradient_l1(prediction.mT, target.mT))
 
 
 def test_image_losses_refuse_unlike_shapes(images):
     prediction, target = images
     with pytest.raises(ValueError, match="one shape"):
-        losses.gradient_l1(prediction, target[:1])
+        image_losses.gradient_l1(prediction, target[:1])
     with pytest.raises(ValueError, match="one shape"):
-        losses.weighted_l1(prediction[:1], target, torch.ones(1, 1, 8, 8))
+        image_losses.weighted_l1(prediction[:1], target, torch.ones(1, 1, 8, 8))
     with pytest.raises(ValueError, match="weight map"):
-        losses.weighted_l1(prediction, target, torch.ones(1, 3, 8, 8))
+        image_losses.weighted_l1(prediction, target, torch.ones(1, 3, 8, 8))
 
 
 @pytest.fixture
@@ -228,43 +230,43 @@ def test_perceptual_loss_is_its_formula_written_out(maps):
             for x in range(a.shape[3])
         ]
         layers.append(sum(places) / len(places))
-    torch.testing.assert_close(losses.perceptual_loss(*maps), sum(layers) / 2)
+    torch.testing.assert_close(image_losses.perceptual_loss(*maps), sum(layers) / 2)
 
 
 def test_perceptual_loss_knows_directions_alone():
     one, other = torch.zeros(1, 4, 3, 3), torch.zeros(1, 4, 3, 3)
     one[:, 0], other[:, 1] = 3.0, 0.2
-    assert losses.perceptual_loss([one], [7 * one]) == pytest.approx(0, abs=1e-6)
-    assert losses.perceptual_loss([one], [other]) == pytest.approx(2)
-    assert losses.perceptual_loss([one, one], [-one, one]) == pytest.approx(2)  # 4 in one layer, 0 in the other
+    assert image_losses.perceptual_loss([one], [7 * one]) == pytest.approx(0, abs=1e-6)
+    assert image_losses.perceptual_loss([one], [other]) == pytest.approx(2)
+    assert image_losses.perceptual_loss([one, one], [-one, one]) == pytest.approx(2)  # 4 in one layer, 0 in the other
     dark = torch.zeros(1, 4, 3, 3, requires_grad=True)  # where a network sees nothing there is no direction, and no NaN
-    losses.perceptual_loss([dark], [other]).backward()
+    image_losses.perceptual_loss([dark], [other]).backward()
     assert dark.grad.isfinite().all()
 
 
 def test_perceptual_loss_refuses_unlike_maps(maps):
     for unlike in ([], maps[1][:1], maps[1][::-1]):
         with pytest.raises(ValueError, match="same shapes"):
-            losses.perceptual_loss(maps[0], unlike)
+            image_losses.perceptual_loss(maps[0], unlike)
     with pytest.raises(ValueError, match="same shapes"):
-        losses.perceptual_loss([], [])
+        image_losses.perceptual_loss([], [])
 
 
 def test_embedding_distance_is_one_minus_cosine():
     a = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    assert losses.embedding_distance(a, 5 * a) == pytest.approx(0, abs=1e-6)
-    assert losses.embedding_distance(a, -a) == pytest.approx(2)
+    assert image_losses.embedding_distance(a, 5 * a) == pytest.approx(0, abs=1e-6)
+    assert image_losses.embedding_distance(a, -a) == pytest.approx(2)
     target = torch.tensor([[1.0, 0.0]])  # one target for all: cosines 1, 0 and 1 / sqrt 2
-    assert losses.embedding_distance(a, target) == pytest.approx(1 - (1 + 0.5**0.5) / 3)
+    assert image_losses.embedding_distance(a, target) == pytest.approx(1 - (1 + 0.5**0.5) / 3)
     for unlike in (a[:2], a[:, :1], a[0]):
         with pytest.raises(ValueError, match=r"\(N or 1, D\)"):
-            losses.embedding_distance(a, unlike)
+            image_losses.embedding_distance(a, unlike)
 
 
 def test_hinge_losses_at_logits_computed_by_hand():
     real, fake = torch.tensor([2.0, 0.5, -1.0, 1.0]), torch.tensor([-3.0, 0.5])
-    assert losses.hinge_discriminator(real, fake) == pytest.approx((0 + 0.5 + 2 + 0) / 4 + (0 + 1.5) / 2)
-    assert losses.hinge_generator(fake) == pytest.approx(1.25)
+    assert image_losses.hinge_discriminator(real, fake) == pytest.approx((0 + 0.5 + 2 + 0) / 4 + (0 + 1.5) / 2)
+    assert image_losses.hinge_generator(fake) == pytest.approx(1.25)
 
 
 def test_r1_is_the_gradients_length_and_can_be_minimized(images):
@@ -272,8 +274,8 @@ def test_r1_is_the_gradients_length_and_can_be_minimized(images):
     a, b = torch.randn(3, 8, 8, requires_grad=True), torch.tensor([1.0, 3.0])
     real = images[0].requires_grad_()
     logits = (real * a).sum(dim=(1, 2, 3))[:, None] * b
-    penalty = losses.r1_penalty(logits, real)
+    penalty = image_losses.r1_penalty(logits, real)
     torch.testing.assert_close(penalty, 0.5 * 4 * a.square().sum())
     torch.testing.assert_close(torch.autograd.grad(penalty, a)[0], 4 * a)
     with pytest.raises(ValueError, match="requires_grad"):
-        losses.r1_penalty(logits, images[1])
+        image_losses.r1_penalty(logits, images[1])

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from norface_lib.encoder import EncoderConfig, FaceEncoder
-from norface_lib.masked import (
+from norface_lib.networks.encoder import EncoderConfig, FaceEncoder
+from norface_lib.networks.masked import (
     MaskedAutoencoder,
     MaskedConfig,
     from_patches,
-    masked_pretraining,
     reconstruct,
     standardized_patches,
     to_patches,
 )
-from norface_lib.training import TrainConfig
+from norface_lib.training.loop import TrainConfig
+from norface_lib.training.masked import masked_pretraining
 
 STEM = EncoderConfig(image_size=64, dim=32, depth=2, heads=2, stem=(16, 16))
 PLAIN = EncoderConfig(image_size=64, dim=32, depth=2, heads=2, stem=(), layer_scale=None, std=(0.2, 0.25, 0.3))

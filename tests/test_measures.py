@@ -12,14 +12,16 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from norface_lib import measures
-from norface_lib.__main__ import app
-from norface_lib.checkpoints import save_judge, save_normalizer
+from norface_lib.cli.app import app
+from norface_lib.common.errors import CheckpointError, DataError
+from norface_lib.common.paths import cache
 from norface_lib.datasets.rendered import Rendered
-from norface_lib.encoder import EncoderConfig
-from norface_lib.errors import CheckpointError, DataError
-from norface_lib.judge import Judge, JudgeConfig, JudgeOutput
-from norface_lib.measures import (
+from norface_lib.networks.encoder import EncoderConfig
+from norface_lib.networks.evaluator import Judge, JudgeConfig, JudgeOutput
+from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
+from norface_lib.networks.weights import save_judge, save_normalizer
+from norface_lib.studies import normalizer_measures
+from norface_lib.studies.normalizer_measures import (
     Probes,
     as_text,
     draw_scenes,
@@ -35,8 +37,6 @@ from norface_lib.measures import (
     spread_ratio,
     ssim,
 )
-from norface_lib.normalizer import Normalizer, NormalizerConfig
-from norface_lib.paths import cache
 
 PROBES = Probes(side=8, components=16, hidden=32)
 
@@ -216,7 +216,7 @@ def test_a_scene_changes_one_thing_at_a_time(studio):
     first = render_scenes(studio, scenes[:1], 2)
     assert first.shape == (2, 1, 112, 112, 3) and np.abs(first[0].astype(int) - first[1]).max() > 20
     assert np.array_equal(first, render_scenes(studio, scenes[:1], 2))
-    for kind, change in measures._CHANGES.items():
+    for kind, change in normalizer_measures._CHANGES.items():
         changed, same = change(*scenes), change(scenes[0], scenes[0])
         differing = {
             "people": changed.person is not scenes[0].person,
@@ -235,7 +235,9 @@ def test_a_scene_changes_one_thing_at_a_time(studio):
 def saved(tiny_benchmark, tmp_path, monkeypatch):
     """Weights of a small normalizer and of a small judge, both untrained, and a folder of its own for what is rendered."""
     monkeypatch.setenv("NORFACE_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(measures, "spread_measures", partial(measures.spread_measures, expressions=2, scenes=2))
+    monkeypatch.setattr(
+        normalizer_measures, "spread_measures", partial(normalizer_measures.spread_measures, expressions=2, scenes=2)
+    )
     torch.manual_seed(0)
     normalizer = Normalizer(NormalizerConfig(EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16)))
     judge = Judge(JudgeConfig(widths=(8, 8, 16, 16), hidden=16))
@@ -273,6 +275,6 @@ def test_what_cannot_be_measured_is_said(saved, monkeypatch):
     with pytest.raises(CheckpointError, match="holds a judge, a normalizer was asked for"):
         evaluate_normalizer(saved[1], "lab", judge=saved[1])
     monkeypatch.setattr("sys.argv", ["norface", "evaluate", "normalizer", "--weights", "nobody"])
-    from norface_lib.__main__ import main
+    from norface_lib.cli.app import main
 
     assert main() == 1

@@ -12,8 +12,17 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from norface_lib import metrics
-from norface_lib.metrics import F1Counter, f1_counts, f1_from_counts, f1_per_label, icc3_1, intensity_metrics, intensity_sums
+from norface_lib.studies import statistics
+from norface_lib.tasks import metrics
+from norface_lib.tasks.metrics import (
+    F1Counter,
+    f1_counts,
+    f1_from_counts,
+    f1_per_label,
+    icc3_1,
+    intensity_metrics,
+    intensity_sums,
+)
 
 SHAPE = (40, 3)
 
@@ -112,7 +121,7 @@ def test_f1_refuses_what_it_cannot_count(probabilities, labels, message):
 
 
 def test_the_constant_predictor_has_the_published_floors():
-    floor, mean = metrics.mean_over_folds(list(100 * metrics.constant_predictor_f1(FOLD_RATES / 100)))
+    floor, mean = statistics.mean_over_folds(list(100 * metrics.constant_predictor_f1(FOLD_RATES / 100)))
     np.testing.assert_allclose(floor, [34.8, 29.2, 33.7, 63.2, 70.7, 74.6, 72.0, 63.5, 28.9, 51.2, 28.4, 26.3], atol=0.085)
     assert mean == pytest.approx(48.0, abs=0.05)
     disfa = 100 * metrics.constant_predictor_f1(np.divide([5.0, 4.0, 15.0, 7.9, 4.2, 12.9, 27.8, 8.9], 100))
@@ -128,10 +137,10 @@ def test_the_constant_predictor_has_the_f1_of_ones(rng):
 def test_folds_averaged_and_pooled_are_the_published_ones():
     positives = FOLD_RATES / 100 * FOLD_FRAMES[:, None]
     counts = np.stack([positives, FOLD_FRAMES[:, None] - positives, 0 * positives], axis=1)  # everything called present
-    averaged, pooled = metrics.mean_and_pooled(counts, f1_from_counts)
+    averaged, pooled = statistics.mean_and_pooled(counts, f1_from_counts)
     assert 100 * averaged.mean() == pytest.approx(48.03, abs=0.02)
     assert 100 * pooled.mean() == pytest.approx(48.04, abs=0.02)
-    np.testing.assert_allclose(metrics.mean_over_folds(list(f1_from_counts(counts)))[0], averaged)
+    np.testing.assert_allclose(statistics.mean_over_folds(list(f1_from_counts(counts)))[0], averaged)
 
 
 def test_the_oracle_sweeps_one_threshold_for_all_labels(detection):
@@ -318,47 +327,49 @@ def test_subjects_must_name_every_frame():
 
 
 def test_mean_over_folds_weighs_folds_alike():
-    per_label, mean = metrics.mean_over_folds([[0.2, 0.4], [0.4, 0.8], [0.6, 0.6]])
+    per_label, mean = statistics.mean_over_folds([[0.2, 0.4], [0.4, 0.8], [0.6, 0.6]])
     np.testing.assert_allclose(per_label, [0.4, 0.6])
     assert mean == pytest.approx(0.5)
     for folds in ([], [[0.1], [0.1, 0.2]], [0.1, 0.2]):
         with pytest.raises(ValueError, match="folds"):
-            metrics.mean_over_folds(folds)
+            statistics.mean_over_folds(folds)
 
 
 def test_bootstrap_of_a_mean_is_the_normal_interval(rng):
     values = rng.normal(3, 2, 400)
     half = 1.96 * values.std() / 20
-    np.testing.assert_allclose(metrics.bootstrap_interval(values), [values.mean() - half, values.mean() + half], atol=0.04)
-    assert metrics.bootstrap_interval(values, seed=1) == metrics.bootstrap_interval(values, seed=1)
-    assert metrics.bootstrap_interval(values, seed=1) != metrics.bootstrap_interval(values, seed=2)
+    np.testing.assert_allclose(statistics.bootstrap_interval(values), [values.mean() - half, values.mean() + half], atol=0.04)
+    assert statistics.bootstrap_interval(values, seed=1) == statistics.bootstrap_interval(values, seed=1)
+    assert statistics.bootstrap_interval(values, seed=1) != statistics.bootstrap_interval(values, seed=2)
 
 
 def test_bootstrap_of_f1_adds_the_counts_of_the_drawn_subjects():
     good, bad = [[9], [1], [0]], [[0], [2], [8]]
-    low, high = metrics.bootstrap_interval([good, bad], mean_f1)
+    low, high = statistics.bootstrap_interval([good, bad], mean_f1)
     assert low == 0
     assert high == pytest.approx(18 / 19)
-    assert metrics.bootstrap_interval([good] * 5, mean_f1) == pytest.approx((18 / 19, 18 / 19))
+    assert statistics.bootstrap_interval([good] * 5, mean_f1) == pytest.approx((18 / 19, 18 / 19))
 
 
 def test_bootstrap_is_that_of_a_loop_over_resamples(rng):
     counts = rng.integers(0, 50, (12, 3, 4))
     draws = rng.integers(12, size=(3000, 12))
     expected = np.quantile([mean_f1(counts[draw].sum(axis=0)) for draw in draws], [0.05, 0.95])
-    np.testing.assert_allclose(metrics.bootstrap_interval(counts, mean_f1, level=0.9, resamples=3000), expected, atol=0.006)
+    np.testing.assert_allclose(statistics.bootstrap_interval(counts, mean_f1, level=0.9, resamples=3000), expected, atol=0.006)
 
 
 def test_bootstrap_draws_within_folds_and_averages_over_them():
     values, folds = [1, 1, 5, 5, 5], [0, 0, 1, 1, 1]
-    assert metrics.bootstrap_interval(values, folds=folds) == pytest.approx((3, 3))  # each fold is constant, whoever is drawn
-    low, high = metrics.bootstrap_interval(values)
+    assert statistics.bootstrap_interval(values, folds=folds) == pytest.approx(
+        (3, 3)
+    )  # each fold is constant, whoever is drawn
+    low, high = statistics.bootstrap_interval(values)
     assert low < 3.4 < high
 
 
 def test_bootstrap_gives_an_interval_for_each_label(intensity, rng):
     sums = intensity_sums(*intensity, subjects=rng.integers(0, 10, 200))
-    low, high = metrics.bootstrap_interval(sums, lambda drawn: intensity_metrics(drawn)["icc"])
+    low, high = statistics.bootstrap_interval(sums, lambda drawn: intensity_metrics(drawn)["icc"])
     assert low.shape == high.shape == (4,)
     assert ((low < icc3_1(*intensity)) & (icc3_1(*intensity) < high)).all()
 
@@ -366,43 +377,43 @@ def test_bootstrap_gives_an_interval_for_each_label(intensity, rng):
 def test_two_thousand_resamples_of_bp4d_take_well_under_a_second(rng):
     counts = rng.integers(0, 2000, (41, 3, 12))
     started = time.perf_counter()
-    metrics.bootstrap_interval(counts, mean_f1, folds=np.repeat([0, 1, 2], [14, 14, 13]))
+    statistics.bootstrap_interval(counts, mean_f1, folds=np.repeat([0, 1, 2], [14, 14, 13]))
     assert time.perf_counter() - started < 0.5
 
 
 @pytest.mark.parametrize(("values", "folds"), [([0.5], None), ([], None), (0.5, None), ([1, 2, 3], [0, 0, 1]), ([1, 2], [0])])
 def test_bootstrap_needs_two_subjects_in_each_fold(values, folds):
     with pytest.raises(ValueError, match=r"two subjects|each of the"):
-        metrics.bootstrap_interval(values, folds=folds)
+        statistics.bootstrap_interval(values, folds=folds)
 
 
 def test_paired_bootstrap_cancels_what_both_methods_share(rng):
     hard = rng.normal(0, 5, 40)  # subjects differ far more than methods do
     first, second = hard + 0.5 + rng.normal(0, 0.1, 40), hard + rng.normal(0, 0.1, 40)
-    paired = metrics.paired_bootstrap(first, second)
+    paired = statistics.paired_bootstrap(first, second)
     assert paired.value == pytest.approx((first - second).mean())
     assert 0.4 < paired.low < paired.value < paired.high < 0.6
-    np.testing.assert_allclose(paired[1:], metrics.bootstrap_interval(first - second))
-    assert metrics.paired_bootstrap(first, first) == (0, 0, 0)
+    np.testing.assert_allclose(paired[1:], statistics.bootstrap_interval(first - second))
+    assert statistics.paired_bootstrap(first, first) == (0, 0, 0)
 
 
 def test_paired_bootstrap_of_f1_over_folds(rng):
     first, second = rng.integers(1, 50, (2, 9, 3, 4))
     folds = np.repeat([0, 1, 2], 3)
     per_fold = [[mean_f1(counts[folds == fold].sum(axis=0)) for fold in range(3)] for counts in (first, second)]
-    paired = metrics.paired_bootstrap(first, second, mean_f1, folds=folds)
+    paired = statistics.paired_bootstrap(first, second, mean_f1, folds=folds)
     assert paired.value == pytest.approx(np.mean(per_fold[0]) - np.mean(per_fold[1]))
     assert paired.low < paired.value < paired.high
     with pytest.raises(ValueError, match="same subjects"):
-        metrics.paired_bootstrap(first, second[:-1])
+        statistics.paired_bootstrap(first, second[:-1])
 
 
 def test_paired_t_interval_is_that_of_scipy(rng):
     first, second = rng.normal(0.6, 0.1, 9), rng.normal(0.5, 0.1, 9)
     expected = stats.ttest_rel(first, second).confidence_interval(0.9)
-    paired = metrics.paired_t_interval(first, second, level=0.9)
+    paired = statistics.paired_t_interval(first, second, level=0.9)
     np.testing.assert_allclose(paired, [(first - second).mean(), *expected])
-    np.testing.assert_allclose(metrics.paired_t_interval([0.6, 0.7], [0.5, 0.6]), 0.1)  # the same difference twice: no width
+    np.testing.assert_allclose(statistics.paired_t_interval([0.6, 0.7], [0.5, 0.6]), 0.1)  # the same difference twice: no width
 
 
 @pytest.mark.parametrize(("pairs", "tolerance"), [(3, 1e-12), (9, 1e-12), (17, 0.02)])  # all signs, all signs, random signs
@@ -411,17 +422,17 @@ def test_sign_flips_are_those_of_scipy(rng, pairs, tolerance):
     expected = stats.permutation_test(
         (first, second), lambda x, y, axis: (x - y).mean(axis=axis), permutation_type="samples", n_resamples=10_000, rng=0
     )
-    assert metrics.sign_flip_test(first, second) == pytest.approx(expected.pvalue, abs=tolerance)
+    assert statistics.sign_flip_test(first, second) == pytest.approx(expected.pvalue, abs=tolerance)
 
 
 def test_sign_flips_of_known_p_values():
-    assert metrics.sign_flip_test([1, 2, 3], [0, 0, 0]) == 2 / 8  # three folds can show no more
-    assert metrics.sign_flip_test([1.1] * 10, [1.0] * 10) == 2 / 1024
-    assert metrics.sign_flip_test([1, 1], [1, 1]) == 1
-    assert metrics.sign_flip_test(np.ones(30), np.zeros(30)) == pytest.approx(1e-5, rel=0.01)  # none of 100,000 reached it
+    assert statistics.sign_flip_test([1, 2, 3], [0, 0, 0]) == 2 / 8  # three folds can show no more
+    assert statistics.sign_flip_test([1.1] * 10, [1.0] * 10) == 2 / 1024
+    assert statistics.sign_flip_test([1, 1], [1, 1]) == 1
+    assert statistics.sign_flip_test(np.ones(30), np.zeros(30)) == pytest.approx(1e-5, rel=0.01)  # none of 100,000 reached it
 
 
-@pytest.mark.parametrize("test", [metrics.paired_t_interval, metrics.sign_flip_test])
+@pytest.mark.parametrize("test", [statistics.paired_t_interval, statistics.sign_flip_test])
 def test_paired_tests_refuse_what_is_no_pair(test):
     for first, second in (([1], [2]), ([1, 2], [1]), ([1, 2], [1, 2, 3]), ([[1, 2]], [[1, 2]]), ([1, np.nan], [1, 2])):
         with pytest.raises(ValueError, match="pair"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from norface_lib.neighbors import Agreement, agreement, all_pairs, closest, nearest_pairs, shrunk
+from norface_lib.studies.neighbors import Agreement, agreement, all_pairs, closest, nearest_pairs, shrunk
 
 
 def test_the_nearest_row_is_looked_for_in_other_groups():

@@ -10,19 +10,18 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from norface_lib import normalized_datasets
-from norface_lib.__main__ import app
-from norface_lib.align import NORFACE_CROP
-from norface_lib.aligned_datasets import find_points
-from norface_lib.checkpoints import load_normalizer, save_normalizer
-from norface_lib.datasets import open_dataset
+from norface_lib.cli.app import app
+from norface_lib.common.errors import CheckpointError, DataError
+from norface_lib.datasets import normalized, open_dataset
+from norface_lib.datasets.normalized import MANIFEST, load_pairs, mirror_of, normalize_dataset, read_manifest
 from norface_lib.datasets.write_as import CLEAN, Quirks, write_as
-from norface_lib.detection import Face
-from norface_lib.errors import CheckpointError, DataError
-from norface_lib.evaluation import normalize_faces
-from norface_lib.images import decode
-from norface_lib.normalized_datasets import MANIFEST, load_pairs, mirror_of, normalize_dataset, read_manifest
-from norface_lib.normalizer import PRESETS, Normalizer
+from norface_lib.images.crop import NORFACE_CROP
+from norface_lib.images.files import decode
+from norface_lib.networks.inference import normalize_faces
+from norface_lib.networks.normalizer import PRESETS, Normalizer
+from norface_lib.networks.weights import load_normalizer, save_normalizer
+from norface_lib.photos.dataset_points import find_points
+from norface_lib.photos.detection import Face
 
 ONE_BROKEN = Quirks(False, False, 0.0, False, True, False)
 
@@ -117,7 +116,7 @@ def test_a_whole_frame_is_no_aligned_face(tiny_benchmark, tmp_path, weights):
 
 
 def test_an_interrupted_call_goes_on(benchmark, tmp_path, monkeypatch, weights):
-    data, write, written = opened("disfa", benchmark, tmp_path), normalized_datasets.write_png, []
+    data, write, written = opened("disfa", benchmark, tmp_path), normalized.write_png, []
 
     def interrupted(path, face):
         if len(written) == 7:
@@ -125,10 +124,10 @@ def test_an_interrupted_call_goes_on(benchmark, tmp_path, monkeypatch, weights):
         written.append(path)
         return write(path, face)
 
-    monkeypatch.setattr(normalized_datasets, "write_png", interrupted)
+    monkeypatch.setattr(normalized, "write_png", interrupted)
     with pytest.raises(KeyboardInterrupt):
         normalize_dataset(data, tmp_path / "out", weights, batch_size=5, progress=False)
-    monkeypatch.setattr(normalized_datasets, "write_png", write)
+    monkeypatch.setattr(normalized, "write_png", write)
     assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {"there already": 5, "normalized": 7}
     (tmp_path / "out/noor" / mirror_of(data.index["path"].iloc[3])).unlink()
     assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {"there already": 11, "normalized": 1}
@@ -255,7 +254,7 @@ def test_pairs_are_mapped_from_files_and_read_again_from_there(benchmark, tmp_pa
         part, *mapped = load_pairs(data, folder, 112, memory)
         assert all(isinstance(faces, np.memmap) for faces in mapped) and len(part) == 12
         assert all(np.array_equal(one, two) for one, two in zip(plain, mapped, strict=True))
-        monkeypatch.setattr(normalized_datasets, "read_face", None)  # the second call must not read a face
+        monkeypatch.setattr(normalized, "read_face", None)  # the second call must not read a face
     monkeypatch.undo()
     _, some, _ = load_pairs(data.select([3, 1]), folder, 112, memory)
     assert np.array_equal(some, plain[0][[3, 1]]), "other rows are no longer those of the file"

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from norface_lib.augment import mirrored, photometric
-from norface_lib.checkpoints import find_weights, load_classifier, load_normalizer, save_classifier, save_normalizer
-from norface_lib.classifier import Classifier, ClassifierConfig
+from norface_lib.common.errors import CheckpointError
 from norface_lib.datasets.rendered import load_rendered
-from norface_lib.drawing import moving_pixels
-from norface_lib.encoder import EncoderConfig, FaceEncoder
-from norface_lib.errors import CheckpointError
-from norface_lib.evaluation import neutral_ratio, normalize_faces, region_ratios
-from norface_lib.images import to_tensor
-from norface_lib.normalizer import PRESETS, MergingBlock, Normalizer, NormalizerConfig
-from norface_lib.pretraining import NormalizerTraining, train_normalizer
+from norface_lib.images.arrays import to_tensor
+from norface_lib.images.distances import neutral_ratio, region_ratios
+from norface_lib.networks.classifier import Classifier, ClassifierConfig
+from norface_lib.networks.encoder import EncoderConfig, FaceEncoder
+from norface_lib.networks.inference import normalize_faces
+from norface_lib.networks.normalizer import PRESETS, MergingBlock, Normalizer, NormalizerConfig
+from norface_lib.networks.weights import find_weights, load_classifier, load_normalizer, save_classifier, save_normalizer
+from norface_lib.training.augmentation import mirrored, photometric
+from norface_lib.training.normalizer import NormalizerTraining, train_normalizer
+from norface_lib.training.normalizer_losses import moving_pixels
 
 SMALL = NormalizerConfig(EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16))
 

@@ -11,8 +11,8 @@ import papermill
 import pytest
 import yaml
 
-from norface_lib.paths import NOTEBOOKS, ROOT
-from norface_lib.reproduce import notebook_names, parameters_of, profiles
+from norface_lib.cli.reproduce import notebook_names, parameters_of, profiles
+from norface_lib.common.paths import NOTEBOOKS, ROOT
 
 NAMES = notebook_names()
 

@@ -15,19 +15,16 @@ import torch
 from skimage.data import astronaut
 
 from norface_lib import labels
-from norface_lib.aligned_folders import BLENDSHAPES, FACES
-from norface_lib.augment import seen, spoiled
-from norface_lib.checkpoints import find_weights
+from norface_lib.common.errors import CheckpointError, DataError
+from norface_lib.common.paths import ROOT
 from norface_lib.datasets.rendered import join_benchmarks, load_rendered
-from norface_lib.detection import LANDMARKER_FILE, open_detector
-from norface_lib.errors import CheckpointError, DataError
-from norface_lib.images import write_png
-from norface_lib.landmarker import BLENDSHAPES as NAMES
-from norface_lib.metrics import auc
-from norface_lib.paths import ROOT
-from norface_lib.photo_measures import SHAPES_OF, agreement, evaluate_photographs, smile_measures, smiling_of, verification
-from norface_lib.prediction import predict_tree
-from norface_lib.pseudo_pairs import (
+from norface_lib.images.files import write_png
+from norface_lib.networks.weights import find_weights
+from norface_lib.photos.detection import LANDMARKER_FILE, open_detector
+from norface_lib.photos.folders import BLENDSHAPES, FACES
+from norface_lib.photos.landmarker import BLENDSHAPES as NAMES
+from norface_lib.photos.prediction import predict_tree
+from norface_lib.photos.pseudo_pairs import (
     Calibration,
     calibration_of,
     draw_shapes,
@@ -37,7 +34,17 @@ from norface_lib.pseudo_pairs import (
     smile_of,
     write_pseudo_pairs,
 )
-from norface_lib.sources import fetch
+from norface_lib.photos.sources import fetch
+from norface_lib.studies.photo_measures import (
+    SHAPES_OF,
+    agreement,
+    evaluate_photographs,
+    smile_measures,
+    smiling_of,
+    verification,
+)
+from norface_lib.tasks.metrics import auc
+from norface_lib.training.augmentation import seen, spoiled
 
 LEAST = 0.92
 """AUC below which the shipped weights have become worse; what they reach stands in their cards."""
@@ -173,7 +180,7 @@ def test_a_normalizer_without_a_network_draws_what_the_landmarker_saw(studio):
 
 
 def test_pseudo_pairs_are_a_benchmark_whose_parts_share_nobody(photographs, tmp_path, monkeypatch):
-    monkeypatch.setattr("norface_lib.pseudo_pairs.is_held_out", lambda name, share: name == "p2")
+    monkeypatch.setattr("norface_lib.photos.pseudo_pairs.is_held_out", lambda name, share: name == "p2")
     out, table = tmp_path / "pairs", tmp_path / "people.csv"
     counts = write_pseudo_pairs(photographs, out, table, PLAIN, progress=False)
     assert counts == {"train faces": 4, "train people": 2, "test faces": 2, "test people": 1}

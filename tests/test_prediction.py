@@ -8,18 +8,19 @@ import pandas as pd
 import pytest
 import torch
 
-from norface_lib.checkpoints import save_classifier, save_normalizer
-from norface_lib.classification import predict
-from norface_lib.classifier import Classifier, ClassifierConfig
+from norface_lib.common.errors import CheckpointError
 from norface_lib.datasets.rendered import load_rendered
-from norface_lib.detection import WholeImage
-from norface_lib.encoder import EncoderConfig
-from norface_lib.errors import CheckpointError
-from norface_lib.evaluation import normalize_faces
-from norface_lib.images import read_face, to_tensor
-from norface_lib.normalizer import Normalizer, NormalizerConfig
-from norface_lib.prediction import load_reader, predict_tree, read_all
-from norface_lib.tasks import task_of
+from norface_lib.images.arrays import to_tensor
+from norface_lib.images.files import read_face
+from norface_lib.networks.classifier import Classifier, ClassifierConfig
+from norface_lib.networks.encoder import EncoderConfig
+from norface_lib.networks.inference import normalize_faces
+from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
+from norface_lib.networks.weights import save_classifier, save_normalizer
+from norface_lib.photos.detection import WholeImage
+from norface_lib.photos.prediction import load_reader, predict_tree, read_all
+from norface_lib.tasks.tasks import task_of
+from norface_lib.training.classifier import predict
 
 ENCODER = EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16))
 TASKS = {"au_detection": ("AU06", "AU12"), "au_intensity": ("AU12",), "emotion": ("neutral", "happy")}
@@ -82,7 +83,7 @@ def test_the_table_says_what_the_networks_say(networks, photographs, tmp_path):
     predict_tree(photographs / "a/two.png", tmp_path / "out", WholeImage(), readers[:1], weights, progress=False)
     table = pd.read_csv(tmp_path / "out/predictions.csv")
     assert table["source"].tolist() == ["two.png"]
-    from norface_lib.checkpoints import load_classifier, load_normalizer
+    from norface_lib.networks.weights import load_classifier, load_normalizer
 
     normalizer, target, _ = load_normalizer(weights)
     face = read_face(photographs / "a/two.png", 112)[None]

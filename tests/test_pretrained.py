@@ -13,9 +13,9 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 
-from norface_lib.encoder import EncoderConfig, FaceEncoder, TimmEncoder
-from norface_lib.errors import CheckpointError
-from norface_lib.pretrained import load_encoder_weights
+from norface_lib.common.errors import CheckpointError
+from norface_lib.networks.encoder import EncoderConfig, FaceEncoder, TimmEncoder
+from norface_lib.networks.pretrained import load_encoder_weights
 
 CONFIG = EncoderConfig(
     64, dim=32, depth=2, heads=2, stem=(), layer_scale=None, mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD

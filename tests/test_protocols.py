@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from norface_lib.common.errors import DataError
 from norface_lib.datasets import official_splits
-from norface_lib.datasets.protocols import (
-    SUBJECT_SPLITS,
-    SUBJECTS,
-    missing_subjects,
-    protocol,
-    shared_labels,
-    subject_folds,
-)
-from norface_lib.errors import DataError
+from norface_lib.datasets.protocols import SUBJECT_SPLITS, SUBJECTS, missing_subjects, protocol, shared_labels, subject_folds
 
 few = settings(max_examples=12)
 

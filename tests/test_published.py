@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from norface_lib import labels, published
+from norface_lib import labels
+from norface_lib.common.errors import DataError
+from norface_lib.common.paths import ROOT
 from norface_lib.datasets.protocols import LABELS
-from norface_lib.errors import DataError
-from norface_lib.paths import ROOT
-from norface_lib.published import PAPER, beside_paper
+from norface_lib.studies import published
+from norface_lib.studies.published import PAPER, beside_paper
 
 CONTENT = json.loads((ROOT / "results" / "published.json").read_text(encoding="utf-8"))
 NAMES = [(table["task"], table["dataset"], table["metric"]) for table in CONTENT["tables"]]

@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from norface_lib import labels, plots, study
+from norface_lib import labels
+from norface_lib.common.errors import DataError
 from norface_lib.datasets.rendered import Rendered, coded, load_rendered
-from norface_lib.errors import DataError
 from norface_lib.faces.benchmark import BenchmarkSpec, draw_emotion, draw_intensities
 from norface_lib.labels import EMOTIONS
+from norface_lib.studies import study
+from norface_lib.viz import plots
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from norface_lib import losses
-from norface_lib.metrics import ccc
-from norface_lib.tasks import TASKS, Detection, Emotion, Intensity, balancing_weights, task_of
+from norface_lib.tasks import losses
+from norface_lib.tasks.metrics import ccc
+from norface_lib.tasks.tasks import TASKS, Detection, Emotion, Intensity, balancing_weights, task_of
 
 NAN = float("nan")
 

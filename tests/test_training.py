@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from norface_lib.errors import CheckpointError, NorfaceError
-from norface_lib.paths import ROOT
-from norface_lib.training import TrainConfig, base_rate, batch_indices, fit, parameter_groups, rate_at
+from norface_lib.common.errors import CheckpointError, NorfaceError
+from norface_lib.common.paths import ROOT
+from norface_lib.training.loop import TrainConfig, base_rate, batch_indices, fit, parameter_groups, rate_at
 
 CONFIG = TrainConfig(steps=12, batch_size=4, log_every=3, average=0.9, checkpoint_seconds=0.0)
 SAMPLES = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
@@ -225,7 +225,7 @@ TWO_PROCESSES = """
 import sys, torch
 from pathlib import Path
 from torch import nn
-from norface_lib.training import TrainConfig, fit
+from norface_lib.training.loop import TrainConfig, fit
 
 samples = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
 

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from norface_lib import labels, plots, widgets
-from norface_lib.align import NORFACE_CROP, align_face
-from norface_lib.detection import Face
-from norface_lib.errors import CheckpointError, DataError
+from norface_lib import labels
+from norface_lib.common.errors import CheckpointError, DataError
+from norface_lib.images.crop import NORFACE_CROP, align_face
+from norface_lib.photos.detection import Face
+from norface_lib.viz import plots, widgets
 
 SIZE, STEPS = 56, 3
 AUS = ("AU06", "AU12")

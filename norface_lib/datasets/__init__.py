@@ -26,7 +26,7 @@ def open_dataset(name: str, root: Path, **options: Any) -> FaceDataset:
     """The dataset ``name`` (one of ``DATASETS``) that lies at ``root``; ``options`` are those of its class, such as ``task``.
 
     ``bp4d+`` may be written for ``bp4d_plus``. Raises ``ValueError`` for an unknown name or option, and
-    :class:`norface_lib.errors.DataError` if the folder does not hold that dataset.
+    :class:`norface_lib.common.errors.DataError` if the folder does not hold that dataset.
     """
     key = name.lower().replace("+", "_plus")
     if key not in DATASETS:

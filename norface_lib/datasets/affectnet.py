@@ -9,9 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from norface_lib import labels
+from norface_lib.common.errors import DataError
 from norface_lib.datasets.base import EMOTION, FaceDataset, single_images
-from norface_lib.errors import DataError
-from norface_lib.images import SUFFIXES
+from norface_lib.images.files import SUFFIXES
 
 EMOTIONS = labels.EMOTIONS
 """Emotions by their code."""

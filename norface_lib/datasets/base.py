@@ -14,12 +14,12 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from norface_lib import labels
-from norface_lib.align import ALIGNED, NORFACE_CROP, POINT_COLUMNS, Crop, align_face, crop_of
+from norface_lib.common.errors import DataError
+from norface_lib.common.files import write_table
+from norface_lib.common.paths import shown
 from norface_lib.datasets.frames import FrameReader, Listing
-from norface_lib.errors import DataError
-from norface_lib.files import write_table
-from norface_lib.metrics import UNKNOWN
-from norface_lib.paths import shown
+from norface_lib.images.crop import ALIGNED, NORFACE_CROP, POINT_COLUMNS, Crop, align_face, crop_of
+from norface_lib.labels import UNKNOWN
 
 KEYS = ("subject", "sequence", "frame", "path", "part")
 """Columns that every index has before its labels. ``frame`` is the dataset's own number, ``part`` train, val, test or empty."""

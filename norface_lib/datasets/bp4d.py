@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from norface_lib import labels
+from norface_lib.common.errors import DataError
 from norface_lib.datasets.base import FaceDataset, Report, known_values, read_codes, sequence_rows
 from norface_lib.datasets.frames import VIDEO_SUFFIXES, folder_frames, video_frames, walk, zip_frames
-from norface_lib.errors import DataError
 
 INTENSITY_AUS = (6, 10, 12, 14, 17)
 """AUs whose intensity is coded."""

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from norface_lib.errors import DataError
-from norface_lib.images import SUFFIXES, decode
+from norface_lib.common.errors import DataError
+from norface_lib.images.files import SUFFIXES, decode
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".wmv")
 

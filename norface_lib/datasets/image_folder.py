@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from norface_lib.align import Crop, crop_of
+from norface_lib.common.errors import DataError
 from norface_lib.datasets.base import FaceDataset
-from norface_lib.errors import DataError
-from norface_lib.images import list_images, read_faces
+from norface_lib.images.crop import Crop, crop_of
+from norface_lib.images.files import list_images, read_faces
 
 
 @dataclass(frozen=True)

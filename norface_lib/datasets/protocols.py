@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from norface_lib.common.errors import DataError
 from norface_lib.datasets import DATASETS, affectnet, bp4d, disfa, rafdb
 from norface_lib.datasets import official_splits as official
-from norface_lib.errors import DataError
 from norface_lib.labels import BP4D_AUS
 
 # --- splits -------------------------------------------------------------------------------------------------------------

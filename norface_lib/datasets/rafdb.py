@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from norface_lib.common.errors import DataError
 from norface_lib.datasets.base import EMOTION, FaceDataset, single_images
-from norface_lib.errors import DataError
-from norface_lib.images import SUFFIXES
+from norface_lib.images.files import SUFFIXES
 
 EMOTIONS = ("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral")
 """Emotions in the order of RAF-DB's labels, which count from 1."""

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from norface_lib import labels
+from norface_lib.common.errors import DataError
+from norface_lib.common.files import write_json, write_table
+from norface_lib.common.paths import target_picture
 from norface_lib.datasets.base import EMOTION, FaceDataset
-from norface_lib.errors import DataError
-from norface_lib.files import write_json, write_table
-from norface_lib.images import read_face, read_faces
-from norface_lib.paths import target_picture
+from norface_lib.images.files import read_face, read_faces
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from norface_lib import labels
+from norface_lib.common.errors import DataError
 from norface_lib.datasets import affectnet, bp4d, bp4d_plus, disfa, rafdb
 from norface_lib.datasets.base import EMOTION, Report
 from norface_lib.datasets.protocols import SUBJECTS
 from norface_lib.datasets.rendered import emotions_of, read_labels
-from norface_lib.errors import DataError
-from norface_lib.images import decode
-from norface_lib.metrics import UNKNOWN
+from norface_lib.images.files import decode
+from norface_lib.labels import UNKNOWN
 
 VARIANTS = {
     "bp4d": ("images", "zip", "video"),

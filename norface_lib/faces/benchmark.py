@@ -27,14 +27,14 @@ from scipy.special import erfinv
 from tqdm.auto import tqdm
 
 from norface_lib import labels
-from norface_lib.errors import DataError
+from norface_lib.common.errors import DataError
+from norface_lib.common.files import write_json, write_table
+from norface_lib.common.paths import target_picture
 from norface_lib.faces.head import Subject, head_model
 from norface_lib.faces.parts import Glasses
 from norface_lib.faces.render import Camera, Light, Renderer, Shot
 from norface_lib.faces.skin import Look, draw_look, dressed, painter
 from norface_lib.faces.wrinkles import depths
-from norface_lib.files import write_json, write_table
-from norface_lib.paths import target_picture
 
 VERSION = 2
 """Changes whenever the same seed would give another face or another label."""

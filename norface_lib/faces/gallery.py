@@ -1,4 +1,4 @@
-"""Sheets of rendered faces to check the benchmark by eye: arrays of images, which `norface_lib.plots` lays out."""
+"""Sheets of rendered faces to check the benchmark by eye: arrays of images, which `norface_lib.viz.plots` lays out."""
 
 import itertools
 from collections.abc import Sequence

@@ -16,9 +16,9 @@ import numpy as np
 import warp as wp
 from numpy.typing import NDArray
 
-from norface_lib.align import NORFACE_CROP, similarity
 from norface_lib.faces.head import CLOTH, EYE, FRAME, HAIR, LENS, SKIN, TEETH, TONGUE, head_model
 from norface_lib.faces.skin import Look, painter
+from norface_lib.images.crop import NORFACE_CROP, similarity
 
 _mat43, _mat24 = wp.types.matrix((4, 3), wp.float32), wp.types.matrix((2, 4), wp.float32)
 _SKIN, _EYE, _TONGUE, _TEETH = (wp.constant(m) for m in (SKIN, EYE, TONGUE, TEETH))

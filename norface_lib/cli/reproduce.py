@@ -1,0 +1,211 @@
+"""The main job: the notebooks in order by papermill, then a folder of faces, then one table."""
+
+import base64
+import copy
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import nbformat
+import numpy as np
+import papermill
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+from norface_lib.common.errors import DataError, NorfaceError
+from norface_lib.common.files import write_json
+from norface_lib.common.paths import NOTEBOOKS, ROOT, cache, runs, shown
+from norface_lib.common.records import machine, versions
+from norface_lib.faces.benchmark import VERSION
+from norface_lib.networks.classifier import INPUTS
+from norface_lib.networks.weights import load_classifier, load_normalizer
+from norface_lib.studies.smiles import Reading, read_folder, write_sheet, write_smiles
+
+RESULTS = ROOT / "results"
+
+
+def profiles() -> dict[str, dict[str, dict[str, Any]]]:
+    """Parameters of each notebook for each profile, from ``profiles.yaml``."""
+    return yaml.safe_load((Path(__file__).parent / "profiles.yaml").read_text())
+
+
+def parameters_of(notebook: str, profile: str) -> dict[str, Any]:
+    """The parameters that a profile gives to a notebook. Raises :class:`DataError` for an unknown profile."""
+    known = profiles()
+    if profile not in known:
+        raise DataError(f"no profile {profile!r}; there are {', '.join(known)}")
+    return known[profile].get(notebook, {}) | {"profile": profile}
+
+
+def notebook_names() -> list[str]:
+    """The notebooks in reading order, without their ending."""
+    return sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
+
+
+def reproduce(profile: str, photos: Path | None = None, only: list[str] | None = None) -> dict[str, Any]:
+    """Runs the notebooks of a profile into ``runs/<profile>/`` and returns the summary, which is also written there.
+
+    ``photos``: a folder of aligned faces for the last step, beside the faces it renders itself. ``only``: the beginnings of the
+    names of the notebooks to run; the last step is then left out. Raises :class:`NorfaceError` naming the notebook that failed;
+    what ran before is kept, and the next call takes rendered faces and trained networks from the cache.
+    """
+    parameters_of("", profile)
+    if photos is not None and not Path(photos).is_dir():
+        raise DataError(f"{photos}: no such folder")
+    names = [name for name in notebook_names() if only is None or any(name.startswith(start) for start in only)]
+    if not names:
+        raise DataError(f"no notebook starts with {', '.join(only or [])}; there are {', '.join(notebook_names())}")
+    folder, started, seconds = runs() / profile, time.monotonic(), {}
+    before = _seconds_of_last_run(folder)
+    steps = len(names) + (only is None)
+    for number, name in enumerate(names, 1):
+        print(f"[{number}/{steps}] {name}{_estimate(before, names[number - 1 :])}", flush=True)
+        seconds[name] = _run(name, profile, folder)
+    summary: dict[str, Any] = {"profile": profile, "seconds": seconds | {"all": round(time.monotonic() - started, 1)}}
+    if only is None:
+        print(f"[{steps}/{steps}] faces of a folder", flush=True)
+        summary["faces"] = _read_faces(profile, folder, photos)
+        summary["seconds"] |= {"faces": round(time.monotonic() - started - sum(seconds.values()), 1)}
+        summary["seconds"] |= {"all": round(time.monotonic() - started, 1)}
+    summary |= {"au_detection": _detection(profile), "machine": machine(), "versions": versions()}
+    write_json(summary, folder / "summary.json")
+    print(table(summary))
+    return summary
+
+
+def publish(profile: str = "quick") -> None:
+    """Puts the outputs of a profile's run into ``notebooks/``, where readers see them, without traces of the run."""
+    for name in notebook_names():
+        path, executed = NOTEBOOKS / f"{name}.ipynb", runs() / profile / f"{name}.ipynb"
+        if not executed.exists():
+            raise DataError(f"{shown(executed)}: not there; run the profile {profile} first")
+        book = nbformat.read(path, as_version=4)
+        ran = [cell for cell in nbformat.read(executed, as_version=4).cells if not _is(cell, "injected-parameters")]
+        if [cell.source for cell in ran] != [cell.source for cell in book.cells]:
+            raise DataError(f"{shown(executed)}: was run from another version of the notebook; run it again")
+        book.metadata = {key: book.metadata[key] for key in ("kernelspec", "language_info")}
+        book.metadata.language_info = {"name": "python"}
+        for size in _SIZES:
+            for cell, source in zip(book.cells, ran, strict=True):
+                if cell.cell_type == "code":  # widgets need a kernel
+                    cell.execution_count = None
+                    cell.outputs = [] if _is(cell, "nbval-ignore-output") else _lighter(source.outputs, *size)
+            if len(nbformat.writes(book)) < _LARGEST:
+                break
+        nbformat.write(book, path)
+
+
+_LARGEST = 490_000
+"""Bytes of a committed notebook."""
+
+_SIZES = ((700_000, 62), (500_000, 58), (350_000, 54), (250_000, 50), (180_000, 45))
+"""Pixels and JPEG quality that a picture may have: the first with which the notebook stays under its limit."""
+
+
+def _lighter(
+    outputs: list[nbformat.NotebookNode], pixels: int, quality: int, largest: int = 25_000
+) -> list[nbformat.NotebookNode]:
+    """A copy of outputs with big pictures, which are rows of faces, as JPEG of no more than some pixels.
+
+    Without what went to stderr: warnings name the files of this machine, and progress bars are over.
+    """
+    outputs = [copy.deepcopy(output) for output in outputs if output.get("name") != "stderr"]
+    for output in outputs:
+        picture = base64.b64decode(output.get("data", {}).get("image/png", ""))
+        if len(picture) > largest:
+            image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+            scale = min(1.0, (pixels / image[..., 0].size) ** 0.5)
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            small = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+            del output.data["image/png"]
+            output.data["image/jpeg"] = base64.b64encode(small).decode()
+    return outputs
+
+
+def _is(cell: nbformat.NotebookNode, tag: str) -> bool:
+    return tag in cell.metadata.get("tags", [])
+
+
+def _run(name: str, profile: str, folder: Path) -> float:
+    """Executes one notebook and returns its seconds."""
+    started, output = time.monotonic(), folder / f"{name}.ipynb"
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    try:
+        papermill.execute_notebook(
+            str(NOTEBOOKS / f"{name}.ipynb"),
+            str(output),
+            parameters_of(name, profile),
+            kernel_name="python3",
+            cwd=str(NOTEBOOKS),
+            progress_bar={"desc": "    cells", "file": sys.stdout, "mininterval": 5.0},
+            extra_arguments=["--IPKernelApp.log_level=40"],  # its warning that local sockets are not encrypted
+        )
+    except PapermillExecutionError as error:
+        reason = error.evalue or error.source.strip().splitlines()[-1]
+        raise NorfaceError(f"{name}: cell {error.exec_count} failed: {error.ename}: {reason} (see {shown(output)})") from error
+    for line in _reused(output):
+        print(f"    {line}")
+    return round(time.monotonic() - started, 1)
+
+
+def _reused(notebook: Path) -> list[str]:
+    """What an executed notebook said it took from the cache."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    text = "".join(o.get("text", "") for c in cells if c.cell_type == "code" for o in c.outputs if o.output_type == "stream")
+    return [line.strip() for line in text.splitlines() if "used as" in line]
+
+
+def _seconds_of_last_run(folder: Path) -> dict[str, float]:
+    try:
+        return json.loads((folder / "summary.json").read_text())["seconds"]
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def _estimate(before: dict[str, float], names: list[str]) -> str:
+    """How long the rest took the last time."""
+    known = [before[name] for name in (*names, "faces") if name in before]
+    return f"  (about {sum(known) / 60:.0f} min left, by the last run)" if known else ""
+
+
+def _detection(profile: str) -> dict[str, float]:
+    """Mean F1 of each input on ``lab`` from the result file of notebook 05, or nothing if it has not run."""
+    path = RESULTS / profile / "au_detection.json"
+    if not path.exists():
+        return {}
+    rows = json.loads(path.read_text())["result"]["lab"]["rows"]
+    return {name: rows[name]["headline"] for name in INPUTS}
+
+
+def _read_faces(profile: str, folder: Path, photos: Path | None) -> dict[str, Any]:
+    """The last step: rendered faces, and the photographs if given, normalized, laid out and read."""
+    weights = sorted(folder.glob("detector-both-fold*.safetensors"))
+    if not weights:
+        raise DataError(f"{shown(folder)}: no AU detector there; notebook 05 writes it")
+    detectors = [load_classifier(path)[0] for path in weights]
+    normalizer, target, _ = load_normalizer()
+    count = profiles()[profile]["photos"]["subjects"]
+    sources = {"rendered": write_smiles(cache("smiles", version=VERSION, subjects=count), count)}
+    if photos is not None:
+        sources[Path(photos).resolve().name] = Path(photos)
+    found = {}
+    for name, source in sources.items():
+        reading: Reading = read_folder(source, normalizer, target, detectors)
+        sheet = write_sheet(reading, folder / f"faces-{name}.png")
+        found[name] = reading.as_dict() | {"sheet": shown(sheet)}
+    return found
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The summary as a text table."""
+    lines = ["", f"AU detection, rendered faces, profile {summary['profile']}: mean F1 over 3 subject-exclusive folds", ""]
+    lines += [f"  {name:<12} {value:.3f}" for name, value in summary["au_detection"].items()]
+    for name, row in summary.get("faces", {}).items():
+        score = "not labeled" if row["smile_auc"] is None else f"AUC {row['smile_auc']:.3f}"
+        lines += ["", f"AU12 output, smiling against neutral, {row['faces']} {name} faces: {score}  (sheet: {row['sheet']})"]
+    return "\n".join([*lines, "", f"{summary['seconds']['all'] / 60:.1f} minutes"])

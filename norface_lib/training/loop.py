@@ -1,0 +1,259 @@
+"""One training loop for both networks: schedule, averaged weights, several processes, checkpoint, exact resume, log, progress.
+
+On several GPUs, start the same command with ``accelerate launch`` or ``torchrun``: each process takes its share of a batch.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from timm.optim import param_groups_layer_decay
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from norface_lib.common.devices import mixed_precision
+from norface_lib.common.errors import CheckpointError, NorfaceError
+from norface_lib.common.files import write_atomically
+
+Loss = Callable[[nn.Module, Tensor], tuple[Tensor, dict[str, float]]]
+"""``loss(model, indices)``: the loss of the samples with these indices (B,), and figures for the log."""
+
+
+Watch = Callable[[nn.Module, int], dict[str, float]]
+"""``watch(model, step)``: looks at the network as it is, in evaluation mode, and returns figures for the log."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast to train."""
+
+    steps: int
+    batch_size: int = 32
+    learning_rate: float = 1e-3  # the peak, reached after warm-up
+    weight_decay: float = 0.05
+    warmup: float = 0.05  # share of the steps
+    clip: float = 1.0  # largest norm of the gradient
+    average: float = 0.99  # decay of the averaged weights; 0 turns averaging off
+    seed: int = 0
+    log_every: int = 20  # steps
+    watch_every: int = 250  # steps
+    checkpoint_seconds: float = 60.0
+    layer_decay: float | None = None  # a layer learns this much slower than the one behind it; None: all alike
+
+    def __post_init__(self):
+        if min(self.steps, self.batch_size, self.log_every, self.watch_every) < 1:
+            raise ValueError("steps, batch_size, log_every and watch_every must be at least 1")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average must be within [0, 1), got {self.average}")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be within (0, 1], or None, got {self.layer_decay}")
+
+
+def batch_indices(count: int, batch_size: int, seed: int, step: int) -> Tensor:
+    """Indices (B,) of a step's samples: epochs of shuffled samples, known from the step alone, so a resumed run draws the same.
+
+    A batch never straddles two epochs; what does not fill a batch is left out of that epoch.
+    """
+    batch_size = min(batch_size, count)
+    epoch, position = divmod(step, count // batch_size)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+    return order[position * batch_size : (position + 1) * batch_size]
+
+
+def rate_at(step: int, config: TrainConfig) -> float:
+    """Learning rate of a step: linear warm-up, then half a cosine to 0 (Loshchilov and Hutter 2017)."""
+    warmup = max(1, round(config.warmup * config.steps))
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
+
+
+def base_rate(base: float, batch: int) -> float:
+    """Learning rate for a batch: base * batch / 256, as masked autoencoders are fine-tuned (He et al. 2022; PAPER.md 1.5)."""
+    return base * batch / 256
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float | None = None) -> list[dict[str, object]]:
+    """Weight decay for matrices and kernels only: norms, biases and gains are not pulled to 0 (as timm does).
+
+    With ``layer_decay`` there are two such groups for each layer, whose ``lr_scale`` is layer_decay^(layers - layer): 1 behind
+    the backbone, least at its stem (BEiT, Bao et al. 2022; 0.65 to 0.75 in PAPER.md 1.5). Raises ``ValueError`` if the model
+    has no ``group_matcher``, which tells its layers apart.
+    """
+    if layer_decay is not None:
+        if not hasattr(model, "group_matcher"):
+            raise ValueError(
+                f"layer_decay needs a network with a backbone, and {type(model).__name__} has none; set it to None"
+            )
+        return param_groups_layer_decay(model, weight_decay, layer_decay=layer_decay)
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    free = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
+
+class _Run:
+    """The state of a run that a checkpoint holds."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig):
+        self.model, self.config, self.step = model, config, 0
+        groups = parameter_groups(model, config.weight_decay, config.layer_decay)
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average)) if config.average else None
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.config.steps
+
+    def finish(self) -> None:
+        """Puts the averaged weights into the model and drops what only training needs."""
+        if self.average:
+            self.model.load_state_dict(self.average.module.state_dict())
+        self.average = self.optimizer = None
+
+    def save(self, path: Path) -> None:
+        state = {"config": json.dumps(asdict(self.config)), "step": self.step, "model": self.model.state_dict()}
+        state |= {name: part.state_dict() for name, part in self._training_parts().items()}
+        write_atomically(path, lambda part: torch.save(state, part))
+
+    def _training_parts(self) -> dict[str, Any]:
+        return {name: part for name in ("optimizer", "average") if (part := getattr(self, name)) is not None}
+
+    def load(self, path: Path) -> None:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            same = TrainConfig(**json.loads(state["config"])) == self.config  # older checkpoints lack newer settings
+            if same:
+                self.step = state["step"]
+                self.model.load_state_dict(state["model"])
+                if self.finished:
+                    self.average = self.optimizer = None
+                for name, part in self._training_parts().items():
+                    part.load_state_dict(state[name])
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise CheckpointError(
+                f"{path}: this checkpoint cannot be read or does not fit the network; delete it to start anew"
+            ) from error
+        if not same:
+            raise CheckpointError(f"{path}: was made with other settings; delete it to start anew, or choose another folder")
+
+
+class _Task(nn.Module):
+    """Network and loss as one module, so that a wrapper for several processes sees every pass through any of its parts."""
+
+    def __init__(self, model: nn.Module, loss: Loss):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
+        return self.loss(self.model, indices)
+
+
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    count: int,
+    config: TrainConfig,
+    folder: Path | None = None,
+    name: str = "train",
+    progress: bool = True,
+    watch: Watch | None = None,
+) -> nn.Module:
+    """Trains ``model`` in place on ``count`` samples and returns it, with averaged weights, in evaluation mode.
+
+    With a ``folder``, writes ``<name>.jsonl`` (one line each ``log_every`` steps) and ``<name>.ckpt``; a call after an
+    interruption goes on from there and ends where an uninterrupted one would have, step for step. ``watch`` is called each
+    ``watch_every`` steps and at the end. With ``NORFACE_TENSORBOARD=1`` in the environment the log also goes to
+    ``<folder>/tensorboard``. Raises :class:`CheckpointError` for a checkpoint of other settings, ``FloatingPointError`` for a
+    loss that is not finite, and :class:`NorfaceError` if tensorboard is asked for and not there.
+    """
+    accelerator = Accelerator(
+        device_placement=False, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+    )
+    first = accelerator.is_main_process
+    run = _Run(model, config)
+    checkpoint = Path(folder) / f"{name}.ckpt" if folder else None
+    if checkpoint and checkpoint.exists():
+        run.load(checkpoint)
+        if first:
+            print(f"{name}: " + ("trained already, used as it is" if run.finished else f"goes on from step {run.step}"))
+    saved, started = time.monotonic(), time.monotonic()
+    task = accelerator.prepare_model(_Task(model, loss)).train()
+    quiet = not (progress and first) or run.finished
+    with tqdm(total=config.steps, initial=run.step, desc=name, unit="step", disable=quiet, mininterval=1.0) as bar:
+        while not run.finished:
+            figures = _step(run, task, count, accelerator)
+            bar.update()
+            watched = watch is not None and (run.step % config.watch_every == 0 or run.finished)
+            if first and watched:
+                figures |= watch(model.eval(), run.step)
+                model.train()
+            if first and (watched or run.step % config.log_every == 0 or run.finished):
+                bar.set_postfix({key: f"{value:.4g}" for key, value in figures.items()})
+                if folder:
+                    _log(Path(folder) / f"{name}.jsonl", run.step, figures, time.monotonic() - started)
+            if run.finished:
+                run.finish()
+            if first and checkpoint and (run.finished or time.monotonic() - saved > config.checkpoint_seconds):
+                run.save(checkpoint)
+                saved = time.monotonic()
+    accelerator.wait_for_everyone()  # nobody reads what the first process is still writing
+    return model.eval()
+
+
+def _step(run: _Run, task: nn.Module, count: int, accelerator: Accelerator) -> dict[str, float]:
+    """One step of the optimizer. Chance is seeded by step and process, so that a resumed run repeats it exactly."""
+    config = run.config
+    torch.manual_seed((config.seed + 7919 * accelerator.process_index) * 1_000_003 + run.step)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate_at(run.step, config) * group.get("lr_scale", 1.0)
+    indices = batch_indices(count, config.batch_size, config.seed, run.step)
+    with mixed_precision(next(run.model.parameters()).device):
+        value, figures = task(indices[accelerator.process_index :: accelerator.num_processes])
+    if not torch.isfinite(value):
+        raise FloatingPointError(f"the loss became {value.item()} at step {run.step}: lower the learning rate")
+    run.optimizer.zero_grad(set_to_none=True)
+    value.backward()
+    torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
+    run.optimizer.step()
+    if run.average:
+        run.average.update_parameters(run.model)
+    run.step += 1
+    return {"loss": value.item(), **figures}
+
+
+def _log(path: Path, step: int, figures: dict[str, float], seconds: float) -> None:
+    """Appends one line; a line is short enough to be written as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps({"step": step, **figures, "seconds": round(seconds, 1)}) + os.linesep)
+    if os.environ.get("NORFACE_TENSORBOARD") == "1":
+        board = _tensorboard(path.parent / "tensorboard" / path.stem)
+        for name, value in figures.items():
+            board.add_scalar(name, value, step)
+        board.flush()
+
+
+@lru_cache
+def _tensorboard(folder: Path):
+    """One writer for each folder."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise NorfaceError("NORFACE_TENSORBOARD=1 needs tensorboard: pip install tensorboard, or unset it") from error
+    return SummaryWriter(folder)
+
+
+def logged_seconds(log: Path) -> float:
+    """Seconds of training by a log, whose clock starts anew each time the training goes on."""
+    clock = [0.0, *(json.loads(line)["seconds"] for line in log.read_text().splitlines())]
+    return round(sum(now - before if now >= before else now for before, now in pairwise(clock)), 1)

@@ -1,0 +1,253 @@
+"""What the second stage of the normalizer's training asks of a drawn face: each term on its own weight.
+
+The paper's losses are not known (PAPER.md 1.4); these are the ones of its family (PAPER.md 1.5) and our own. With a true I_n
+(*paired* faces) the drawn one must look like it. Without (*unpaired* faces, as the paper has) frozen networks must find the
+target's identity and the original's expression in it. A batch may hold both.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from norface_lib.datasets.rendered import Rendered
+from norface_lib.images.arrays import Faces, to_tensor
+from norface_lib.networks.discriminator import Discriminator
+from norface_lib.networks.frozen import FrozenNetwork, frozen_network
+from norface_lib.networks.normalizer import Normalizer
+from norface_lib.training.augmentation import seen
+from norface_lib.training.image_losses import (
+    embedding_distance,
+    gradient_l1,
+    hinge_discriminator,
+    hinge_generator,
+    perceptual_loss,
+    r1_penalty,
+    weighted_l1,
+)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weight of each term; 0 leaves it out. The first four need pairs, the next three do not."""
+
+    reconstruction: float = 1.0  # weighted, softened L1 to the true I_n
+    edge: float = 1.0  # L1 of its edges
+    reading: float = 0.2  # squared error of AUs read from the expression embedding
+    perceptual: float = 0.0  # distance to the true I_n as a frozen network sees it
+    expression: float = 0.0  # a frozen network must see the original's expression in I_n
+    identity: float = 0.0  # and another the target's identity
+    self_reconstruction: float = 0.0  # the target, given as original, must come out as it is: weighted, softened L1
+    adversarial: float = 0.0  # a discriminator must take I_n for a true one; it learns by the same weight
+    r1: float = 0.0  # of the discriminator's gradient penalty, beside that
+
+    def __post_init__(self):
+        if bad := [name for name, value in asdict(self).items() if not value >= 0]:
+            raise ValueError(f"the weight of a term must be at least 0: {', '.join(bad)}")
+
+
+@dataclass(frozen=True)
+class DrawingTerms:
+    """Weights of the terms, and how some of them are computed."""
+
+    weights: LossWeights = LossWeights()
+    moving_weight: float = 6.0  # how much more the pixels count that expressions move most
+    softness: float = 0.05  # differences below this count squared
+    unpaired_share: float = 0.5  # of a batch, where there are faces with and without a true I_n
+    spoiled_share: float = 0.0  # of the originals that are spoiled as poor photographs are
+    perceptual_network: str = "judge"  # for `norface_lib.networks.frozen.frozen_network`, like the next two
+    expression_network: str = "judge"
+    identity_network: str = "arcface"
+
+    def __post_init__(self):
+        if not 0 < self.unpaired_share < 1:
+            raise ValueError(f"unpaired_share must be within (0, 1), got {self.unpaired_share}")
+        if not 0 <= self.spoiled_share <= 1:
+            raise ValueError(f"spoiled_share must be within [0, 1], got {self.spoiled_share}")
+
+
+def terms_of(weights: Sequence[str], networks: Sequence[str]) -> DrawingTerms:
+    """The default terms with some changed: weights as ``"perceptual=0.1"``, frozen networks as ``"identity=arcface:PATH"``.
+
+    Raises ``ValueError`` for what is not of this form, for an unknown name, and for a weight that is no number of at least 0.
+    """
+    known = {name: str(value) for name, value in asdict(LossWeights()).items()}
+    changed = LossWeights(**{name: float(value) for name, value in _assignments(weights, known).items()})
+    places = {name.removesuffix("_network"): value for name, value in asdict(DrawingTerms()).items() if "_network" in name}
+    chosen = _assignments(networks, places)
+    return DrawingTerms(changed, **{f"{name}_network": value for name, value in chosen.items()})
+
+
+def _assignments(texts: Sequence[str], known: dict[str, str]) -> dict[str, str]:
+    """The known values with those of ``name=value`` texts in their places."""
+    found = dict(known)
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in known or not value:
+            raise ValueError(f"{text!r} must be NAME=VALUE with a name of {', '.join(known)}")
+        found[name] = value
+    return found
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Faces to learn from, (N, S, S, 3) of 8 bits: rendered pairs, faces without a true I_n, or both.
+
+    ``targets`` (K, S, S, 3): the identities to draw. Raises ``ValueError`` if there are no faces, or pairs without truths.
+    """
+
+    targets: Faces
+    pairs: Rendered | None = None
+    faces: Faces | None = None
+
+    def __post_init__(self):
+        if self.pairs is None and self.faces is None:
+            raise ValueError("there must be pairs or faces to learn from")
+        if self.pairs is not None and self.pairs.truths is None:
+            raise ValueError("training on pairs needs the true normalized images: load_rendered(..., truth=True)")
+
+    def __len__(self) -> int:
+        return len(self.faces if self.pairs is None else self.pairs)
+
+
+class Batch(NamedTuple):
+    """N faces, of which the first P have a true I_n."""
+
+    originals: Tensor  # (N, 3, S, S)
+    which: Tensor  # (N,) number of the target of each
+    truths: Tensor  # (P, 3, S, S)
+    codes: Tensor  # (P, E) standardized AU intensities
+
+
+class DrawingNetwork(nn.Module):
+    """What the second stage trains: the normalizer, the head that reads its expression embedding, a discriminator if any."""
+
+    def __init__(self, normalizer: Normalizer, head: nn.Linear | None, discriminator: Discriminator | None = None):
+        super().__init__()
+        self.normalizer, self.head, self.discriminator = normalizer, head, discriminator
+
+
+def moving_pixels(truths: Faces, target: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(S, S) in 0..1: how far expressions move each pixel of the true images (N, S, S, 3) from the target: root mean square."""
+    some = truths[:: max(1, len(truths) // 1000)].astype(np.float32)
+    distance = np.sqrt(np.square(some - target.astype(np.float32)).mean(axis=(0, 3)))
+    return distance / max(float(distance.max()), 1e-6)
+
+
+class DrawingLoss:
+    """The weighted sum of the terms for the faces with some indices, and each of them for the log.
+
+    The log also has ``to_neutral``, the distance to the true I_n relative to the bare target's, and ``unexplained``, the error
+    of AUs relative to knowing the mean: both are 1 for a network that has collapsed. ``codes`` (N, E): of the pairs.
+    """
+
+    def __init__(self, sources: Sources, codes: Tensor | None, terms: DrawingTerms, where: torch.device):
+        self.sources, self.codes, self.terms, self.where = sources, codes, terms, where
+        self.targets = to_tensor(sources.targets).to(where)  # (K, 3, S, S)
+        self.pixel_weights = self._pixel_weights()  # (K, 1, S, S)
+        weights = terms.weights
+        self.perceptual = self._frozen(weights.perceptual, terms.perceptual_network)
+        self.expression = self._frozen(weights.expression, terms.expression_network)
+        self.identity = self._frozen(weights.identity, terms.identity_network)
+
+    def __call__(self, model: DrawingNetwork, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
+        batch, normalizer = self.batch(indices), model.normalizer
+        count, own = len(batch.originals), bool(self.terms.weights.self_reconstruction)
+        originals, which = batch.originals, batch.which
+        if own:
+            originals = torch.cat([originals, self.targets])
+            which = torch.cat([which, torch.arange(len(self.targets), device=self.where)])
+        tokens = normalizer.encoder(originals)
+        expression = normalizer.expression(tokens)
+        drawn = normalizer.draw(tokens, normalizer.target(self.targets).of(which), expression)
+        terms = dict(self._paired(model, batch, drawn, expression)) | dict(self._unpaired(batch, drawn[:count]))
+        if own:
+            terms["self_reconstruction"] = weighted_l1(drawn[count:], self.targets, self.pixel_weights, self.terms.softness)
+        terms |= dict(self._adversarial(model.discriminator, batch, drawn[:count]))
+        weights = asdict(self.terms.weights)
+        weights["discriminator"] = weights["adversarial"]
+        total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+        figures = {name: value.item() for name, value in terms.items()}
+        return total, figures | self._progress(batch, drawn, figures)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Faces for a step: those of the indices, and, where both kinds are mixed, unpaired ones drawn by chance."""
+        sources, size = self.sources, len(indices)
+        rows = indices.numpy()
+        if sources.pairs is None:
+            paired, free = rows[:0], rows
+        else:
+            unpaired = 0 if sources.faces is None else round(size * self.terms.unpaired_share)
+            paired = rows[: size - unpaired]
+            free = torch.randint(len(sources.faces), (unpaired,)).numpy() if unpaired else rows[:0]
+        originals = [] if sources.pairs is None else [sources.pairs.originals[paired]]
+        originals += [sources.faces[free]] if len(free) else []
+        chance = torch.randint(len(self.targets), (len(free),)).numpy()
+        which = chance if sources.pairs is None else np.concatenate([sources.pairs.target_of[paired], chance])
+        truths = self.targets[:0] if sources.pairs is None else to_tensor(sources.pairs.truths[paired]).to(self.where)
+        codes = torch.empty(0) if self.codes is None else self.codes[torch.from_numpy(paired)]
+        faces = seen(to_tensor(np.concatenate(originals)).to(self.where), self.terms.spoiled_share)
+        return Batch(faces, torch.from_numpy(which).to(self.where), truths, codes.to(self.where))
+
+    def _paired(self, model: DrawingNetwork, batch: Batch, drawn: Tensor, expression: Tensor) -> Iterator[tuple[str, Tensor]]:
+        weights, count = self.terms.weights, len(batch.truths)
+        if not count:
+            return
+        if weights.reconstruction:
+            pixels = self.pixel_weights[batch.which[:count]]
+            yield "reconstruction", weighted_l1(drawn[:count], batch.truths, pixels, self.terms.softness)
+        if weights.edge:
+            yield "edge", gradient_l1(drawn[:count], batch.truths)
+        if weights.reading and model.head is not None:
+            yield "reading", F.mse_loss(model.head(expression[:count]), batch.codes)
+        if self.perceptual:
+            yield "perceptual", perceptual_loss(self.perceptual.features(drawn[:count]), self.perceptual.features(batch.truths))
+
+    def _unpaired(self, batch: Batch, drawn: Tensor) -> Iterator[tuple[str, Tensor]]:
+        if self.expression:
+            with torch.no_grad():
+                wanted = self.expression.embed(batch.originals)
+            yield "expression", embedding_distance(self.expression.embed(drawn), wanted)
+        if self.identity:
+            with torch.no_grad():
+                wanted = self.identity.embed(self.targets)[batch.which]
+            yield "identity", embedding_distance(self.identity.embed(drawn), wanted)
+
+    def _adversarial(self, discriminator: nn.Module | None, batch: Batch, drawn: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Both sides of the game in one sum: the drawn face does not move the discriminator's weights, nor those the face."""
+        if discriminator is None:
+            return
+        discriminator.requires_grad_(False)
+        yield "adversarial", hinge_generator(discriminator(drawn))
+        discriminator.requires_grad_(True)
+        real = batch.truths if len(batch.truths) else self.targets[batch.which]
+        real = real.detach().requires_grad_(bool(self.terms.weights.r1))
+        logits = discriminator(real)
+        yield "discriminator", hinge_discriminator(logits, discriminator(drawn.detach()))
+        if self.terms.weights.r1:
+            yield "r1", r1_penalty(logits, real)
+
+    @torch.no_grad()
+    def _progress(self, batch: Batch, drawn: Tensor, figures: dict[str, float]) -> dict[str, float]:
+        found = {}
+        if count := len(batch.truths):
+            bare = (self.targets[batch.which[:count]] - batch.truths).abs().mean()
+            found["to_neutral"] = ((drawn[:count] - batch.truths).abs().mean() / bare).item()
+        if "reading" in figures:
+            found["unexplained"] = figures["reading"] / self.codes.square().mean().item()
+        return found
+
+    def _pixel_weights(self) -> Tensor:
+        pairs, targets = self.sources.pairs, self.sources.targets
+        if pairs is None:
+            return torch.ones(len(targets), 1, *targets.shape[1:3], device=self.where)
+        moving = [moving_pixels(pairs.truths[pairs.target_of == k], target) for k, target in enumerate(targets)]
+        return 1 + self.terms.moving_weight * torch.from_numpy(np.stack(moving)).to(self.where)[:, None]
+
+    def _frozen(self, weight: float, spec: str) -> FrozenNetwork | None:
+        return frozen_network(spec).to(self.where) if weight else None
