@@ -7,7 +7,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")  # before any test imports matplotlib
 import pytest
 from hypothesis import settings
 
-settings.register_profile("norface", deadline=None, derandomize=True)  # a slow machine is no failure; the same inputs each time
+# a slow machine is no failure; the same inputs each time
+settings.register_profile("norface", deadline=None, derandomize=True)
 settings.load_profile("norface")
 
 
@@ -21,10 +22,13 @@ def tiny_spec():
 
 @pytest.fixture(scope="session")
 def tiny_benchmark(tiny_spec, tmp_path_factory):
-    """Folder of the rendered ``tiny_spec``, made by two processes. Shared by all tests: read it, or copy it first."""
+    """Folder of the rendered ``tiny_spec``, made by two processes. Shared by all tests: read it, or
+    copy it first."""
     from norface_lib.faces.benchmark import write_benchmark
 
-    return write_benchmark(tiny_spec, tmp_path_factory.mktemp("tiny") / "benchmark", workers=2, progress=False)
+    return write_benchmark(
+        tiny_spec, tmp_path_factory.mktemp("tiny") / "benchmark", workers=2, progress=False
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
-"""The similarity against known transforms, the crop, and where a rendered face's five points come to stand in the picture."""
+"""The similarity against known transforms, the crop, and where a rendered face's five points come
+to stand in the picture."""
 
 import json
 from dataclasses import replace
@@ -10,17 +11,31 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from norface_lib.common.errors import DataError
-from norface_lib.images.crop import CROPS, LONDON_CROP, NORFACE_CROP, crop_of, pixels_within, similarity
+from norface_lib.images.crop import (
+    CROPS,
+    LONDON_CROP,
+    NORFACE_CROP,
+    crop_of,
+    pixels_within,
+    similarity,
+)
 
 FIVE = NORFACE_CROP.pixels(112)
 
 points = arrays(np.float64, (5, 2), elements=st.floats(-100, 100).map(lambda x: round(x, 3)))
-transforms = st.tuples(st.floats(-np.pi, np.pi), st.floats(0.1, 10), st.floats(-500, 500), st.floats(-500, 500))
+transforms = st.tuples(
+    st.floats(-np.pi, np.pi), st.floats(0.1, 10), st.floats(-500, 500), st.floats(-500, 500)
+)
 
 
 def matrix(angle, scale, x, y):
     """A similarity written out."""
-    return np.array([(scale * np.cos(angle), -scale * np.sin(angle), x), (scale * np.sin(angle), scale * np.cos(angle), y)])
+    return np.array(
+        [
+            (scale * np.cos(angle), -scale * np.sin(angle), x),
+            (scale * np.sin(angle), scale * np.cos(angle), y),
+        ]
+    )
 
 
 def carried(by, p):
@@ -28,14 +43,16 @@ def carried(by, p):
     return p @ by[:, :2].T + by[:, 2]
 
 
-# --- similarity -------------------------------------------------------------------------------------------------------
+# --- similarity -----------------------------------------------------------------------------------
 
 
 @given(points, transforms)
 def test_similarity_recovers_a_known_transform(source, transform):
     assume(source.std(0).max() > 0.1)
     expected = matrix(*transform)
-    np.testing.assert_allclose(similarity(source, carried(expected, source)), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        similarity(source, carried(expected, source)), expected, rtol=1e-6, atol=1e-6
+    )
 
 
 @given(points, points)
@@ -56,7 +73,9 @@ def test_no_similarity_nearby_fits_better():
 
     angle, scale = np.arctan2(found[1, 0], found[0, 0]), np.hypot(found[1, 0], found[0, 0])
     for step in rng.normal(0, 0.01, (200, 4)):
-        assert error(matrix(angle + step[0], scale + step[1], *(found[:, 2] + step[2:]))) > error(found)
+        assert error(matrix(angle + step[0], scale + step[1], *(found[:, 2] + step[2:]))) > error(
+            found
+        )
 
 
 def test_a_mirrored_face_is_not_mirrored_back():
@@ -87,7 +106,7 @@ def test_what_are_no_points_is_refused(source, target):
         similarity(source, target)
 
 
-# --- crops ------------------------------------------------------------------------------------------------------------
+# --- crops ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("crop", CROPS.values(), ids=lambda crop: crop.name)
@@ -131,7 +150,7 @@ def test_a_crop_file_of_another_shape_is_an_error_with_its_path(tmp_path, text):
         crop_of(tmp_path)
 
 
-# --- rendered faces ---------------------------------------------------------------------------------------------------
+# --- rendered faces -------------------------------------------------------------------------------
 
 
 def in_pixels(five, camera, size):
@@ -168,7 +187,8 @@ def test_five_points_of_rendered_faces_stand_around_the_template(some_faces, hea
     for face in some_faces:
         found = in_pixels(head.five_points(face.subject.vertices, face.subject.eyes), Camera(), 112)
         assert np.abs(found.mean(0) - FIVE.mean(0)).max() < 0.05  # the middle is met, whoever it is
-        assert np.linalg.norm(found - FIVE, axis=1).max() < 7  # and faces differ from the template as people do
+        # and faces differ from the template as people do
+        assert np.linalg.norm(found - FIVE, axis=1).max() < 7
 
 
 def test_shift_zoom_and_tilt_of_the_camera_move_the_points_as_they_say(some_faces, head):
@@ -177,20 +197,29 @@ def test_shift_zoom_and_tilt_of_the_camera_move_the_points_as_they_say(some_face
     five = head.five_points(some_faces[0].subject.vertices, some_faces[0].subject.eyes)
     straight = in_pixels(five, Camera(), 112)
     around = straight.mean(0)
-    np.testing.assert_allclose(in_pixels(five, Camera(shift=(0.1, -0.05)), 112), straight + (11.2, -5.6), atol=1e-6)
+    np.testing.assert_allclose(
+        in_pixels(five, Camera(shift=(0.1, -0.05)), 112), straight + (11.2, -5.6), atol=1e-6
+    )
     zoomed = in_pixels(five, Camera(zoom=1.2), 112)
     np.testing.assert_allclose(zoomed - zoomed.mean(0), 1.2 * (straight - around), atol=1e-6)
     tilted = in_pixels(five, Camera(tilt=0.2), 112)
-    np.testing.assert_allclose(tilted - tilted.mean(0), (straight - around) @ matrix(0.2, 1, 0, 0)[:, :2].T, atol=1e-6)
+    np.testing.assert_allclose(
+        tilted - tilted.mean(0), (straight - around) @ matrix(0.2, 1, 0, 0)[:, :2].T, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"yaw": 0.4, "pitch": -0.2}, {"yaw": -0.5, "tilt": 0.1, "shift": (0.05, -0.03), "zoom": 1.1}],
+    [
+        {},
+        {"yaw": 0.4, "pitch": -0.2},
+        {"yaw": -0.5, "tilt": 0.1, "shift": (0.05, -0.03), "zoom": 1.1},
+    ],
     ids=["frontal", "turned", "jittered"],
 )
 def test_the_irises_are_drawn_where_the_eye_points_say(some_faces, head, studio, settings):
-    """What ties the formulas to the picture: irises painted green on gray faces are found within a pixel of the points."""
+    """What ties the formulas to the picture: irises painted green on gray faces are found within a
+    pixel of the points."""
     from norface_lib.faces.benchmark import Frame, shot_of
     from norface_lib.faces.render import Camera, Light
 
@@ -202,7 +231,9 @@ def test_the_irises_are_drawn_where_the_eye_points_say(some_faces, head, studio,
         anchor = head.five_points(vertices, face.subject.eyes)
         look = replace(face.look, iris=np.array([0, 1.5, 0], np.float32))
         gray = renderer.textures(np.full_like(face.texture[None], 0.1))
-        image = renderer.draw([replace(shot_of(face, frame), vertices=vertices, look=look, anchor=anchor)], gray)[0]
+        image = renderer.draw(
+            [replace(shot_of(face, frame), vertices=vertices, look=look, anchor=anchor)], gray
+        )[0]
         green = (image[..., 1] - image[..., 0]) * (image[..., 1] - image[..., 0] > 0.1)
         for x, y in in_pixels(anchor, camera, 112)[:2]:
             near = green * (np.hypot(columns - x, rows - y) < 8)

@@ -1,4 +1,5 @@
-"""What the speed of normalizing is compared with: FLOPs counted by hand, and figures that fit together."""
+"""What the speed of normalizing is compared with: FLOPs counted by hand, and figures that fit
+together."""
 
 import time
 
@@ -11,19 +12,24 @@ from norface_lib.networks.encoder import EncoderConfig, FaceEncoder
 from norface_lib.networks.mixtures import parameter_count
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 
-SMALL = NormalizerConfig(EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16))
+SMALL = NormalizerConfig(
+    EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16)
+)
 DETECTOR = ClassifierConfig(("AU01", "AU02"), encoder=SMALL.encoder, hidden=16)
 CPU = torch.device("cpu")
 
 
 def vit_flops(dim, depth, tokens, patch=16):
-    """By hand: two for each multiplication; 12 D^2 per token and block, the two products of attention, the patch embedding."""
+    """By hand: two for each multiplication; 12 D^2 per token and block, the two products of
+    attention, the patch embedding."""
     return 2 * (depth * (12 * tokens * dim**2 + 2 * tokens**2 * dim) + tokens * 3 * patch**2 * dim)
 
 
 @pytest.mark.parametrize(("dim", "depth"), [(32, 1), (64, 3)])
 def test_flops_are_those_counted_by_hand(dim, depth):
-    encoder = FaceEncoder(EncoderConfig(dim=dim, depth=depth, heads=2, stem=(), layer_scale=None)).eval()
+    encoder = FaceEncoder(
+        EncoderConfig(dim=dim, depth=depth, heads=2, stem=(), layer_scale=None)
+    ).eval()
     assert bench._flops(encoder, torch.rand(1, 3, 112, 112)) == vit_flops(dim, depth, 49)
 
 
@@ -31,7 +37,8 @@ def test_the_whole_normalizer_costs_more_than_its_encoder_and_less_than_two_pass
     model = Normalizer(SMALL).eval()
     encoder = bench._flops(model.encoder, torch.rand(1, 3, 112, 112))
     anew = bench._flops(lambda image: model(image, image), torch.rand(1, 3, 112, 112))
-    assert encoder < bench._whole_flops(model) < anew - 0.9 * encoder  # the target's tokens are there already
+    # the target's tokens are there already
+    assert encoder < bench._whole_flops(model) < anew - 0.9 * encoder
 
 
 def test_the_line_of_a_preset():
@@ -44,7 +51,8 @@ def test_the_line_of_a_preset():
 
 
 def test_the_ratio_is_measured_over_expected_speed(monkeypatch):
-    """A ViT of 1,000 images a second leads to expect 1,000 times its FLOPs over those of the encoder."""
+    """A ViT of 1,000 images a second leads to expect 1,000 times its FLOPs over those of the
+    encoder."""
     speeds = iter([1000.0, 50.0])
     monkeypatch.setattr(bench, "_best_of", lambda run: next(speeds))
     figure = bench._figure_against_vit(SMALL, 2, CPU, depth=2)
@@ -90,33 +98,47 @@ def test_a_line_for_each_preset_in_a_process_of_its_own(monkeypatch):
     asked = []
     monkeypatch.setattr(bench, "ProcessPoolExecutor", Here)
     monkeypatch.setattr(bench, "device_of", lambda: CPU)
-    monkeypatch.setattr(bench, "_preset_figure", lambda name, config, batch, _: asked.append((name, batch)) or {"preset": name})
-    monkeypatch.setattr(bench, "_figure_against_vit", lambda config, batch, device: {"batch": batch})
+    monkeypatch.setattr(
+        bench,
+        "_preset_figure",
+        lambda name, config, batch, _: asked.append((name, batch)) or {"preset": name},
+    )
+    monkeypatch.setattr(
+        bench, "_figure_against_vit", lambda config, batch, device: {"batch": batch}
+    )
     lines = list(bench.bench_normalize())
     assert [line.get("preset") for line in lines] == ["tiny", "small", "base", None]
     assert asked == [("tiny", 32), ("small", 8), ("base", 2)] and lines[-1]["batch"] == 32
 
 
-# --- classifier ---------------------------------------------------------------------------------------------------------
+# --- classifier -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("inputs", ["original", "both"])
 def test_classifier_and_backbone_are_timed_on_the_same_images(monkeypatch, training, inputs):
-    seen, config, embed = [], ClassifierConfig(DETECTOR.labels, inputs, DETECTOR.encoder, hidden=16), Classifier.embed
+    seen, config, embed = (
+        [],
+        ClassifierConfig(DETECTOR.labels, inputs, DETECTOR.encoder, hidden=16),
+        Classifier.embed,
+    )
 
     def times(runs, device):
         for run in runs:
             run()
         return bench.Times([0.3, 0.2], [0.5, 0.4])
 
-    monkeypatch.setattr(Classifier, "embed", lambda model, images: seen.append(len(images)) or embed(model, images))
+    monkeypatch.setattr(
+        Classifier, "embed", lambda model, images: seen.append(len(images)) or embed(model, images)
+    )
     monkeypatch.setattr(bench, "_seconds_in_turns", times)
     figure = bench._against_backbone_figure("small", config, 4, training, CPU)
     images = 8 if inputs == "both" else 4
     assert seen == [images, images]
     assert figure["name"] == ("classify_step" if training else "classify_inference")
-    assert figure["value"] == pytest.approx(1.5) and figure["ratio_of_processor_time"] == pytest.approx(1.25)
+    assert figure["value"] == pytest.approx(1.5) and figure[
+        "ratio_of_processor_time"
+    ] == pytest.approx(1.25)
     assert figure["images_per_s"] == pytest.approx(images / 0.3, abs=1e-3) and figure["batch"] == 4
     model = Classifier(config)
     assert figure["parameters"] == parameter_count(model)
@@ -136,7 +158,9 @@ def test_the_least_time_counts_and_the_first_turn_does_not(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(time, "process_time", lambda: next(worked))
     order = []
-    times = bench._seconds_in_turns([lambda: order.append("a"), lambda: order.append("b")], CPU, turns=1)
+    times = bench._seconds_in_turns(
+        [lambda: order.append("a"), lambda: order.append("b")], CPU, turns=1
+    )
     assert order == ["a", "b", "a", "b"]
     assert times == bench.Times([5, 4], [2, 1])
     assert times.ratio() == 1.25 and times.ratio_of_processor() == 2
@@ -158,7 +182,9 @@ def test_the_lines_of_the_classifier(monkeypatch):
     monkeypatch.setattr(bench, "ProcessPoolExecutor", Here)
     monkeypatch.setattr(bench, "device_of", lambda: CPU)
     monkeypatch.setattr(
-        bench, "_against_backbone_figure", lambda name, config, batch, training, _: (name, config.inputs, training)
+        bench,
+        "_against_backbone_figure",
+        lambda name, config, batch, training, _: (name, config.inputs, training),
     )
     monkeypatch.setattr(bench, "_input_figures", lambda batch: [batch])
     monkeypatch.setattr(bench, "_sparse_figure", lambda at, _: at)

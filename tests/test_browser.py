@@ -1,4 +1,5 @@
-"""The quick start in a real browser: JupyterLab runs the notebook, and its widget does what a reader makes it do."""
+"""The quick start in a real browser: JupyterLab runs the notebook, and its widget does what a
+reader makes it do."""
 
 import json
 import os
@@ -19,22 +20,35 @@ from norface_lib.common.paths import NOTEBOOKS, ROOT, runs
 from norface_lib.networks.weights import FOLDER
 
 NAME, TOKEN = "00_quickstart", "quickstart"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-PREFERENCES = {  # of JupyterLab: no news from the web, and every cell is in the page, even where nobody looks
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
+    None,
+)
+# of JupyterLab: no news from the web, and every cell is in the page, even where nobody looks
+PREFERENCES = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
 SWITCHES = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),
+    *(
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-dev-shm-usage",
+    ),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 
 
 def write_notebook(folder):
-    """A copy of the notebook with the parameters of the smoke profile, but for pictures to upload that are aligned crops."""
+    """A copy of the notebook with the parameters of the smoke profile, but for pictures to upload
+    that are aligned crops."""
     folder.mkdir()
     values = parameters_of(NAME, "smoke") | {"detector": "none"}
-    papermill.execute_notebook(str(NOTEBOOKS / f"{NAME}.ipynb"), str(folder / f"{NAME}.ipynb"), values, prepare_only=True)
+    papermill.execute_notebook(
+        str(NOTEBOOKS / f"{NAME}.ipynb"), str(folder / f"{NAME}.ipynb"), values, prepare_only=True
+    )
 
 
 def write_preferences(folder):
@@ -52,10 +66,20 @@ def jupyterlab(folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = {f"JUPYTER_{name.upper()}_DIR": str(folder / name) for name in ("config", "data", "runtime")}
-    environment = os.environ | places | {"NORFACE_RUNS": str(folder / "runs"), "PYTHONPATH": str(ROOT)}
+    places = {
+        f"JUPYTER_{name.upper()}_DIR": str(folder / name) for name in ("config", "data", "runtime")
+    }
+    environment = (
+        os.environ | places | {"NORFACE_RUNS": str(folder / "runs"), "PYTHONPATH": str(ROOT)}
+    )
     environment.pop("MPLBACKEND", None)  # that of the tests shows no figure
-    options = {"port": port, "port_retries": 0, "ip": "127.0.0.1", "allow_root": True, "root_dir": folder / "root"}
+    options = {
+        "port": port,
+        "port_retries": 0,
+        "ip": "127.0.0.1",
+        "allow_root": True,
+        "root_dir": folder / "root",
+    }
     command = [
         sys.executable,
         "-m",
@@ -66,7 +90,9 @@ def jupyterlab(folder):
     ]
     command += [f"--ServerApp.{name}={value}" for name, value in options.items()]
     with (folder / "log.txt").open("wb") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+        server = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=folder
+        )
         try:
             wait_for(port, server, 60)
             yield f"http://127.0.0.1:{port}/lab/tree/{NAME}.ipynb?token={TOKEN}"
@@ -97,7 +123,10 @@ def page_of(address):
             page = browser.new_page(viewport={"width": 1500, "height": 1000})
             page.set_default_timeout(60_000)
             page.goto(address)
-            page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
+            page.wait_for_function(
+                "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status "
+                "=== 'idle'"
+            )
             yield page
         finally:
             browser.close()
@@ -105,7 +134,10 @@ def page_of(address):
 
 def run_all(page, seconds):
     """Runs all cells as the menu does. Fails with what a failing cell said."""
-    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => { window.ended = true })")
+    page.evaluate(
+        "window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => { window.ended "
+        "= true })"
+    )
     page.wait_for_function("window.ended", timeout=1000 * seconds)
     errors = page.locator("[data-mime-type='application/vnd.jupyter.error']")
     assert errors.count() == 0, errors.first.inner_text()
@@ -129,12 +161,20 @@ def becomes_other(part, before, seconds=30):
 
 @pytest.mark.slow
 @pytest.mark.timeout(235)
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+@pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"
+)
 def test_the_quick_start_answers_its_reader(tmp_path):
     with jupyterlab(tmp_path) as address, page_of(address) as page:
         run_all(page, seconds=150)
-        picture, slider = page.locator(".widget-image:visible"), page.locator(".widget-slider .noUi-handle")
-        face, bars = page.locator(".widget-dropdown select").first, page.locator(".widget-html").last
+        picture, slider = (
+            page.locator(".widget-image:visible"),
+            page.locator(".widget-slider .noUi-handle"),
+        )
+        face, bars = (
+            page.locator(".widget-dropdown select").first,
+            page.locator(".widget-html").last,
+        )
         picture.scroll_into_view_if_needed()
 
         half = seen(picture)

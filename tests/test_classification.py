@@ -1,4 +1,5 @@
-"""Training and cross-validating classifiers of the three tasks, on images and on what a frozen backbone sees."""
+"""Training and cross-validating classifiers of the three tasks, on images and on what a frozen
+backbone sees."""
 
 import contextlib
 import json
@@ -32,12 +33,20 @@ def recipe(task=TASK, inputs="both", steps=3, batch_size=8, **training):
 
 @pytest.fixture(scope="module")
 def pairs():
-    """Sixty pairs of twelve people in which the AU shows as brightness: in the normalized face alone."""
+    """Sixty pairs of twelve people in which the AU shows as brightness: in the normalized face
+    alone."""
     rng = np.random.default_rng(0)
     wanted = rng.integers(0, 2, 60)
     originals = rng.integers(0, 256, (60, 112, 112, 3), np.uint8)
-    normalized = np.clip(rng.normal(70 + 110 * wanted[:, None, None, None], 20, originals.shape), 0, 255).astype(np.uint8)
-    return Pairs(originals, normalized, wanted[:, None].astype(np.float32), np.repeat([f"S{k}" for k in range(12)], 5))
+    normalized = np.clip(
+        rng.normal(70 + 110 * wanted[:, None, None, None], 20, originals.shape), 0, 255
+    ).astype(np.uint8)
+    return Pairs(
+        originals,
+        normalized,
+        wanted[:, None].astype(np.float32),
+        np.repeat([f"S{k}" for k in range(12)], 5),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +76,15 @@ def test_a_classifier_sees_what_its_input_shows(pairs):
 
 @pytest.mark.parametrize(("logged", "rate"), [(4.0, 2 * 2 * 3 * 16 / 16.0), (0.2, None)])
 def test_images_a_second_are_those_of_the_logs(seen, tmp_path, monkeypatch, logged, rate):
-    monkeypatch.setattr("norface_lib.studies.cross_validation.logged_seconds", lambda log: logged if log.is_file() else None)
+    monkeypatch.setattr(
+        "norface_lib.studies.cross_validation.logged_seconds",
+        lambda log: logged if log.is_file() else None,
+    )
     settings = recipe(inputs="both", steps=3, batch_size=16)
     folds = subject_folds(seen.subjects, 2)
-    found = cross_validate(seen, folds, TASK, settings, seeds=(0, 1), folder=tmp_path, progress=False)
+    found = cross_validate(
+        seen, folds, TASK, settings, seeds=(0, 1), folder=tmp_path, progress=False
+    )
     assert found.as_dict()["images_per_second"] == rate
 
 
@@ -81,15 +95,23 @@ def test_test_rows_never_reach_training(pairs):
     poisoned[test] = 1e9
     first = train_classifier(pairs.labeled(poisoned), train, TASK, recipe(), progress=False)
     second = train_classifier(pairs, train, TASK, recipe(), progress=False)
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 def test_looking_at_the_test_rows_changes_no_weight(pairs, seen, tmp_path):
     train, test = subject_folds(pairs.subjects, 3)[0]
     settings = recipe(steps=6, watch_every=2)
     plain = train_classifier(seen, train, TASK, settings, progress=False)
-    watched = train_classifier(seen, train, TASK, settings, folder=tmp_path, progress=False, tested=test)
-    assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), watched.state_dict().values(), strict=True))
+    watched = train_classifier(
+        seen, train, TASK, settings, folder=tmp_path, progress=False, tested=test
+    )
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(plain.state_dict().values(), watched.state_dict().values(), strict=True)
+    )
     looks = [json.loads(line) for line in (tmp_path / "classifier.jsonl").read_text().splitlines()]
     assert [row["step"] for row in looks if "test" in row] == [2, 4, 6]
 
@@ -117,21 +139,28 @@ def test_a_frozen_backbone_stays_and_its_classifier_reads_images_alike(pairs, se
     for name, values in (model.encoder.state_dict() | model.expression.state_dict()).items():
         owner = backbone.encoder if name in backbone.encoder.state_dict() else backbone.expression
         assert torch.equal(values, owner.state_dict()[name]), name
-    cached, drawn = predict_rows(model, seen, rows, TASK), predict(model, pairs.originals[rows], pairs.normalized[rows], TASK)
+    cached, drawn = (
+        predict_rows(model, seen, rows, TASK),
+        predict(model, pairs.originals[rows], pairs.normalized[rows], TASK),
+    )
     np.testing.assert_allclose(cached, drawn, atol=1e-4)
 
 
 def test_augmented_embeddings_are_mirrored_pairs(seen):
     rows = np.arange(60)
     views = seen.batch(rows, torch.device("cpu"), augmented=True)
-    mirror = [(batch == side[1]).all(dim=1) for batch, side in zip(views, (seen.originals, seen.normalized), strict=True)]
+    mirror = [
+        (batch == side[1]).all(dim=1)
+        for batch, side in zip(views, (seen.originals, seen.normalized), strict=True)
+    ]
     assert torch.equal(*mirror) and 10 < mirror[0].sum() < 50
     plain = seen.batch(rows, torch.device("cpu"))
     assert torch.equal(plain[0], seen.originals[0]) and torch.equal(plain[1], seen.normalized[0])
 
 
 def test_geometry_is_changed_alike_and_light_apart(pairs):
-    """The same picture given as both: what moves moves in both, so edges stay together while brightness does not."""
+    """The same picture given as both: what moves moves in both, so edges stay together while
+    brightness does not."""
     rng = np.random.default_rng(0)
     faces = np.repeat(np.repeat(rng.integers(60, 200, (8, 14, 14, 3), np.uint8), 8, 1), 8, 2)
     twice = Pairs(faces, faces, np.zeros((8, 1), np.float32), np.arange(8).astype(str))
@@ -149,7 +178,9 @@ class Interrupted(Exception):
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_an_interrupted_training_ends_with_the_same_weights(pairs, seen, backbone, frozen, tmp_path, monkeypatch):
+def test_an_interrupted_training_ends_with_the_same_weights(
+    pairs, seen, backbone, frozen, tmp_path, monkeypatch
+):
     data = seen if frozen else pairs
     settings, rows = replace(recipe(steps=6, checkpoint_seconds=0), balanced=True), np.arange(30)
     whole = train_classifier(data, rows, TASK, settings, start=backbone, progress=False)
@@ -165,9 +196,14 @@ def test_an_interrupted_training_ends_with_the_same_weights(pairs, seen, backbon
     monkeypatch.setattr(type(data), "batch", stops)
     for _ in range(2):
         with contextlib.suppress(Interrupted):
-            resumed = train_classifier(data, rows, TASK, settings, start=backbone, folder=tmp_path, progress=False)
+            resumed = train_classifier(
+                data, rows, TASK, settings, start=backbone, folder=tmp_path, progress=False
+            )
     assert len(steps) == 7  # the fourth is done twice
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
 
 
 def test_pairs_of_unlike_length_are_refused(pairs):
@@ -180,12 +216,13 @@ def test_a_network_for_other_labels_is_refused(seen):
         train_classifier(seen, np.arange(30), Detection(("AU06",)), recipe(), progress=False)
 
 
-# --- the three tasks, over seeds --------------------------------------------------------------------------------------
+# --- the three tasks, over seeds ------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def readable(seen):
-    """Embeddings in which two features tell the strength of two actions and, by the stronger, one of three classes."""
+    """Embeddings in which two features tell the strength of two actions and, by the stronger, one
+    of three classes."""
     rng = np.random.default_rng(1)
     strength = rng.integers(0, 6, (60, 2)).astype(np.float32)
     told = torch.zeros(2, 60, 32)
@@ -200,25 +237,35 @@ def test_intensities_are_learned_by_every_loss(readable, loss):
     faces, strength, _ = readable
     task = Intensity(("AU06", "AU12"), loss)
     settings = recipe(task, steps=50, batch_size=30, learning_rate=3e-2, average=0.8)
-    found = cross_validate(faces.labeled(strength), subject_folds(faces.subjects, 2), task, settings, progress=False)
+    found = cross_validate(
+        faces.labeled(strength), subject_folds(faces.subjects, 2), task, settings, progress=False
+    )
     assert found.score > 0.7, loss
     assert found.predictions.min() >= 0 and found.predictions.max() <= 5
     test = found.folds[0][1]
-    np.testing.assert_allclose(found.per_fold[0, 0], icc3_1(found.predictions[0, test], strength[test]))
+    np.testing.assert_allclose(
+        found.per_fold[0, 0], icc3_1(found.predictions[0, test], strength[test])
+    )
     assert {"mse", "mae", "pcc", "ccc"} == found.as_dict()["further"].keys()
 
 
 def test_emotions_are_learned_and_scored_over_seeds(readable):
     faces, _, classes = readable
     task = Emotion(("neutral", "happy", "sad"))
-    settings = replace(recipe(task, steps=50, batch_size=30, learning_rate=3e-2, average=0.8), balanced=True)
+    settings = replace(
+        recipe(task, steps=50, batch_size=30, learning_rate=3e-2, average=0.8), balanced=True
+    )
     folds = subject_folds(faces.subjects, 2)
-    found = cross_validate(faces.labeled(classes), folds, task, settings, seeds=(0, 1), progress=False)
+    found = cross_validate(
+        faces.labeled(classes), folds, task, settings, seeds=(0, 1), progress=False
+    )
     assert found.score > found.floor + 0.1
     assert found.scores.shape == (2, 2) and found.per_fold.shape == (2, 2, 3)
     np.testing.assert_allclose(found.predictions.sum(-1), 1, atol=1e-5)
     test = folds[0][1]
-    assert found.scores[0, 0] == pytest.approx((found.predictions[0, test].argmax(1) == classes[test, 0]).mean())
+    assert found.scores[0, 0] == pytest.approx(
+        (found.predictions[0, test].argmax(1) == classes[test, 0]).mean()
+    )
     low, high = found.interval
     assert low <= found.score <= high
     assert not np.array_equal(found.predictions[0], found.predictions[1])
@@ -240,7 +287,9 @@ def test_a_study_answers_its_questions_from_the_same_folds(readable, tmp_path, m
         np.testing.assert_array_equal(row.predictions, again[name].predictions)
         assert row.oracle["best_threshold"] >= row.score - 1e-9 and row.oracle["best_epoch"] > 0
         np.testing.assert_allclose(
-            row.per_fold[0, 0], f1_per_label(row.predictions[0, folds[0][1]], labels[folds[0][1]]), err_msg=name
+            row.per_fold[0, 0],
+            f1_per_label(row.predictions[0, folds[0][1]], labels[folds[0][1]]),
+            err_msg=name,
         )
     asked = answers(found)
     both, original = found["both"], found["original"]
@@ -252,10 +301,13 @@ def test_a_study_answers_its_questions_from_the_same_folds(readable, tmp_path, m
     json.dumps(as_result(found))
 
 
-def test_embeddings_are_kept_in_a_file_and_taken_from_it(pairs, backbone, seen, tmp_path, monkeypatch):
+def test_embeddings_are_kept_in_a_file_and_taken_from_it(
+    pairs, backbone, seen, tmp_path, monkeypatch
+):
     kept = tmp_path / "embedded.safetensors"
     first = embed(pairs, backbone, keep=kept)
-    monkeypatch.setattr("norface_lib.training.pairs._embeddings", None)  # the second call must not look at a face
+    # the second call must not look at a face
+    monkeypatch.setattr("norface_lib.training.pairs._embeddings", None)
     second = embed(pairs, backbone, keep=kept)
     for made in (first, second):
         torch.testing.assert_close(made.originals, seen.originals, atol=1e-4, rtol=1e-4)

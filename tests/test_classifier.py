@@ -92,7 +92,11 @@ def test_gates_are_noisy_in_training_only():
 @pytest.mark.parametrize("labels", [None, 5])
 @pytest.mark.parametrize(("experts", "top_k"), [(4, 1), (4, 2), (4, 4), (16, 2)])
 def test_sparse_dispatch_is_the_dense_sum_forward_and_backward(experts, top_k, labels):
-    mixture = MixtureOfExperts(16, 24, experts, top_k) if labels is None else OutputMixture(16, 24, labels, experts, top_k)
+    mixture = (
+        MixtureOfExperts(16, 24, experts, top_k)
+        if labels is None
+        else OutputMixture(16, 24, labels, experts, top_k)
+    )
     read = None if labels is None else partial(F.linear, weight=mixture.head_weight)
     x = torch.randn(50, 16, requires_grad=True)
     gates = opinionated(mixture).eval().gate(x).gates
@@ -100,13 +104,16 @@ def test_sparse_dispatch_is_the_dense_sum_forward_and_backward(experts, top_k, l
     results = []
     for way in (sparse_sum, dense_sum):
         output = way(mixture.experts, x, gates if labels else gates[:, None], read)
-        results.append([output, *torch.autograd.grad(output.square().sum(), inputs, retain_graph=True)])
+        results.append(
+            [output, *torch.autograd.grad(output.square().sum(), inputs, retain_graph=True)]
+        )
     for sparse, dense in zip(*results, strict=True):
         torch.testing.assert_close(sparse, dense, atol=1e-5, rtol=1e-5)
 
 
 def test_no_sample_is_dropped_however_many_choose_one_expert():
-    mixture, x = MixtureOfExperts(16, 24, 8, 2).eval(), torch.randn(500, 16)  # gates start at 0, so that all choose alike
+    # gates start at 0, so that all choose alike
+    mixture, x = MixtureOfExperts(16, 24, 8, 2).eval(), torch.randn(500, 16)
     output, gating = mixture(x)
     assert (gating.gates > 0).sum(dim=0).max() == 500
     torch.testing.assert_close(output, dense_sum(mixture.experts, x, gating.gates[:, None]))
@@ -133,7 +140,9 @@ def test_only_the_chosen_experts_compute_a_sample():
 
 
 def test_an_output_expert_computes_once_what_any_label_chose_it_for():
-    rows, gating = rows_of_experts(opinionated(OutputMixture(16, 24, labels=3, experts=16)), torch.randn(50, 16))
+    rows, gating = rows_of_experts(
+        opinionated(OutputMixture(16, 24, labels=3, experts=16)), torch.randn(50, 16)
+    )
     assert rows == (gating.gates > 0).any(dim=1).sum(dim=0).tolist()
     assert 2 * 50 < sum(rows) < 16 * 50
 
@@ -143,7 +152,10 @@ def test_an_output_expert_computes_once_what_any_label_chose_it_for():
 def test_k_of_m_experts_cost_k_of_m_operations(top_k, labels):
     dim, hidden, experts, count = 16, 24, 16, 50
     build = MixtureOfExperts if labels is None else partial(OutputMixture, labels=labels)
-    mixture, x = opinionated(build(dim, hidden, experts=experts, top_k=top_k)).eval(), torch.randn(count, dim)
+    mixture, x = (
+        opinionated(build(dim, hidden, experts=experts, top_k=top_k)).eval(),
+        torch.randn(count, dim),
+    )
     with FlopCounterMode(display=False) as whole:
         mixture(x)
     with FlopCounterMode(display=False) as gate:
@@ -154,7 +166,8 @@ def test_k_of_m_experts_cost_k_of_m_operations(top_k, labels):
 
 
 def test_an_expert_that_nobody_chose_has_a_gradient_of_zero():
-    mixture = MixtureOfExperts(16, 24, 4, 1).eval()  # gates start at 0, so that all samples choose alike
+    # gates start at 0, so that all samples choose alike
+    mixture = MixtureOfExperts(16, 24, 4, 1).eval()
     output, gating = mixture(torch.randn(5, 16))
     output.sum().backward()
     chosen = gating.gates.sum(dim=0) > 0
@@ -167,8 +180,13 @@ def test_output_mixture_is_a_gate_and_a_head_for_each_label():
     mixture, x = opinionated(OutputMixture(16, 24, labels=3)), torch.randn(10, 16)
     logits, gating = mixture(x)
     for label in range(3):
-        mixed = sum(gating.gates[:, label, [index]] * expert(x) for index, expert in enumerate(mixture.experts))
-        torch.testing.assert_close(logits[:, label], mixed @ mixture.head_weight[label] + mixture.head_bias[label])
+        mixed = sum(
+            gating.gates[:, label, [index]] * expert(x)
+            for index, expert in enumerate(mixture.experts)
+        )
+        torch.testing.assert_close(
+            logits[:, label], mixed @ mixture.head_weight[label] + mixture.head_bias[label]
+        )
 
 
 @pytest.mark.parametrize("build", [MixtureOfExperts, partial(OutputMixture, labels=3)])
@@ -176,7 +194,9 @@ def test_gradient_flows_to_gates_from_task_importance_and_load(build):
     mixture = build(16, 24)
     output, gating = opinionated(mixture)(torch.randn(50, 16))
     for value in (output.square().mean(), importance(gating.gates), load(gating.load)):
-        gradients = torch.autograd.grad(value, [mixture.gate.clean.weight, mixture.gate.noise.weight], retain_graph=True)
+        gradients = torch.autograd.grad(
+            value, [mixture.gate.clean.weight, mixture.gate.noise.weight], retain_graph=True
+        )
         assert all(gradient.any() for gradient in gradients)
 
 
@@ -185,7 +205,8 @@ def test_auxiliary_losses_spread_a_collapsed_gate():
     torch.nn.init.zeros_(mixture.gate.noise.weight)
     x = torch.randn(64, 16) + 1
     with torch.no_grad():
-        mixture.gate.clean.weight[:2] = 0.3  # the mean of x is 1, so that the first two experts take nearly all
+        # the mean of x is 1, so that the first two experts take nearly all
+        mixture.gate.clean.weight[:2] = 0.3
     optimizer = torch.optim.Adam(mixture.gate.parameters(), lr=0.02)
     history = []
     for _ in range(40):
@@ -200,7 +221,9 @@ def test_auxiliary_losses_spread_a_collapsed_gate():
 
 
 @pytest.mark.parametrize("stage", [input_stage, output_stage])
-@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, experts=8, hidden=100), ClassifierConfig(CONFIG.labels)])
+@pytest.mark.parametrize(
+    "config", [CONFIG, replace(CONFIG, experts=8, hidden=100), ClassifierConfig(CONFIG.labels)]
+)
 def test_a_mixture_that_is_off_leaves_equal_parameters(stage, config):
     dense = stage(replace(config, input_mixture=False, output_mixture=False))
     difference = abs(parameter_count(dense) - parameter_count(stage(config)))
@@ -214,10 +237,13 @@ def test_fusions_are_what_they_say():
     both = torch.cat([original, normalized], dim=1)
     added, gated = SumFusion(16), GatedFusion(16)
     torch.testing.assert_close(added(both), added.project(original + normalized))
-    torch.testing.assert_close(gated(both), gated.project((original + normalized) / 2))  # as it starts
+    # as it starts
+    torch.testing.assert_close(gated(both), gated.project((original + normalized) / 2))
     torch.nn.init.normal_(gated.gate.weight)
     share = gated.gate(both).sigmoid()
-    torch.testing.assert_close(gated(both), gated.project(share * original + (1 - share) * normalized))
+    torch.testing.assert_close(
+        gated(both), gated.project(share * original + (1 - share) * normalized)
+    )
     torch.nn.init.constant_(gated.gate.bias, 1e4)  # wide open
     torch.testing.assert_close(gated(both), gated.project(original))
 
@@ -241,16 +267,23 @@ def test_one_face_is_fused_with_nothing(fusion):
 @pytest.mark.parametrize("output_mixture", [True, False])
 @pytest.mark.parametrize("inputs", ["original", "normalized", "both"])
 def test_every_setting_classifies(faces, inputs, input_mixture, output_mixture):
-    config = replace(CONFIG, inputs=inputs, input_mixture=input_mixture, output_mixture=output_mixture)
+    config = replace(
+        CONFIG, inputs=inputs, input_mixture=input_mixture, output_mixture=output_mixture
+    )
     output = Classifier(config)(**faces)
     assert output.logits.shape == (8, 3)
-    assert (output.input_gating is not None, output.output_gating is not None) == (input_mixture, output_mixture)
+    assert (output.input_gating is not None, output.output_gating is not None) == (
+        input_mixture,
+        output_mixture,
+    )
     expected = sum(
         0.1 * importance(gating.gates) + 0.01 * load(gating.load)
         for gating in (output.input_gating, output.output_gating)
         if gating is not None
     )
-    torch.testing.assert_close(auxiliary_loss(output, 0.1, 0.01), torch.as_tensor(expected, dtype=torch.float32))
+    torch.testing.assert_close(
+        auxiliary_loss(output, 0.1, 0.01), torch.as_tensor(expected, dtype=torch.float32)
+    )
 
 
 @pytest.mark.parametrize("inputs", ["original", "normalized", "both"])
@@ -332,8 +365,12 @@ def test_config_refuses_what_cannot_be(values, message):
 @pytest.mark.parametrize("inputs", ["original", "normalized", "both"])
 def test_the_head_reads_the_embeddings_that_the_backbone_makes(faces, inputs):
     classifier = Classifier(replace(CONFIG, inputs=inputs)).eval()
-    embeddings = {name: classifier.expression(classifier.encoder(images)) for name, images in faces.items()}
-    torch.testing.assert_close(classifier.head(**embeddings).logits, classifier(**faces).logits, atol=1e-5, rtol=1e-4)
+    embeddings = {
+        name: classifier.expression(classifier.encoder(images)) for name, images in faces.items()
+    }
+    torch.testing.assert_close(
+        classifier.head(**embeddings).logits, classifier(**faces).logits, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_classifier_refuses_missing_or_unlike_images(faces):
@@ -346,12 +383,17 @@ def test_classifier_refuses_missing_or_unlike_images(faces):
         classifier(torch.rand(8, 3, 20, 20), torch.rand(8, 3, 20, 20))
 
 
-# --- networks of timm as backbones ------------------------------------------------------------------------------------
+# --- networks of timm as backbones ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "dim"),
-    [("test_vit.r160_in1k", 64), ("test_resnet.r160_in1k", 96), ("test_convnext", 64), ("mobilenetv3_small_050", 1024)],
+    [
+        ("test_vit.r160_in1k", 64),
+        ("test_resnet.r160_in1k", 96),
+        ("test_convnext", 64),
+        ("mobilenetv3_small_050", 1024),
+    ],
 )
 def test_any_network_of_timm_is_a_backbone(name, dim):
     config = replace(TIMM, backbone=f"timm:{name}")
@@ -380,7 +422,10 @@ def test_what_a_network_of_timm_does_not_take_is_an_error():
 
 
 def test_only_the_own_backbone_starts_from_a_normalizer():
-    with pytest.raises(ValueError, match=r"timm:test_resnet\.r160_in1k cannot start from a normalizer.*load_encoder_weights"):
+    with pytest.raises(
+        ValueError,
+        match=r"timm:test_resnet\.r160_in1k cannot start from a normalizer.*load_encoder_weights",
+    ):
         Classifier(TIMM).start_from(Normalizer(NormalizerConfig(CONFIG.encoder, 1, (16,))))
 
 
@@ -416,7 +461,9 @@ def test_a_checkpoint_brings_back_the_backbone(tmp_path, config):
     images = [torch.rand(3, 3, classifier.image_size, classifier.image_size) for _ in range(2)]
     again, _ = load_classifier(save_classifier(classifier, tmp_path / "detector.safetensors", {}))
     assert again.config == config and again.head.norm.num_batches_tracked == 100_001
-    torch.testing.assert_close(again(*images).logits, classifier(*images).logits, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        again(*images).logits, classifier(*images).logits, atol=1e-3, rtol=1e-3
+    )
 
 
 def test_a_card_from_before_these_settings_loads(tmp_path):

@@ -1,4 +1,5 @@
-"""Rendered benchmark, image folders, protocols, crops: what they read, and how they refuse what is wrong."""
+"""Rendered benchmark, image folders, protocols, crops: what they read, and how they refuse what is
+wrong."""
 
 import json
 import shutil
@@ -36,7 +37,9 @@ def test_rendered_is_read_in_the_order_of_its_table(tiny_benchmark, tiny_spec):
     count = tiny_spec.subjects * tiny_spec.frames
     assert data.originals.shape == data.truths.shape == (count, 112, 112, 3)
     assert data.occurrences().shape == (count, 12)
-    np.testing.assert_array_equal(data.originals[-1], read_face(tiny_benchmark / data.table["image"].iloc[-1], 112))
+    np.testing.assert_array_equal(
+        data.originals[-1], read_face(tiny_benchmark / data.table["image"].iloc[-1], 112)
+    )
     np.testing.assert_array_equal(data.occurrences()[:, 6], (data.table["AU12"] >= 1).astype(float))
     half = data.select(np.arange(count) % 2 == 0)
     assert len(half) == len(half.truths) == count // 2
@@ -44,7 +47,9 @@ def test_rendered_is_read_in_the_order_of_its_table(tiny_benchmark, tiny_spec):
 
 
 def test_expression_codes_swap_sides_when_mirrored(tiny_benchmark):
-    codes, names, mirrored = load_rendered(tiny_benchmark, truth=False, progress=False).expression_codes()
+    codes, names, mirrored = load_rendered(
+        tiny_benchmark, truth=False, progress=False
+    ).expression_codes()
     assert codes.min() >= 0 and codes.max() <= 1
     assert names[mirrored[names.index("AU12L")]] == "AU12R"
     assert names[mirrored[names.index("AU17")]] == "AU17"
@@ -53,7 +58,9 @@ def test_expression_codes_swap_sides_when_mirrored(tiny_benchmark):
 
 
 def test_columns_without_sides_stand_for_themselves():
-    assert expression_columns(pd.DataFrame(columns=["subject", "AU01", "AU12", "AU12L", "AU12R"])) == ("AU01", "AU12L", "AU12R")
+    assert expression_columns(
+        pd.DataFrame(columns=["subject", "AU01", "AU12", "AU12L", "AU12R"])
+    ) == ("AU01", "AU12L", "AU12R")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +129,9 @@ def test_a_folder_without_images_is_refused(tmp_path):
 
 def test_a_folder_follows_its_table(copy):
     images = copy / "images"
-    pd.DataFrame({"image": ["lab0001/0000.jpg"], "expression": ["smile"]}).to_csv(images / "labels.csv", index=False)
+    pd.DataFrame({"image": ["lab0001/0000.jpg"], "expression": ["smile"]}).to_csv(
+        images / "labels.csv", index=False
+    )
     folder = load_folder(images, 96)
     assert folder.faces.shape == (1, 96, 96, 3)
     assert folder.table["expression"].tolist() == ["smile"]
@@ -171,6 +180,7 @@ def test_no_subject_is_ever_in_two_parts(people, folds, seed):
 def test_occurrence_starts_at_intensity_a(tiny_benchmark):
     data = load_rendered(tiny_benchmark, truth=False, progress=False)
     column = data.table.columns.get_loc("AU12")
-    for value, occurs in ((0.0, 0), (0.999999, 1), (0.9, 0), (1.0, 1), (5.0, 1)):  # tables hold six digits
+    # tables hold six digits
+    for value, occurs in ((0.0, 0), (0.999999, 1), (0.9, 0), (1.0, 1), (5.0, 1)):
         data.table.iloc[0, column] = value
         assert data.occurrences()[0, labels.BP4D_AUS.index(12)] == occurs

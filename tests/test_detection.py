@@ -1,4 +1,5 @@
-"""From photographs and videos to aligned faces: with a detector that is told what to find, and with MediaPipe's landmarker."""
+"""From photographs and videos to aligned faces: with a detector that is told what to find, and with
+MediaPipe's landmarker."""
 
 import csv
 import os
@@ -15,17 +16,34 @@ from typer.testing import CliRunner
 
 from norface_lib.cli.app import app
 from norface_lib.common.errors import CheckpointError, DataError
-from norface_lib.images.crop import NORFACE_CROP, Crop, align_face, crop_of, mark_crop, overlap, similarity, warp
+from norface_lib.images.crop import (
+    NORFACE_CROP,
+    Crop,
+    align_face,
+    crop_of,
+    mark_crop,
+    overlap,
+    similarity,
+    warp,
+)
 from norface_lib.images.files import decode, list_images
 from norface_lib.photos import folders
-from norface_lib.photos.detection import LANDMARKER_FILE, Face, WholeImage, download_landmarker, five_of, open_detector
+from norface_lib.photos.detection import (
+    LANDMARKER_FILE,
+    Face,
+    WholeImage,
+    download_landmarker,
+    five_of,
+    open_detector,
+)
 from norface_lib.photos.folders import BLENDSHAPES, FACES, JOURNAL, Tracker, align_tree
 
 FIVE = NORFACE_CROP.pixels(100)
 
 
 class Fake:
-    """Finds a face wherever there is a red square of at least ten pixels; its five points stand in it as in our crop."""
+    """Finds a face wherever there is a red square of at least ten pixels; its five points stand in
+    it as in our crop."""
 
     name, blendshapes = "fake", ("jawOpen", "smile")
 
@@ -38,7 +56,12 @@ class Fake:
         count, _, stats, _ = cv2.connectedComponentsWithStats(red)
         boxes = [stats[i, :4].astype(float) for i in range(1, count) if min(stats[i, 2:4]) >= 10]
         faces = [
-            Face(np.array([x, y, x + w, y + h]), NORFACE_CROP.pixels(1) * (w, h) + (x, y), 0.9, {"jawOpen": 0.1, "smile": 0.2})
+            Face(
+                np.array([x, y, x + w, y + h]),
+                NORFACE_CROP.pixels(1) * (w, h) + (x, y),
+                0.9,
+                {"jawOpen": 0.1, "smile": 0.2},
+            )
             for x, y, w, h in boxes
         ]
         return sorted(faces, key=lambda face: -face.area)
@@ -78,7 +101,10 @@ def run(source, out, detector=None, **more):
 def is_upright(face):
     """The crop of a square: red, with blue at the lower right."""
     size = len(face)
-    corner, first = face[int(0.7 * size), int(0.7 * size)].astype(int), face[int(0.2 * size), int(0.2 * size)].astype(int)
+    corner, first = (
+        face[int(0.7 * size), int(0.7 * size)].astype(int),
+        face[int(0.2 * size), int(0.2 * size)].astype(int),
+    )
     return corner[2] > 150 > corner[0] and first[0] > 150 > first[2]
 
 
@@ -86,12 +112,13 @@ def read(path):
     return np.array(Image.open(path))
 
 
-# --- the crop -----------------------------------------------------------------------------------------------------------
+# --- the crop -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("scale", "angle"), [(0.12, 0.0), (0.3, 0.4), (0.8, -0.3), (2.5, 2.0)])
 def test_points_come_to_stand_where_the_crop_says(scale, angle):
-    """A soft dot around each of the five points, in an image of any size, is found in the crop within a tenth of a pixel."""
+    """A soft dot around each of the five points, in an image of any size, is found in the crop
+    within a tenth of a pixel."""
     turn = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))]) / scale
     points = (NORFACE_CROP.pixels(112) - 56) @ turn.T + 90 / scale
     size = int(180 / scale)
@@ -102,7 +129,10 @@ def test_points_come_to_stand_where_the_crop_says(scale, angle):
     y, x = np.mgrid[:112, :112] + 0.5
     for px, py in NORFACE_CROP.pixels(112):
         near = face * (np.hypot(x - px, y - py) < 6)
-        assert abs((near * x).sum() / near.sum() - px) < 0.1 and abs((near * y).sum() / near.sum() - py) < 0.1
+        assert (
+            abs((near * x).sum() / near.sum() - px) < 0.1
+            and abs((near * y).sum() / near.sum() - py) < 0.1
+        )
 
 
 def test_fine_stripes_become_gray_when_shrunk_and_stay_when_not():
@@ -131,7 +161,7 @@ def test_overlap_is_intersection_over_union():
     np.testing.assert_allclose(overlap(boxes[0], boxes), [1, 1 / 3, 0, 0])
 
 
-# --- reading ------------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def encoded(image, kind, **more):
@@ -146,7 +176,11 @@ def test_sixteen_bits_gray_palette_and_transparency_are_read_as_seen():
     ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
     for kind in ("PNG", "TIFF"):
         read_ = decode(encoded(Image.fromarray(ramp), kind), "a")
-        assert read_.shape == (16, 16, 3) and (read_[..., 0] == ramp >> 8).all() and (read_[..., 2] == read_[..., 0]).all()
+        assert (
+            read_.shape == (16, 16, 3)
+            and (read_[..., 0] == ramp >> 8).all()
+            and (read_[..., 2] == read_[..., 0]).all()
+        )
     gray = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert (decode(encoded(Image.fromarray(gray), "PNG"), "a") == gray[..., None]).all()
     clear = np.zeros((8, 8, 4), np.uint8)
@@ -172,7 +206,7 @@ def test_an_image_that_is_far_too_large_says_so(monkeypatch):
         decode(encoded(Image.fromarray(scene()), "PNG"), "z.png")
 
 
-# --- a tree -------------------------------------------------------------------------------------------------------------
+# --- a tree ---------------------------------------------------------------------------------------
 
 
 def test_images_of_all_kinds_become_upright_faces(tmp_path):
@@ -183,7 +217,9 @@ def test_images_of_all_kinds_become_upright_faces(tmp_path):
     exif[0x0112] = 6  # the camera stood on its side: turn right to see it
     save(source / "turned.jpg", np.rot90(square).copy(), exif=exif, quality=95)
     save(source / "clear.png", np.dstack([square, np.full(square.shape[:2], 255, np.uint8)]))
-    save(source / "huge.jpg", cv2.resize(square, None, fx=12, fy=12, interpolation=cv2.INTER_NEAREST))
+    save(
+        source / "huge.jpg", cv2.resize(square, None, fx=12, fy=12, interpolation=cv2.INTER_NEAREST)
+    )
     counts, table = run(source, tmp_path / "out")
     assert counts == {"aligned": 5} and (table["status"] == "aligned").all()
     for name in ("plain.png", "deep/er/one.png", "turned.png", "clear.png", "huge.png"):
@@ -212,7 +248,9 @@ def test_every_image_and_every_face_is_accounted_for(tmp_path):
     }  # fmt: skip
     assert "not a readable image" in table["error"][0] and str(tmp_path) not in table["error"][0]
     assert [path.name for path in list_images(tmp_path / "out")] == ["two.png"]
-    assert float(table["x0"][3]) == 150 and float(table["mouth_left_x"][3]) == pytest.approx(150 + 120 * 0.3813, abs=0.01)
+    assert float(table["x0"][3]) == 150 and float(table["mouth_left_x"][3]) == pytest.approx(
+        150 + 120 * 0.3813, abs=0.01
+    )
 
 
 def test_all_faces_are_written_the_largest_first(tmp_path):
@@ -244,12 +282,14 @@ def test_blendshapes_have_a_table_of_their_own(tmp_path):
     assert table["smile"].tolist() == [0.2]
 
 
-# --- videos -------------------------------------------------------------------------------------------------------------
+# --- videos ---------------------------------------------------------------------------------------
 
 
 def walk_past(frames=12):
     """Two faces; the larger one walks left to right, the other comes in the fourth frame."""
-    return [scene((10 + 10 * i, 20, 100), *([(220, 130, 60)] if i >= 3 else [])) for i in range(frames)]
+    return [
+        scene((10 + 10 * i, 20, 100), *([(220, 130, 60)] if i >= 3 else [])) for i in range(frames)
+    ]
 
 
 def test_a_video_becomes_a_folder_of_frames_with_tracks(tmp_path):
@@ -257,7 +297,9 @@ def test_a_video_becomes_a_folder_of_frames_with_tracks(tmp_path):
     counts, table = run(tmp_path / "in", tmp_path / "out", all_faces=True)
     assert counts == {"aligned": 12 + 9}
     larger = table[table["face"] == "0"]
-    assert larger["track"].unique().tolist() == ["0"] and table[table["face"] == "1"]["track"].unique().tolist() == ["1"]
+    assert larger["track"].unique().tolist() == ["0"] and table[table["face"] == "1"][
+        "track"
+    ].unique().tolist() == ["1"]
     assert larger["output"].tolist() == [f"day/walk.avi/{i:06d}.png" for i in range(12)]
     assert all((tmp_path / "out" / path).is_file() for path in table["output"])
 
@@ -265,7 +307,10 @@ def test_a_video_becomes_a_folder_of_frames_with_tracks(tmp_path):
 def test_every_third_frame(tmp_path):
     film(tmp_path / "in/walk.avi", walk_past())
     counts, table = run(tmp_path / "in", tmp_path / "out", every=3)
-    assert table[table["status"] == "aligned"]["frame"].tolist() == ["0", "3", "6", "9"] and counts["not the largest"] == 3
+    assert (
+        table[table["status"] == "aligned"]["frame"].tolist() == ["0", "3", "6", "9"]
+        and counts["not the largest"] == 3
+    )
 
 
 def test_a_video_that_breaks_off_or_is_none_is_listed(tmp_path):
@@ -289,7 +334,7 @@ def test_tracks_go_by_overlap_and_survive_a_gap():
     assert tracker.number([box + 2]) == [2]  # away for too long: a new face
 
 
-# --- stopping and going on ----------------------------------------------------------------------------------------------
+# --- stopping and going on ------------------------------------------------------------------------
 
 
 class Stops(Fake):
@@ -362,7 +407,7 @@ def test_wrong_folders_are_refused(tmp_path):
         run(tmp_path / "in", tmp_path / "out", every=0)
 
 
-# --- detectors ----------------------------------------------------------------------------------------------------------
+# --- detectors ------------------------------------------------------------------------------------
 
 
 def test_aligned_crops_pass_unchanged(tmp_path):
@@ -418,7 +463,7 @@ def test_the_five_points_turn_with_the_face():
     np.testing.assert_allclose(five_of(landmarks @ turn.T + 7), five_of(landmarks) @ turn.T + 7)
 
 
-# --- MediaPipe's landmarker ---------------------------------------------------------------------------------------------
+# --- MediaPipe's landmarker -----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -431,13 +476,20 @@ def landmarker():
 
 
 def test_views_cover_the_image_and_overlap_by_half():
-    views_of = pytest.importorskip("norface_lib.photos.landmarker", reason="pip install ai-edge-litert").views_of
+    views_of = pytest.importorskip(
+        "norface_lib.photos.landmarker", reason="pip install ai-edge-litert"
+    ).views_of
     assert views_of(300, 200, levels=3) == [(0, -50, 300)]  # no view is smaller than 256 px
     views = np.array(views_of(1280, 700, levels=2))
     assert (views[0] == (0, -290, 1280)).all() and set(views[:, 2]) == {1280, 640, 320}
     for x, y in np.random.default_rng(0).uniform((0, 0), (1280 - 150, 700 - 150), (200, 2)):
         small = views[views[:, 2] == 320]  # a face of 150 px lies whole in one of them
-        assert ((small[:, 0] <= x) & (x + 150 <= small[:, 0] + 320) & (small[:, 1] <= y) & (y + 150 <= small[:, 1] + 320)).any()
+        assert (
+            (small[:, 0] <= x)
+            & (x + 150 <= small[:, 0] + 320)
+            & (small[:, 1] <= y)
+            & (y + 150 <= small[:, 1] + 320)
+        ).any()
 
 
 @pytest.fixture(scope="module")
@@ -448,12 +500,20 @@ def portrait():
 
 def test_the_landmarker_finds_a_face_however_large_and_turned(landmarker, portrait):
     face = landmarker.detect(portrait)[0]
-    assert face.blendshapes["mouthSmileLeft"] > 0.3 > face.blendshapes["jawOpen"] and face.score > 0.9
-    np.testing.assert_allclose(face.points, [(203, 101), (247, 102), (223, 130), (203, 140), (244, 141)], atol=3)
+    assert (
+        face.blendshapes["mouthSmileLeft"] > 0.3 > face.blendshapes["jawOpen"] and face.score > 0.9
+    )
+    np.testing.assert_allclose(
+        face.points, [(203, 101), (247, 102), (223, 130), (203, 140), (244, 141)], atol=3
+    )
     crop = align_face(portrait, face.points)
     for factor in (0.5, 6):
         other = cv2.resize(
-            portrait, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+            portrait,
+            None,
+            fx=factor,
+            fy=factor,
+            interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC,
         )
         np.testing.assert_allclose(landmarker.detect(other)[0].points / factor, face.points, atol=2)
     wide = cv2.copyMakeBorder(portrait, 0, 300, 0, 700, cv2.BORDER_CONSTANT)
@@ -476,7 +536,8 @@ def test_the_landmarker_finds_several_faces_and_none(landmarker, portrait):
 
 
 def test_the_landmarker_crops_rendered_faces_as_they_are(landmarker, studio):
-    """The five points mean the same: on average no point of rendered people is off by a pixel of 112."""
+    """The five points mean the same: on average no point of rendered people is off by a pixel of
+    112."""
     from test_align import in_pixels
 
     from norface_lib.faces.benchmark import draw_face, draw_frame, shot_of
@@ -501,7 +562,10 @@ def test_a_folder_of_photographs(landmarker, portrait, tmp_path):
     with (tmp_path / "out" / BLENDSHAPES).open() as file:
         assert len(next(csv.reader(file))) == 4 + 52
     scale = np.hypot(
-        *similarity(table.loc[3].filter(regex="(eye|nose|mouth)").astype(float).to_numpy().reshape(5, 2), FIVE)[0, :2]
+        *similarity(
+            table.loc[3].filter(regex="(eye|nose|mouth)").astype(float).to_numpy().reshape(5, 2),
+            FIVE,
+        )[0, :2]
     )
     assert 0.5 < scale < 1.2
 
@@ -514,8 +578,22 @@ def test_normalize_finds_the_faces_of_ordinary_photographs_first(tmp_path, monke
     monkeypatch.setattr("norface_lib.photos.detection.open_detector", lambda name: Fake())
     for name, image in (("a/one.png", scene((50, 20, 120))), ("none.png", scene())):
         save(tmp_path / "photos" / name, image)
-    call = ["normalize", str(tmp_path / "photos"), str(tmp_path / "out"), "--detector", "mediapipe", "--weights", "tiny"]
+    call = [
+        "normalize",
+        str(tmp_path / "photos"),
+        str(tmp_path / "out"),
+        "--detector",
+        "mediapipe",
+        "--weights",
+        "tiny",
+    ]
     done = CliRunner().invoke(app, call)
-    assert done.exit_code == 0 and "1 aligned, 1 no face" in done.output and "1 normalized" in done.output
-    assert (tmp_path / "out/noor/a/one.png").is_file() and (tmp_path / "out/aligned/a/one.png").is_file()
+    assert (
+        done.exit_code == 0
+        and "1 aligned, 1 no face" in done.output
+        and "1 normalized" in done.output
+    )
+    assert (tmp_path / "out/noor/a/one.png").is_file() and (
+        tmp_path / "out/aligned/a/one.png"
+    ).is_file()
     assert CliRunner().invoke(app, [*call, "--layout", "bp4d"]).exit_code == 1

@@ -1,4 +1,5 @@
-"""The patch discriminator: its shapes, what a patch sees, its spectral norms, and that it learns to tell."""
+"""The patch discriminator: its shapes, what a patch sees, its spectral norms, and that it learns to
+tell."""
 
 import pytest
 import torch
@@ -39,7 +40,8 @@ def spectral_norms(model):
 
 
 def test_it_learns_to_tell_fine_from_coarse_and_keeps_its_spectral_norms():
-    """Real: noise of single pixels. Fake: the same, smoothed to its size and spread, so that no patch's mean tells them."""
+    """Real: noise of single pixels. Fake: the same, smoothed to its size and spread, so that no
+    patch's mean tells them."""
     torch.manual_seed(0)
     model = Discriminator(SMALL)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, betas=(0.5, 0.999))

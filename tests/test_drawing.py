@@ -1,4 +1,5 @@
-"""The drawing stage: terms, batches of both kinds, several targets, the watch, and the leakage switch."""
+"""The drawing stage: terms, batches of both kinds, several targets, the watch, and the leakage
+switch."""
 
 import json
 from dataclasses import replace
@@ -18,10 +19,25 @@ from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 from norface_lib.training import normalizer as normalizer_training
 from norface_lib.training.image_losses import gradient_l1, weighted_l1
 from norface_lib.training.leakage import normalizers_of_folds
-from norface_lib.training.normalizer import NormalizerTraining, Watch, fine_tune, standardized_codes, train_normalizer
-from norface_lib.training.normalizer_losses import DrawingLoss, DrawingNetwork, DrawingTerms, LossWeights, Sources, terms_of
+from norface_lib.training.normalizer import (
+    NormalizerTraining,
+    Watch,
+    fine_tune,
+    standardized_codes,
+    train_normalizer,
+)
+from norface_lib.training.normalizer_losses import (
+    DrawingLoss,
+    DrawingNetwork,
+    DrawingTerms,
+    LossWeights,
+    Sources,
+    terms_of,
+)
 
-SMALL = NormalizerConfig(EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16))
+SMALL = NormalizerConfig(
+    EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16)
+)
 CPU = torch.device("cpu")
 NOTHING = LossWeights(0, 0, 0)
 
@@ -44,7 +60,9 @@ def data(tiny_benchmark):
 @pytest.fixture(scope="module")
 def two_targets(tmp_path_factory):
     spec = BenchmarkSpec("pretrain", 2, 4, target="noor+ada")
-    return load_rendered(write_benchmark(spec, tmp_path_factory.mktemp("two"), 1, progress=False), progress=False)
+    return load_rendered(
+        write_benchmark(spec, tmp_path_factory.mktemp("two"), 1, progress=False), progress=False
+    )
 
 
 @pytest.fixture
@@ -58,7 +76,9 @@ def network(data):
 
 @pytest.fixture
 def frozen(monkeypatch):
-    monkeypatch.setattr("norface_lib.training.normalizer_losses.frozen_network", lambda spec: Brightness())
+    monkeypatch.setattr(
+        "norface_lib.training.normalizer_losses.frozen_network", lambda spec: Brightness()
+    )
 
 
 def loss_of(data, weights, **settings):
@@ -70,8 +90,12 @@ def test_frames_take_turns_at_the_targets(two_targets):
     assert two_targets.names == ("noor", "ada") and two_targets.targets.shape == (2, 112, 112, 3)
     assert two_targets.target_of.tolist() == [0, 1] * 4
     assert (two_targets.targets[1] == Studio(112, "ada").neutral()).all()
-    distance = np.abs(two_targets.truths[:, None].astype(int) - two_targets.targets[None]).mean((2, 3, 4))
-    assert (distance.argmin(1) == two_targets.target_of).all(), "a true image resembles its own target most"
+    distance = np.abs(two_targets.truths[:, None].astype(int) - two_targets.targets[None]).mean(
+        (2, 3, 4)
+    )
+    assert (distance.argmin(1) == two_targets.target_of).all(), (
+        "a true image resembles its own target most"
+    )
     assert two_targets.select(np.array([1, 2])).target_of.tolist() == [1, 0]
 
 
@@ -100,7 +124,9 @@ def test_the_total_is_the_weighted_sum_of_the_terms(data, network):
     )
     assert figures["edge"] == pytest.approx(gradient_l1(drawn, batch.truths).item(), rel=1e-4)
     bare = (loss.targets - batch.truths).abs().mean()
-    assert figures["to_neutral"] == pytest.approx(((drawn - batch.truths).abs().mean() / bare).item(), rel=1e-4)
+    assert figures["to_neutral"] == pytest.approx(
+        ((drawn - batch.truths).abs().mean() / bare).item(), rel=1e-4
+    )
 
 
 def test_each_true_image_is_compared_with_its_own_targets_drawing(two_targets, network):
@@ -114,7 +140,9 @@ def test_each_true_image_is_compared_with_its_own_targets_drawing(two_targets, n
 def test_a_mixed_batch_holds_its_share_of_faces_without_a_true_image(data):
     faces = np.full((5, 112, 112, 3), 7, np.uint8)
     codes, _ = standardized_codes(data)
-    loss = DrawingLoss(Sources(data.targets, data, faces), codes, DrawingTerms(unpaired_share=0.25), CPU)
+    loss = DrawingLoss(
+        Sources(data.targets, data, faces), codes, DrawingTerms(unpaired_share=0.25), CPU
+    )
     batch = loss.batch(torch.arange(8))
     assert len(batch.originals) == 8 and len(batch.truths) == len(batch.codes) == 6
     assert torch.equal(batch.truths, to_tensor(data.truths[:6]))
@@ -131,7 +159,9 @@ def test_terms_without_a_true_image(data, network, frozen):
     assert total.item() == pytest.approx(sum(figures.values()), rel=1e-5)
     nn.init.zeros_(network.normalizer.decoder.draw[2].weight)
     _, bare = loss(network, torch.arange(6))
-    assert bare["self_reconstruction"] == pytest.approx(0, abs=1e-6) and bare["identity"] == pytest.approx(0, abs=1e-5)
+    assert bare["self_reconstruction"] == pytest.approx(0, abs=1e-6) and bare[
+        "identity"
+    ] == pytest.approx(0, abs=1e-5)
     assert bare["expression"] > 0.001
 
 
@@ -158,9 +188,14 @@ def test_the_drawn_face_does_not_train_the_discriminator_to_like_it(data, networ
     """A step of the discriminator alone and one of the whole game move it alike."""
     torch.manual_seed(0)
     network.discriminator = Discriminator().eval()  # power iterations stand still
-    loss, drawn = loss_of(data, replace(NOTHING, adversarial=1.0)), torch.rand(4, 3, 112, 112, requires_grad=True)
+    loss, drawn = (
+        loss_of(data, replace(NOTHING, adversarial=1.0)),
+        torch.rand(4, 3, 112, 112, requires_grad=True),
+    )
     terms = dict(loss._adversarial(network.discriminator, loss.batch(torch.arange(4)), drawn))
-    wanted = torch.autograd.grad(terms["discriminator"], list(network.discriminator.parameters()), retain_graph=True)
+    wanted = torch.autograd.grad(
+        terms["discriminator"], list(network.discriminator.parameters()), retain_graph=True
+    )
     (terms["discriminator"] + terms["adversarial"]).backward()
     for parameter, gradient in zip(network.discriminator.parameters(), wanted, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
@@ -180,21 +215,44 @@ def test_wrong_settings_are_refused(data):
 
 def test_terms_by_text():
     terms = terms_of(["perceptual=0.1", "edge=2"], ["identity=onnx:face.onnx"])
-    assert terms.weights == LossWeights(perceptual=0.1, edge=2.0) and terms.identity_network == "onnx:face.onnx"
+    assert (
+        terms.weights == LossWeights(perceptual=0.1, edge=2.0)
+        and terms.identity_network == "onnx:face.onnx"
+    )
     assert terms_of([], []) == DrawingTerms()
-    for weights, networks in ((["sharpness=1"], []), (["edge"], []), (["edge=much"], []), ([], ["eyes=judge"])):
+    for weights, networks in (
+        (["sharpness=1"], []),
+        (["edge"], []),
+        (["edge=much"], []),
+        ([], ["eyes=judge"]),
+    ):
         with pytest.raises(ValueError, match=r"NAME=VALUE|could not convert"):
             terms_of(weights, networks)
 
 
-def test_a_training_with_every_stage_and_both_kinds_of_faces_resumes_exactly(two_targets, tmp_path, frozen, monkeypatch):
-    weights = LossWeights(perceptual=0.1, expression=0.1, identity=0.1, self_reconstruction=0.1, adversarial=0.1, r1=0.1)
+def test_a_training_with_every_stage_and_both_kinds_of_faces_resumes_exactly(
+    two_targets, tmp_path, frozen, monkeypatch
+):
+    weights = LossWeights(
+        perceptual=0.1,
+        expression=0.1,
+        identity=0.1,
+        self_reconstruction=0.1,
+        adversarial=0.1,
+        r1=0.1,
+    )
     recipe = NormalizerTraining.of_steps(2, 4, masked=2, terms=DrawingTerms(weights))
     recipe = replace(
-        recipe, **{name: replace(stage, batch_size=4, checkpoint_seconds=0.0) for name, stage in recipe.stages.items()}
+        recipe,
+        **{
+            name: replace(stage, batch_size=4, checkpoint_seconds=0.0)
+            for name, stage in recipe.stages.items()
+        },
     )
     faces = two_targets.originals[:3]
-    whole = train_normalizer(two_targets, SMALL, recipe, tmp_path / "whole", progress=False, faces=faces)
+    whole = train_normalizer(
+        two_targets, SMALL, recipe, tmp_path / "whole", progress=False, faces=faces
+    )
 
     class Stopped(Exception):
         pass
@@ -203,12 +261,26 @@ def test_a_training_with_every_stage_and_both_kinds_of_faces_resumes_exactly(two
         raise Stopped
 
     watched = replace(recipe, drawing=replace(recipe.drawing, watch_every=3))
-    watched_whole = train_normalizer(two_targets, SMALL, watched, tmp_path / "watched", progress=False, faces=faces)
+    watched_whole = train_normalizer(
+        two_targets, SMALL, watched, tmp_path / "watched", progress=False, faces=faces
+    )
     with pytest.raises(Stopped):
-        train_normalizer(two_targets, SMALL, watched, tmp_path / "cut", progress=False, faces=faces, watch=stop_at_three)
-    resumed = train_normalizer(two_targets, SMALL, watched, tmp_path / "cut", progress=False, faces=faces)
+        train_normalizer(
+            two_targets,
+            SMALL,
+            watched,
+            tmp_path / "cut",
+            progress=False,
+            faces=faces,
+            watch=stop_at_three,
+        )
+    resumed = train_normalizer(
+        two_targets, SMALL, watched, tmp_path / "cut", progress=False, faces=faces
+    )
     for key, value in whole.state_dict().items():
-        assert torch.equal(value, watched_whole.state_dict()[key]) and torch.equal(value, resumed.state_dict()[key]), key
+        assert torch.equal(value, watched_whole.state_dict()[key]) and torch.equal(
+            value, resumed.state_dict()[key]
+        ), key
 
 
 def test_the_watch_tells_a_collapsed_network_from_a_good_one(data, network, tmp_path):
@@ -218,12 +290,15 @@ def test_the_watch_tells_a_collapsed_network_from_a_good_one(data, network, tmp_
     nn.init.zeros_(network.normalizer.decoder.draw[2].weight)
     found = watch(network.eval(), 7)
     assert found["held_out_to_neutral"] == pytest.approx(1)
-    assert found["au_error"] == pytest.approx(found["au_error_target"]) and found["au_error_truth"] != found["au_error"]
+    assert (
+        found["au_error"] == pytest.approx(found["au_error_target"])
+        and found["au_error_truth"] != found["au_error"]
+    )
     assert (tmp_path / "samples" / "000007.png").stat().st_size > 10_000
     assert Watch(data, tmp_path, None)(network, 8).keys() == {"held_out_to_neutral"}
 
 
-# --- the leakage switch -----------------------------------------------------------------------------------------------
+# --- the leakage switch ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("leakage", ["pretrained", "per-fold", "all"])
@@ -231,7 +306,8 @@ def test_per_fold_never_reads_a_test_subject(leakage, data, network, frozen, mon
     """Every face that a training touches is written down, by its place in the dataset."""
     subjects = np.unique(data.subjects)
     folds = [
-        (np.flatnonzero(~(test := np.isin(data.subjects, part))), np.flatnonzero(test)) for part in (subjects[:2], subjects[2:])
+        (np.flatnonzero(~(test := np.isin(data.subjects, part))), np.flatnonzero(test))
+        for part in (subjects[:2], subjects[2:])
     ]
     read: list[set[int]] = []
     fine_tuned = fine_tune
@@ -252,26 +328,39 @@ def test_per_fold_never_reads_a_test_subject(leakage, data, network, frozen, mon
         return fine_tuned(*arguments, **settings)
 
     monkeypatch.setattr("norface_lib.training.leakage.fine_tune", noted)
-    recipe = NormalizerTraining.of_steps(0, 3, terms=DrawingTerms(replace(NOTHING, expression=1.0, self_reconstruction=1.0)))
+    recipe = NormalizerTraining.of_steps(
+        0, 3, terms=DrawingTerms(replace(NOTHING, expression=1.0, self_reconstruction=1.0))
+    )
     recipe = replace(recipe, drawing=replace(recipe.drawing, batch_size=6))
     start = network.normalizer.eval()
     before = {key: value.clone() for key, value in start.state_dict().items()}
     found = normalizers_of_folds(
-        leakage, start, folds, lambda rows: Sources(data.targets, faces=Recorder(rows)), recipe, progress=False
+        leakage,
+        start,
+        folds,
+        lambda rows: Sources(data.targets, faces=Recorder(rows)),
+        recipe,
+        progress=False,
     )
-    assert len(found) == 2 and all(torch.equal(value, before[key]) for key, value in start.state_dict().items())
+    assert len(found) == 2 and all(
+        torch.equal(value, before[key]) for key, value in start.state_dict().items()
+    )
     if leakage == "pretrained":
         assert read == [] and all(model is start for model in found)
     elif leakage == "all":
         assert read == [set(range(len(data)))] and found[0] is found[1] is not start
     else:
-        assert [seen == set(train.tolist()) for seen, (train, _) in zip(read, folds, strict=True)] == [True, True]
+        assert [
+            seen == set(train.tolist()) for seen, (train, _) in zip(read, folds, strict=True)
+        ] == [True, True]
         assert found[0] is not found[1]
 
 
 def test_an_unknown_setting_is_refused(network):
     with pytest.raises(ValueError, match="pretrained, per-fold, all"):
-        normalizers_of_folds("none", network.normalizer, [], lambda rows: None, NormalizerTraining.of_steps(0, 1))
+        normalizers_of_folds(
+            "none", network.normalizer, [], lambda rows: None, NormalizerTraining.of_steps(0, 1)
+        )
 
 
 def test_fine_tuning_on_pairs_continues_from_the_weights(data, network, tmp_path):
@@ -279,13 +368,18 @@ def test_fine_tuning_on_pairs_continues_from_the_weights(data, network, tmp_path
     start = network.normalizer.eval()
     tuned = fine_tune(start, Sources(data.targets, data), recipe, tmp_path, progress=False)
     assert json.loads((tmp_path / "drawing.jsonl").read_text().splitlines()[-1])["step"] == 2
-    moved = [(a - b).abs().max().item() for a, b in zip(tuned.parameters(), start.parameters(), strict=True)]
+    moved = [
+        (a - b).abs().max().item()
+        for a, b in zip(tuned.parameters(), start.parameters(), strict=True)
+    ]
     assert 0 < max(moved) < 0.01
 
 
 def test_the_judge_is_optional_while_training(monkeypatch, tmp_path, capsys, tiny_spec):
     monkeypatch.setattr(
-        normalizer_training, "find_weights", lambda name: (_ for _ in ()).throw(normalizer_training.CheckpointError("none"))
+        normalizer_training,
+        "find_weights",
+        lambda name: (_ for _ in ()).throw(normalizer_training.CheckpointError("none")),
     )
     spec = {"pool": "pretrain", "size": 112, "seed": 0, "target": "noor"}
     watch = normalizer_training._watch(spec, tmp_path)

@@ -1,4 +1,5 @@
-"""The encoder: its colors and layer scale, its config as JSON, and the presets, each of which can be trained."""
+"""The encoder: its colors and layer scale, its config as JSON, and the presets, each of which can
+be trained."""
 
 import json
 from dataclasses import asdict, replace
@@ -32,9 +33,15 @@ def test_the_default_is_what_shipped_weights_were_trained_with():
 
 
 def test_the_shipped_weights_still_fit_and_see_the_same():
-    weights = {name: value for name, value in load_file(find_weights("tiny")).items() if name.startswith("encoder.")}
+    weights = {
+        name: value
+        for name, value in load_file(find_weights("tiny")).items()
+        if name.startswith("encoder.")
+    }
     encoder = FaceEncoder(PRESETS["tiny"].encoder).eval()
-    encoder.load_state_dict({name.removeprefix("encoder."): value for name, value in weights.items()}, strict=True)
+    encoder.load_state_dict(
+        {name.removeprefix("encoder."): value for name, value in weights.items()}, strict=True
+    )
     images = torch.rand(2, 3, 112, 112)
     assert torch.equal(encoder(images), encoder.vit.forward_features((images - 0.5) * 4.0))
 
@@ -46,19 +53,25 @@ def test_colors_are_not_among_the_weights():
 
 def test_layer_scale_starts_where_the_config_says_or_is_not_there():
     assert (FaceEncoder(replace(SMALL, layer_scale=0.25)).vit.blocks[0].ls1.gamma == 0.25).all()
-    assert not [name for name in FaceEncoder(replace(SMALL, layer_scale=None)).state_dict() if ".ls" in name]
+    assert not [
+        name for name in FaceEncoder(replace(SMALL, layer_scale=None)).state_dict() if ".ls" in name
+    ]
 
 
 def test_configs_survive_json():
     config = replace(SMALL, mean=(0.1, 0.2, 0.3), layer_scale=None)
     assert EncoderConfig.from_dict(json.loads(json.dumps(asdict(config)))) == config
-    assert NormalizerConfig.from_dict(json.loads(json.dumps(asdict(PRESETS["base"])))) == PRESETS["base"]
+    assert (
+        NormalizerConfig.from_dict(json.loads(json.dumps(asdict(PRESETS["base"]))))
+        == PRESETS["base"]
+    )
     with pytest.raises(TypeError, match="unknown"):
         EncoderConfig.from_dict({"unknown": 1})
 
 
 def test_the_base_preset_is_a_vit_b_16():
-    """Without its head, timm's ViT-B/16 at 224 px has 85,798,656 parameters, a class token and its position among them."""
+    """Without its head, timm's ViT-B/16 at 224 px has 85,798,656 parameters, a class token and its
+    position among them."""
     with torch.device("meta"):
         encoder = FaceEncoder(replace(PRESETS["base"].encoder, image_size=224))
     assert sum(p.numel() for p in encoder.parameters()) == 85_798_656 - 2 * 768
@@ -68,19 +81,33 @@ def random_pairs(size, count=2):
     """Noise in place of faces, with the intensity of two AUs."""
     rng = np.random.default_rng(0)
     originals, truths = rng.integers(0, 256, (2, count, size, size, 3), np.uint8)
-    table = pd.DataFrame({"subject": "a", "AU01": rng.uniform(0, 5, count), "AU12": rng.uniform(0, 5, count)})
+    table = pd.DataFrame(
+        {"subject": "a", "AU01": rng.uniform(0, 5, count), "AU12": rng.uniform(0, 5, count)}
+    )
     return Rendered(Path("nowhere"), table, originals, truths, targets=originals[:1])
 
 
-@pytest.mark.parametrize("name", ["tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in ("small", "base"))])
+@pytest.mark.parametrize(
+    "name", ["tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in ("small", "base"))]
+)
 def test_each_preset_takes_a_step_of_both_stages(name):
     config = PRESETS[name]
     step = TrainConfig(1, batch_size=2, average=0.0)
     torch.manual_seed(step.seed)
     before = Normalizer(config).state_dict()
-    data, training = random_pairs(config.encoder.image_size), NormalizerTraining(expression=step, drawing=step)
+    data, training = (
+        random_pairs(config.encoder.image_size),
+        NormalizerTraining(expression=step, drawing=step),
+    )
     model = train_normalizer(data, config, training, device="cpu", progress=False)
-    moved = [key for key, value in model.state_dict().items() if not torch.equal(value, before[key])]
+    moved = [
+        key for key, value in model.state_dict().items() if not torch.equal(value, before[key])
+    ]
     assert {key.split(".")[0] for key in moved} == {"encoder", "expression", "merging", "decoder"}
     size = config.encoder.image_size
-    assert model(torch.rand(1, 3, size, size), torch.rand(1, 3, size, size)).shape == (1, 3, size, size)
+    assert model(torch.rand(1, 3, size, size), torch.rand(1, 3, size, size)).shape == (
+        1,
+        3,
+        size,
+        size,
+    )

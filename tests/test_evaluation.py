@@ -28,7 +28,7 @@ from norface_lib.viz import plots, widgets
 ENCODER = EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16))
 
 
-# --- folders of faces -------------------------------------------------------------------------------------------------
+# --- folders of faces -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -57,27 +57,47 @@ def test_a_perfect_smile_detector_has_an_auc_of_1(networks, tmp_path, monkeypatc
     told = np.zeros((4, 12), np.float32)
     told[[1, 3], detector.config.labels.index("AU12")] = 0.3
     monkeypatch.setattr(smiles, "predict", lambda *_: told)
-    assert smiles.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector]).smile_auc == 1.0
+    assert (
+        smiles.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector]).smile_auc
+        == 1.0
+    )
     (root / "labels.csv").unlink()
-    assert smiles.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector]).smile_auc is None
+    assert (
+        smiles.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector]).smile_auc
+        is None
+    )
 
 
 def test_predictions_do_not_depend_on_the_batch(networks, tiny_benchmark):
     faces = load_rendered(tiny_benchmark, truth=False, progress=False).originals
-    whole, parts = (predict(networks[1], faces, faces, Detection(labels.columns()), size) for size in (64, 5))
+    whole, parts = (
+        predict(networks[1], faces, faces, Detection(labels.columns()), size) for size in (64, 5)
+    )
     np.testing.assert_allclose(whole, parts, atol=1e-5)
     assert whole.shape == (len(faces), 12) and (whole >= 0).all() and (whole <= 1).all()
 
 
-# --- results, figures, widgets ----------------------------------------------------------------------------------------
+# --- results, figures, widgets --------------------------------------------------------------------
 
 
 def test_a_result_says_how_it_was_made(tmp_path):
-    given = {"seed": 3, "started": time.monotonic(), "counts": {"faces": 7, "dropped": 0}, "settings": {"steps": 1}}
+    given = {
+        "seed": 3,
+        "started": time.monotonic(),
+        "counts": {"faces": 7, "dropped": 0},
+        "settings": {"steps": 1},
+    }
     path = write_result(tmp_path / "r.json", {"f1": 0.5}, leakage="pretrained", **given)
     found = json.loads(path.read_text())
     assert found["result"] == {"f1": 0.5} and found["seed"] == 3 and found["counts"]["faces"] == 7
-    assert {"leakage", "seconds", "peak_memory_mb", "machine", "versions", "settings"} <= found.keys()
+    assert {
+        "leakage",
+        "seconds",
+        "peak_memory_mb",
+        "machine",
+        "versions",
+        "settings",
+    } <= found.keys()
     assert "torch" in found["versions"] and found["machine"]["cores"] >= 1
     with pytest.raises(ValueError, match="leakage must be"):
         write_result(tmp_path / "r.json", {}, leakage="none", **given)
@@ -85,7 +105,9 @@ def test_a_result_says_how_it_was_made(tmp_path):
 
 def test_expected_numbers_are_compared(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
-    (tmp_path / "results/expected.json").write_text('{"quick": {"a": {"value": 0.5, "tolerance": 0.1}}}')
+    (tmp_path / "results/expected.json").write_text(
+        '{"quick": {"a": {"value": 0.5, "tolerance": 0.1}}}'
+    )
     monkeypatch.setattr(records, "ROOT", tmp_path)
     assert "expected 0.5" in check_expected("quick", "a", 0.55)
     assert "nothing to compare" in check_expected("smoke", "a", 0.9)
@@ -105,7 +127,9 @@ def test_figures_draw_what_they_are_given():
     drawn = axis.images[0].get_array()
     np.testing.assert_array_equal(drawn[:16, :16], faces[0])
     np.testing.assert_array_equal(drawn[17:33, 17:33], faces[3])
-    bars = plots.f1_bars(["AU1", "AU2"], {"original": [0.1, 0.2], "both": [0.3, 0.4]}).axes[0].patches
+    bars = (
+        plots.f1_bars(["AU1", "AU2"], {"original": [0.1, 0.2], "both": [0.3, 0.4]}).axes[0].patches
+    )
     assert [bar.get_height() for bar in bars] == [0.1, 0.2, 0.3, 0.4]
 
 
@@ -121,7 +145,9 @@ def test_a_wipe_shows_both_faces():
 def test_the_explorer_draws_what_its_sliders_say():
     box = widgets.explore(size=64)
     picture, person, yaw = box.children[0].children[:3]
-    sliders = {slider.description: slider for column in box.children[1:] for slider in column.children}
+    sliders = {
+        slider.description: slider for column in box.children[1:] for slider in column.children
+    }
     assert list(sliders) == [f"AU{au}" for au in labels.AUS]
     seen = [picture.value]
     for slider, value in ((sliders["AU26"], 5.0), (yaw, 0.5), (person, 3)):
@@ -139,7 +165,11 @@ def test_sheets_show_the_people_and_aus_that_are_asked_for():
     studio = Studio(48)
     steps = gallery.au_steps(studio, gallery.bare_people(2), 12)
     assert steps.shape == (2 * len(gallery.STEPS), 48, 48, 3)
-    moved = np.abs(steps.astype(int) - np.repeat(steps[[0, 4]], 4, axis=0)).mean((1, 2, 3)).reshape(2, 4)
+    moved = (
+        np.abs(steps.astype(int) - np.repeat(steps[[0, 4]], 4, axis=0))
+        .mean((1, 2, 3))
+        .reshape(2, 4)
+    )
     assert (np.diff(moved) > 0).all() and (moved[:, 0] == 0).all()
 
 
@@ -162,25 +192,54 @@ def test_the_comparison_widget_shows_the_chosen_face():
 
 def test_pictures_of_gates_show_the_gates():
     maps = plots.painted(np.array([[[0, 1], [2, 0]]]), colors=("#ff0000", "#00ff00", "#0000ff"))
-    assert maps[0, 0].tolist() == [[255, 0, 0], [0, 255, 0]] and maps[0, 1, 0].tolist() == [0, 0, 255]
+    assert maps[0, 0].tolist() == [[255, 0, 0], [0, 255, 0]] and maps[0, 1, 0].tolist() == [
+        0,
+        0,
+        255,
+    ]
     gates = np.array([[0.6, 0.4, 0.0], [0.0, 0.1, 0.9]], np.float32)
     figure = plots.gate_maps(["AU01", "AU02"], {"run 1": gates, "run 2": gates[::-1]})
     first, second = figure.axes[:2]
-    assert [text.get_text() for text in first.texts] == ["0.60", "0.40", "0.00", "0.00", "0.10", "0.90"]
+    assert [text.get_text() for text in first.texts] == [
+        "0.60",
+        "0.40",
+        "0.00",
+        "0.00",
+        "0.10",
+        "0.90",
+    ]
     assert first.texts[0].get_text() == second.texts[3].get_text() and first.get_title() == "run 1"
-    centered = plots.gate_maps(["AU01", "AU02"], {"": gates - 0.5}, center=0.0).axes[0].collections[0].norm
+    centered = (
+        plots.gate_maps(["AU01", "AU02"], {"": gates - 0.5}, center=0.0).axes[0].collections[0].norm
+    )
     assert (centered.vmin, centered.vmax) == pytest.approx((-0.5, 0.5))
-    areas = plots.expert_shares({"a": ([0, 10], np.array([[0.5, 0.5], [0.2, 0.8]]))}).axes[0].collections
-    assert areas[0].get_paths()[0].vertices[:, 1].max() == 0.5 and areas[1].get_paths()[0].vertices[:, 1].max() == 1.0
+    areas = (
+        plots.expert_shares({"a": ([0, 10], np.array([[0.5, 0.5], [0.2, 0.8]]))})
+        .axes[0]
+        .collections
+    )
+    assert (
+        areas[0].get_paths()[0].vertices[:, 1].max() == 0.5
+        and areas[1].get_paths()[0].vertices[:, 1].max() == 1.0
+    )
 
 
 def test_a_slider_shows_ready_figures():
     face = np.zeros((8, 8, 3), np.uint8)
     gates = np.array([[1.0, 0.0], [0.3, 0.7]])
-    figures = {n: plots.face_gates(face, face, gates[i], gates, ["a", "b"], np.array([0.25, i])) for i, n in enumerate("xy")}
+    figures = {
+        n: plots.face_gates(face, face, gates[i], gates, ["a", "b"], np.array([0.25, i]))
+        for i, n in enumerate("xy")
+    }
     assert [bar.get_height() for bar in figures["y"].axes[1].patches] == [0.3, 0.7]
-    assert [label.get_text() for label in figures["x"].axes[2].get_yticklabels()] == ["a  0.25", "b  0.00"]
+    assert [label.get_text() for label in figures["x"].axes[2].get_yticklabels()] == [
+        "a  0.25",
+        "b  0.00",
+    ]
     stack, slider = widgets.browse(figures, "face").children
     assert [name for name, _ in slider.options] == ["x", "y"]
-    pictures = [cv2.imdecode(np.frombuffer(frame.value, np.uint8), cv2.IMREAD_COLOR) for frame in stack.children]
+    pictures = [
+        cv2.imdecode(np.frombuffer(frame.value, np.uint8), cv2.IMREAD_COLOR)
+        for frame in stack.children
+    ]
     assert pictures[0].shape == pictures[1].shape and (pictures[0] != pictures[1]).any()

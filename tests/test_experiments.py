@@ -1,4 +1,5 @@
-"""From a dataset's folder to the table of a paper: every layout, the leakage switch, an interruption, and bad settings."""
+"""From a dataset's folder to the table of a paper: every layout, the leakage switch, an
+interruption, and bad settings."""
 
 import json
 import shutil
@@ -18,12 +19,15 @@ from norface_lib.training.normalizer import NormalizerTraining
 
 @pytest.fixture(scope="module")
 def benchmark(tiny_benchmark, tmp_path_factory):
-    """The twelve faces of the tiny benchmark as those of 27 people with emotions, so that no official fold is empty."""
+    """The twelve faces of the tiny benchmark as those of 27 people with emotions, so that no
+    official fold is empty."""
     root = shutil.copytree(tiny_benchmark, tmp_path_factory.mktemp("emotional") / "benchmark")
     labels = pd.read_csv(root / "labels.csv")
     rows = labels.iloc[np.arange(27) % len(labels)].reset_index(drop=True)
     people = [f"lab{number:04d}" for number in range(27)]
-    rows = rows.assign(subject=people, frame=0, sequence="T1", emotion=np.resize(["happy", "sad", "fear"], 27))
+    rows = rows.assign(
+        subject=people, frame=0, sequence="T1", emotion=np.resize(["happy", "sad", "fear"], 27)
+    )
     for column, suffix in (("image", ".jpg"), ("truth", ".png")):
         moved = [f"copies/{person}{suffix}" for person in people]
         for old, new in zip(rows[column], moved, strict=True):
@@ -56,18 +60,29 @@ def test_every_layout_ends_in_its_table(dataset, task, folds, outputs, benchmark
     found = json.loads(path.read_text())
     row = found["result"]["rows"]["both"]
     assert np.shape(row["per_label_per_seed_and_fold"]) == (1, folds, outputs)
-    assert len(found["counts"]["train_and_test"]) == folds and found["counts"]["not_normalized"] == 0
-    assert found["leakage"] == "pretrained" and found["counts"]["frames"] == len(rows["both"].labels)
+    assert (
+        len(found["counts"]["train_and_test"]) == folds and found["counts"]["not_normalized"] == 0
+    )
+    assert found["leakage"] == "pretrained" and found["counts"]["frames"] == len(
+        rows["both"].labels
+    )
     tested = np.concatenate([test for _, test in rows["both"].folds])
-    assert not np.isnan(rows["both"].predictions[0, tested]).any() and len(set(tested)) == len(tested)
+    assert not np.isnan(rows["both"].predictions[0, tested]).any() and len(set(tested)) == len(
+        tested
+    )
     assert table(rows).shape == (1, outputs + 1)
     assert f"both: {rows['both'].score:.3f}" in report(rows, path)
     weights = sorted((tmp_path / "out" / task / "weights").glob("*.safetensors"))
-    assert len(weights) == folds and load_classifier(weights[0])[0].config.labels == rows["both"].task.outputs
+    assert (
+        len(weights) == folds
+        and load_classifier(weights[0])[0].config.labels == rows["both"].task.outputs
+    )
 
 
 def test_an_interrupted_run_ends_with_the_same_numbers(benchmark, tmp_path, monkeypatch):
-    settings = Experiment("au_detection", "rendered", inputs=("original", "both"), steps=3, seeds=(0, 1))
+    settings = Experiment(
+        "au_detection", "rendered", inputs=("original", "both"), steps=3, seeds=(0, 1)
+    )
     _, whole = run(settings, benchmark, tmp_path / "whole")
     calls, trained = [], experiments.cross_validate
 
@@ -83,7 +98,10 @@ def test_an_interrupted_run_ends_with_the_same_numbers(benchmark, tmp_path, monk
     _, resumed = run(settings, benchmark, tmp_path / "cut")
     first, second = (json.loads(path.read_text())["result"]["rows"] for path in (whole, resumed))
     for name in first:
-        assert first[name]["per_label_per_seed_and_fold"] == second[name]["per_label_per_seed_and_fold"]
+        assert (
+            first[name]["per_label_per_seed_and_fold"]
+            == second[name]["per_label_per_seed_and_fold"]
+        )
 
 
 def test_each_fold_is_read_by_its_own_normalizer(benchmark, tmp_path, monkeypatch):
@@ -98,9 +116,18 @@ def test_each_fold_is_read_by_its_own_normalizer(benchmark, tmp_path, monkeypatc
         return made(leakage, start, folds, recorded, *rest)
 
     monkeypatch.setattr(experiments, "normalizers_of_folds", noted)
-    terms = experiments.terms_of(["reconstruction=0", "edge=0", "reading=0", "self_reconstruction=1"], [])
+    terms = experiments.terms_of(
+        ["reconstruction=0", "edge=0", "reading=0", "self_reconstruction=1"], []
+    )
     tuning = NormalizerTraining.of_steps(0, 1, terms=terms)
-    settings = Experiment("au_detection", "rendered", inputs=("normalized",), steps=1, leakage="per-fold", tuning=tuning)
+    settings = Experiment(
+        "au_detection",
+        "rendered",
+        inputs=("normalized",),
+        steps=1,
+        leakage="per-fold",
+        tuning=tuning,
+    )
     rows, path = run(settings, benchmark, tmp_path / "out")
     for faces, (train, test) in zip(asked, rows["normalized"].folds, strict=True):
         np.testing.assert_array_equal(faces, train)
@@ -120,8 +147,20 @@ def test_wrong_settings_are_refused(tmp_path):
 
 
 def test_the_command_prints_the_table(benchmark, tmp_path):
-    arguments = ["train", str(benchmark), str(tmp_path / "out"), "--task", "emotion", "--steps", "2", "--inputs", "both"]
+    arguments = [
+        "train",
+        str(benchmark),
+        str(tmp_path / "out"),
+        "--task",
+        "emotion",
+        "--steps",
+        "2",
+        "--inputs",
+        "both",
+    ]
     shown = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert shown.exit_code == 0 and "accuracy, last step" in shown.output and "happy" in shown.output
+    assert (
+        shown.exit_code == 0 and "accuracy, last step" in shown.output and "happy" in shown.output
+    )
     again = CliRunner().invoke(app, [*arguments, "--seeds", "0,1"], catch_exceptions=False)
     assert "2 seed(s)" in again.output

@@ -1,4 +1,5 @@
-"""The rendered benchmark: subjects and frames by seed, what each AU changes in the picture, and interrupted writing."""
+"""The rendered benchmark: subjects and frames by seed, what each AU changes in the picture, and
+interrupted writing."""
 
 import hashlib
 import json
@@ -45,7 +46,8 @@ REGION = {
     **dict.fromkeys((6, 9), "cheeks"),
     **dict.fromkeys((10, 12, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 28), "mouth"),
 }
-ROWS = {"brows": (20, 40), "eyes": (36, 56), "cheeks": (40, 62), "mouth": (64, 95)}  # where the change is centered, of 112 rows
+# where the change is centered, of 112 rows
+ROWS = {"brows": (20, 40), "eyes": (36, 56), "cheeks": (40, 62), "mouth": (64, 95)}
 
 every_au = pytest.mark.parametrize("au", labels.AUS)
 sided_aus = pytest.mark.parametrize("au", [au for au in labels.AUS if labels.AUS[au].sided])
@@ -60,7 +62,11 @@ def read(path):
 
 def files_of(root):
     """Every file below a folder with its bytes."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -70,19 +76,25 @@ def rendered(tmp_path):
     def render(spec, number):
         root = tmp_path / f"{spec.pool}-{spec.seed}-{number}"
         name = benchmark.render_subject(spec, number, str(root))
-        return {path.removeprefix("parts/").replace(name, ""): data for path, data in files_of(root).items()}
+        return {
+            path.removeprefix("parts/").replace(name, ""): data
+            for path, data in files_of(root).items()
+        }
 
     return render
 
 
 @pytest.fixture(scope="module")
 def change(studio):
-    """``change(left, right)``: how much an expression changes each pixel of the normalized image, (112, 112), 0..255."""
+    """``change(left, right)``: how much an expression changes each pixel of the normalized image,
+    (112, 112), 0..255."""
     neutral = studio.neutral().astype(int)
-    return lambda left, right=None: np.abs(studio.normalized(left, right).astype(int) - neutral).mean(2)
+    return lambda left, right=None: np.abs(
+        studio.normalized(left, right).astype(int) - neutral
+    ).mean(2)
 
 
-# --- subjects and frames by seed ----------------------------------------------------------------------------------------
+# --- subjects and frames by seed ------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_files_in_another_process(tiny_spec, tiny_benchmark, rendered):
@@ -102,9 +114,14 @@ def test_another_seed_or_pool_gives_other_faces_and_expressions(tiny_spec, rende
 
 
 def test_no_two_pools_seeds_or_subjects_share_a_stream(monkeypatch, tmp_path):
-    """Neither the generator that draws a subject, nor that of a frame, nor that of a target is ever used twice."""
+    """Neither the generator that draws a subject, nor that of a frame, nor that of a target is ever
+    used twice."""
     streams = []
-    monkeypatch.setattr(benchmark, "_studio", lambda size, target: pytest.fail("a subject is drawn before any rendering"))
+    monkeypatch.setattr(
+        benchmark,
+        "_studio",
+        lambda size, target: pytest.fail("a subject is drawn before any rendering"),
+    )
 
     class Drawn(Exception):
         pass
@@ -114,7 +131,9 @@ def test_no_two_pools_seeds_or_subjects_share_a_stream(monkeypatch, tmp_path):
         raise Drawn
 
     monkeypatch.setattr(benchmark, "draw_face", note)
-    monkeypatch.setattr(benchmark, "draw_frame", lambda rng, domain, strength: streams.append(tuple(rng.random(4))))
+    monkeypatch.setattr(
+        benchmark, "draw_frame", lambda rng, domain, strength: streams.append(tuple(rng.random(4)))
+    )
     for pool in POOLS:
         for seed in (0, 1, 2):
             spec = BenchmarkSpec(pool=pool, seed=seed, subjects=50, frames=3)
@@ -130,7 +149,9 @@ def test_no_two_pools_seeds_or_subjects_share_a_stream(monkeypatch, tmp_path):
 
 
 def test_names_tell_the_pools_apart():
-    names = {benchmark.subject_name(pool, number) for pool in POOLS for number in (0, 1, 9_999, 10_000)}
+    names = {
+        benchmark.subject_name(pool, number) for pool in POOLS for number in (0, 1, 9_999, 10_000)
+    }
     assert len(names) == 4 * len(POOLS)
 
 
@@ -142,7 +163,10 @@ def test_faces_look_different(studio):
 
 def test_labels_do_not_depend_on_size_or_target(tiny_spec):
     def rows(spec):
-        return [benchmark.label_row("x", number, frame) for number, (frame, _) in enumerate(frames_of(spec, 2))]
+        return [
+            benchmark.label_row("x", number, frame)
+            for number, (frame, _) in enumerate(frames_of(spec, 2))
+        ]
 
     assert rows(tiny_spec) == rows(replace(tiny_spec, size=224))
 
@@ -165,7 +189,7 @@ def test_a_specification_that_cannot_be_is_refused(wrong, message):
         BenchmarkSpec(**wrong)
 
 
-# --- AU statistics ------------------------------------------------------------------------------------------------------
+# --- AU statistics --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +243,13 @@ def test_an_emotion_shows_the_aus_of_one_of_its_prototypes(emotion):
 
 
 def test_every_au_of_an_emotion_can_be_drawn():
-    assert {au for kinds in labels.EMOTION_AUS.values() for parts in kinds for part in parts for au in part} <= set(DRAWN_AUS)
+    assert {
+        au
+        for kinds in labels.EMOTION_AUS.values()
+        for parts in kinds
+        for part in parts
+        for au in part
+    } <= set(DRAWN_AUS)
     assert tuple(labels.EMOTION_AUS) == labels.EMOTIONS
 
 
@@ -253,7 +283,7 @@ def test_a_subject_s_frames_are_cut_into_sequences(frames, lengths):
     assert pd.Series([row["sequence"] for row in rows]).value_counts(sort=False).tolist() == lengths
 
 
-# --- wrinkles and parts -------------------------------------------------------------------------------------------------
+# --- wrinkles and parts ---------------------------------------------------------------------------
 
 
 def test_wrinkles_deepen_on_the_side_that_acts_and_with_age(head):
@@ -267,7 +297,10 @@ def test_wrinkles_deepen_on_the_side_that_acts_and_with_age(head):
 
 def test_every_fold_has_grooves_in_its_reach():
     for fold in FOLDS:
-        x, z = (np.linspace(-1, 1, 81) * reach + middle for middle, reach in zip(fold.center, fold.reach, strict=True))
+        x, z = (
+            np.linspace(-1, 1, 81) * reach + middle
+            for middle, reach in zip(fold.center, fold.reach, strict=True)
+        )
         x, z = np.meshgrid(np.abs(x), z)
         assert fold.depth(x, np.full_like(x, -0.02), z).max() > 0.4, fold.depth.__name__
 
@@ -283,7 +316,8 @@ def test_hair_covers_the_skull_and_leaves_the_face_free(studio, head, style):
     gray = studio.renderer.textures(np.full_like(face.texture[None], 0.3))
     green = replace(look, hair=np.array([0, 1, 0], np.float32))
     image = studio.renderer.draw(
-        [replace(shot_of(face, PLAIN), vertices=subject.vertices, told=subject.to_tip, look=green)], gray
+        [replace(shot_of(face, PLAIN), vertices=subject.vertices, told=subject.to_tip, look=green)],
+        gray,
     )[0]
     hair = image[..., 1] - image[..., 0] > 0.05
     assert not hair[38:95, 36:76].any(), "hair hides the eyes or the mouth"
@@ -295,19 +329,28 @@ def test_glasses_sit_in_front_of_the_eyes(studio, head):
     subject = dressed(face.subject, replace(face.look, glasses=Glasses()))
     frame = subject.vertices[np.unique(head.triangles[head.materials == FRAME])]
     front = frame[frame[:, 1] < subject.eyes[:, 1].min() - 0.02]
-    assert {round(float(side), 2) for side in (front[:, 0].min(), front[:, 0].max())} <= {-0.06, -0.05, 0.05, 0.06}
+    assert {round(float(side), 2) for side in (front[:, 0].min(), front[:, 0].max())} <= {
+        -0.06,
+        -0.05,
+        0.05,
+        0.06,
+    }
     assert frame[:, 1].max() > 0.05  # the arms reach the ears
 
 
-# --- the head -----------------------------------------------------------------------------------------------------------
+# --- the head -------------------------------------------------------------------------------------
 
 
 def test_every_au_is_made_of_actions_that_the_head_has(head):
-    assert len(head.action_names) == len(set(head.action_names)) == 54  # ARKit's 52, and the halves of browInnerUp
+    # ARKit's 52, and the halves of browInnerUp
+    assert len(head.action_names) == len(set(head.action_names)) == 54
     for au in labels.AUS.values():
         for name in au.actions:
             assert np.abs(head.actions[head.action_names.index(name)]).max() > 1e-4, name
-    whole, left, right = (head.actions[head.action_names.index(f"browInnerUp{side}")] for side in ("", "Left", "Right"))
+    whole, left, right = (
+        head.actions[head.action_names.index(f"browInnerUp{side}")]
+        for side in ("", "Left", "Right")
+    )
     np.testing.assert_allclose(left + right, whole, atol=1e-6)
 
 
@@ -315,7 +358,9 @@ def test_actions_add_up(head):
     face = benchmark.target_face().subject
     smile, jaw = {"mouthSmileLeft": 0.7}, {"jawOpen": 0.4}
     alone = [head.expression(face, action) - face.vertices for action in (smile, jaw)]
-    np.testing.assert_allclose(head.expression(face, smile | jaw), face.vertices + sum(alone), atol=1e-6)
+    np.testing.assert_allclose(
+        head.expression(face, smile | jaw), face.vertices + sum(alone), atol=1e-6
+    )
 
 
 def test_the_subject_s_left_is_at_positive_x(head):
@@ -336,7 +381,7 @@ def test_only_the_lower_teeth_follow_the_jaw(head):
     assert lower_moved[:, 2].max() < -0.005
 
 
-# --- the picture --------------------------------------------------------------------------------------------------------
+# --- the picture ----------------------------------------------------------------------------------
 
 
 @every_au
@@ -362,12 +407,14 @@ def test_more_of_an_au_changes_more(change, au):
 @sided_aus
 def test_an_au_on_one_side_changes_that_side(change, au):
     left, right = change({au: 5.0}, {}), change({}, {au: 5.0})
-    assert left[:, 56:].mean() > 2 * left[:, :56].mean()  # the subject's left is on the image's right
+    # the subject's left is on the image's right
+    assert left[:, 56:].mean() > 2 * left[:, :56].mean()
     assert right[:, :56].mean() > 2 * right[:, 56:].mean()
 
 
 def test_the_normalized_image_is_frontal(studio):
-    """Its outline is that of its mirror image; a head turned by 3 degrees would overlap by 86 % only."""
+    """Its outline is that of its mirror image; a head turned by 3 degrees would overlap by 86 %
+    only."""
     neutral = studio.neutral().astype(int)
     head = (np.abs(neutral - neutral[:, :1]) > 12).any(2)  # the wall behind has one color per row
     assert 0.5 < head.mean() < 0.85
@@ -426,9 +473,12 @@ def test_the_lit_side_is_the_brighter_one(studio, x, brighter):
     assert (right > 1.5 * left) if brighter == "right" else (left > 1.5 * right)
 
 
-@pytest.mark.parametrize(("gaze", "axis"), [((0.3, 0.0), 1), ((0.0, -0.3), 0)], ids=["sideways", "down"])
+@pytest.mark.parametrize(
+    ("gaze", "axis"), [((0.3, 0.0), 1), ((0.0, -0.3), 0)], ids=["sideways", "down"]
+)
 def test_the_irises_follow_the_gaze(studio, head, gaze, axis):
-    """Irises painted green on a gray face: positive yaw moves them to the image's right, negative pitch down."""
+    """Irises painted green on a gray face: positive yaw moves them to the image's right, negative
+    pitch down."""
     face = studio.target
     look = replace(face.look, iris=np.array([0, 1.5, 0], np.float32))
     gray = studio.renderer.textures(np.full_like(face.texture[None], 0.1))
@@ -441,22 +491,30 @@ def test_the_irises_follow_the_gaze(studio, head, gaze, axis):
 
     moved = center(gaze) - center((0.0, 0.0))
     assert moved[axis] > 0.5
-    assert abs(moved[1 - axis]) < min(0.7, abs(moved[axis]))  # lids may cover one iris more than the other
+    # lids may cover one iris more than the other
+    assert abs(moved[1 - axis]) < min(0.7, abs(moved[axis]))
 
 
-# --- the dataset card ---------------------------------------------------------------------------------------------------
+# --- the dataset card -----------------------------------------------------------------------------
 
 CARD = (ROOT / "DATASET.md").read_text()
 
 
 def test_the_card_s_table_is_that_of_the_code():
-    rows = re.findall(r"^\| (\d+) \| ([a-z ]+?)( \(both sides at once\))? \| (.+) \|$", CARD, re.MULTILINE)
+    rows = re.findall(
+        r"^\| (\d+) \| ([a-z ]+?)( \(both sides at once\))? \| (.+) \|$", CARD, re.MULTILINE
+    )
     assert [int(row[0]) for row in rows] == list(labels.AUS)
     for number, name, single, actions in rows:
         au = labels.AUS[int(number)]
         assert (name, not single) == (au.name, au.sided)
-        told = {action: float(weight) for action, weight in (part.split() for part in actions.split(", "))}
-        assert told == {re.sub("(Left|Right)$", "", action): weight for action, weight in au.actions.items()}
+        told = {
+            action: float(weight)
+            for action, weight in (part.split() for part in actions.split(", "))
+        }
+        assert told == {
+            re.sub("(Left|Right)$", "", action): weight for action, weight in au.actions.items()
+        }
     assert f"| version | {benchmark.VERSION} " in CARD
 
 
@@ -464,12 +522,14 @@ def test_the_reference_sample_has_the_card_s_labels():
     """Images may be rounded otherwise on another processor; labels may not."""
     spec = BenchmarkSpec("lab", subjects=2, frames=2)
     frames = [(n, k, frame) for n in range(2) for k, (frame, _) in enumerate(frames_of(spec, n))]
-    table = pd.DataFrame([benchmark.label_row(benchmark.subject_name("lab", n), k, frame) for n, k, frame in frames])
+    table = pd.DataFrame(
+        [benchmark.label_row(benchmark.subject_name("lab", n), k, frame) for n, k, frame in frames]
+    )
     text = table.to_csv(index=False, float_format="%.6g").encode()
     assert f"| `labels.csv` | `{hashlib.sha256(text).hexdigest()}` |" in CARD
 
 
-# --- writing ------------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -485,7 +545,9 @@ def test_the_table_has_a_row_per_frame_and_all_its_columns(table, tiny_spec):
     columns += ["yaw", "pitch", "gaze_yaw", "gaze_pitch", "light_x", "light_y", "light_z"]
     assert list(table.columns) == columns
     assert list(zip(table["subject"], table["frame"], strict=True)) == [
-        (f"lab{subject:04d}", frame) for subject in range(tiny_spec.subjects) for frame in range(tiny_spec.frames)
+        (f"lab{subject:04d}", frame)
+        for subject in range(tiny_spec.subjects)
+        for frame in range(tiny_spec.frames)
     ]
     assert not table.drop(columns="emotion").isna().any(axis=None)
     assert set(table["domain"]) == {"lab"}
@@ -500,7 +562,9 @@ def test_the_table_s_values_are_in_range(table):
             assert (value == table[[f"{name}L", f"{name}R"]].max(axis=1)).all(), name
     assert table["yaw"].abs().max() <= 0.8
     assert table["pitch"].abs().max() <= 0.4
-    np.testing.assert_allclose(np.linalg.norm(table[["light_x", "light_y", "light_z"]], axis=1), 1, atol=1e-4)
+    np.testing.assert_allclose(
+        np.linalg.norm(table[["light_x", "light_y", "light_z"]], axis=1), 1, atol=1e-4
+    )
 
 
 def test_every_row_has_its_images_and_there_is_nothing_else(table, tiny_benchmark, tiny_spec):
@@ -508,7 +572,13 @@ def test_every_row_has_its_images_and_there_is_nothing_else(table, tiny_benchmar
         image = read(tiny_benchmark / path)
         assert image.shape == (112, 112, 3)
         assert image.std() > 10
-    assert files_of(tiny_benchmark).keys() == {*table["image"], *table["truth"], "target.png", "labels.csv", "benchmark.json"}
+    assert files_of(tiny_benchmark).keys() == {
+        *table["image"],
+        *table["truth"],
+        "target.png",
+        "labels.csv",
+        "benchmark.json",
+    }
     assert BenchmarkSpec(**json.loads((tiny_benchmark / "benchmark.json").read_text())) == tiny_spec
 
 
@@ -526,7 +596,9 @@ def test_each_truth_shows_the_expression_of_its_row(table, tiny_benchmark, studi
     np.testing.assert_array_equal(read(tiny_benchmark / "target.png"), studio.neutral())
 
 
-def test_a_finished_folder_is_used_as_it_is_and_says_so(tiny_spec, tiny_benchmark, monkeypatch, capsys):
+def test_a_finished_folder_is_used_as_it_is_and_says_so(
+    tiny_spec, tiny_benchmark, monkeypatch, capsys
+):
     monkeypatch.setattr(benchmark, "_render_all", lambda *_: pytest.fail("rendered again"))
     before = files_of(tiny_benchmark)
     assert benchmark.write_benchmark(tiny_spec, tiny_benchmark) == tiny_benchmark
@@ -542,16 +614,22 @@ def test_a_subject_with_a_truncated_or_missing_image_is_rendered_again(
     image = root / "images" / "lab0001" / "0002.jpg"
     image.write_bytes(image.read_bytes()[:-100])
     (root / "truth" / "lab0003" / "0000.png").unlink()
-    monkeypatch.setattr(benchmark, "ProcessPoolExecutor", lambda workers, context: ThreadPoolExecutor(1))
+    monkeypatch.setattr(
+        benchmark, "ProcessPoolExecutor", lambda workers, context: ThreadPoolExecutor(1)
+    )
     benchmark.write_benchmark(tiny_spec, root, progress=False)
     assert "2 of 4 subjects have missing or truncated images" in capsys.readouterr().out
     assert files_of(root) == whole
 
 
 @pytest.mark.parametrize(
-    "other", [{"pool": "judge"}, {"subjects": 5}, {"frames": 2}, {"size": 64}, {"seed": 1}], ids=lambda other: next(iter(other))
+    "other",
+    [{"pool": "judge"}, {"subjects": 5}, {"frames": 2}, {"size": 64}, {"seed": 1}],
+    ids=lambda other: next(iter(other)),
 )
-def test_a_folder_with_another_specification_is_an_error_with_its_path(tiny_spec, tiny_benchmark, other):
+def test_a_folder_with_another_specification_is_an_error_with_its_path(
+    tiny_spec, tiny_benchmark, other
+):
     before = files_of(tiny_benchmark)
     with pytest.raises(DataError, match="holds another benchmark") as error:
         benchmark.write_benchmark(replace(tiny_spec, **other), tiny_benchmark)
@@ -563,19 +641,24 @@ def test_a_folder_with_another_specification_is_an_error_with_its_path(tiny_spec
 def test_another_version_of_the_benchmark_is_an_error_too(tiny_spec, tiny_benchmark, tmp_path):
     root = shutil.copytree(tiny_benchmark, tmp_path / "old")
     text = (root / "benchmark.json").read_text()
-    (root / "benchmark.json").write_text(text.replace(f'"version": {benchmark.VERSION}', '"version": 1'))
+    (root / "benchmark.json").write_text(
+        text.replace(f'"version": {benchmark.VERSION}', '"version": 1')
+    )
     with pytest.raises(DataError, match="version"):
         benchmark.write_benchmark(tiny_spec, root)
 
 
 @pytest.mark.parametrize("lost", [[], ["lab0000"]], ids=["as left", "with one part lost"])
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_files(tiny_spec, tiny_benchmark, tmp_path, monkeypatch, lost):
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_files(
+    tiny_spec, tiny_benchmark, tmp_path, monkeypatch, lost
+):
     """The interrupt comes in the middle of the third subject; both runs render in this process."""
     root, written, rendered = tmp_path / "benchmark", [], []
     write_image, render_subject = benchmark._write_image, benchmark.render_subject
 
     def interrupted(path, image):
-        if len(written) == 1 + 2 * 2 * tiny_spec.frames + 3:  # the target face, two subjects, half of the third
+        # the target face, two subjects, half of the third
+        if len(written) == 1 + 2 * 2 * tiny_spec.frames + 3:
             raise KeyboardInterrupt
         written.append(path)
         write_image(path, image)
@@ -584,14 +667,17 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_files(tiny_spec, tiny
         rendered.append(number)
         return render_subject(spec, number, folder)
 
-    monkeypatch.setattr(benchmark, "ProcessPoolExecutor", lambda workers, context: ThreadPoolExecutor(1))
+    monkeypatch.setattr(
+        benchmark, "ProcessPoolExecutor", lambda workers, context: ThreadPoolExecutor(1)
+    )
     monkeypatch.setattr(benchmark, "_write_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
         benchmark.write_benchmark(tiny_spec, root, progress=False)
     assert not (root / "labels.csv").exists()
     assert sorted(path.stem for path in (root / "parts").glob("*.csv")) == ["lab0000", "lab0001"]
     for folder in ("images", "truth"):
-        assert sorted(path.name for path in (root / folder).iterdir()) == ["lab0000", "lab0001"]  # whole subjects only
+        # whole subjects only
+        assert sorted(path.name for path in (root / folder).iterdir()) == ["lab0000", "lab0001"]
 
     for name in lost:
         (root / "parts" / f"{name}.csv").unlink()
@@ -604,6 +690,8 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_files(tiny_spec, tiny
 
 
 def test_progress_counts_subjects(tiny_spec, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "ProcessPoolExecutor", lambda workers, context: ThreadPoolExecutor(1))
+    monkeypatch.setattr(
+        benchmark, "ProcessPoolExecutor", lambda workers, context: ThreadPoolExecutor(1)
+    )
     benchmark.write_benchmark(replace(tiny_spec, subjects=1, frames=1), tmp_path, progress=True)
     assert "render lab: 100%" in capsys.readouterr().out

@@ -24,7 +24,10 @@ def test_it_writes_makes_folders_and_returns_the_path(tmp_path):
 
 
 def test_a_string_will_do_as_a_path(tmp_path):
-    assert write_atomically(str(tmp_path / "b.txt"), lambda part: part.write_text("new")).read_text() == "new"
+    assert (
+        write_atomically(str(tmp_path / "b.txt"), lambda part: part.write_text("new")).read_text()
+        == "new"
+    )
 
 
 def test_a_failure_keeps_the_old_file_and_leaves_no_part(tmp_path):
@@ -68,7 +71,8 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
         seen.append((part.parent, path.read_text()))
 
     write_atomically(path, write)
-    assert seen == [(tmp_path, "old")]  # in the same folder, so that the rename cannot cross a file system
+    # in the same folder, so that the rename cannot cross a file system
+    assert seen == [(tmp_path, "old")]
 
 
 def test_json_keeps_order_and_letters_and_ends_with_a_newline(tmp_path):
@@ -88,7 +92,9 @@ def test_what_is_no_json_leaves_the_old_file(tmp_path):
 
 
 def test_a_table_has_six_digits_and_no_index(tmp_path):
-    table = pd.DataFrame({"subject": ["lab0001", "lab0002"], "AU12": [np.pi, 0.0], "frame": [1, 2_000_000]})
+    table = pd.DataFrame(
+        {"subject": ["lab0001", "lab0002"], "AU12": [np.pi, 0.0], "frame": [1, 2_000_000]}
+    )
     path = write_table(table, tmp_path / "labels.csv")
     assert path.read_text() == "subject,AU12,frame\nlab0001,3.14159,1\nlab0002,0,2000000\n"
 

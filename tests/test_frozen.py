@@ -1,4 +1,5 @@
-"""Frozen networks against the networks that they hold, onnxruntime, OpenCV's warp and insightface's own preparation."""
+"""Frozen networks against the networks that they hold, onnxruntime, OpenCV's warp and insightface's
+own preparation."""
 
 import os
 from pathlib import Path
@@ -32,14 +33,17 @@ from norface_lib.networks.frozen import (
 )
 from norface_lib.networks.weights import save_judge
 
-# --- the framing ------------------------------------------------------------------------------------------------------
+# --- the framing ----------------------------------------------------------------------------------
 
 
 def dots(size):
     """An image of each of the five points (5, 1, size, size): a soft dot, as wide at any size."""
     y, x = np.mgrid[:size, :size]
     spread = 1.5 * size / 112
-    images = [np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * spread**2)) for px, py in NORFACE_CROP.pixels(size)]
+    images = [
+        np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * spread**2))
+        for px, py in NORFACE_CROP.pixels(size)
+    ]
     return torch.from_numpy(np.array(images, np.float32))[:, None]
 
 
@@ -55,9 +59,15 @@ def test_five_points_land_where_the_template_has_them(size, to):
 def smooth_faces(count=2, size=112):
     """(N, size, size, 3) of 8 bits without fine detail, where two ways to interpolate agree."""
     rng = np.random.default_rng(0)
-    coarse = (rng.integers(0, 256, (count, 8, 8, 3)) * (1.0, 0.5, 0.2)).astype(np.uint8)  # reddish: colors have an order
+    # reddish: colors have an order
+    coarse = (rng.integers(0, 256, (count, 8, 8, 3)) * (1.0, 0.5, 0.2)).astype(np.uint8)
     return np.stack(
-        [cv2.GaussianBlur(cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC), (0, 0), 3) for image in coarse]
+        [
+            cv2.GaussianBlur(
+                cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC), (0, 0), 3
+            )
+            for image in coarse
+        ]
     )
 
 
@@ -68,7 +78,10 @@ def as_images(faces):
 def test_reframe_is_the_warp_of_opencv():
     faces = smooth_faces()
     matrix = similarity(NORFACE_CROP.pixels(112), ARCFACE_CROP.pixels(112))
-    expected = [cv2.warpAffine(face.astype(np.float32), matrix, (112, 112), borderMode=cv2.BORDER_REPLICATE) for face in faces]
+    expected = [
+        cv2.warpAffine(face.astype(np.float32), matrix, (112, 112), borderMode=cv2.BORDER_REPLICATE)
+        for face in faces
+    ]
     found = reframe(as_images(faces), ARCFACE_CROP, 112)
     torch.testing.assert_close(found, as_images(np.stack(expected)), atol=0.01, rtol=0)
 
@@ -86,11 +99,13 @@ def test_an_image_that_shrinks_is_filtered_first():
 
 
 def test_the_gradient_of_the_warp_is_that_of_differences():
-    images = torch.rand(1, 1, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    images = torch.rand(
+        1, 1, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: reframe(x, ARCFACE_CROP, 6), images)
 
 
-# --- ONNX -------------------------------------------------------------------------------------------------------------
+# --- ONNX -----------------------------------------------------------------------------------------
 
 
 class Small(nn.Module):
@@ -98,7 +113,10 @@ class Small(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.second = nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(8, 12, 3, stride=2, padding=1)
+        self.first, self.second = (
+            nn.Conv2d(3, 8, 3, stride=2),
+            nn.Conv2d(8, 12, 3, stride=2, padding=1),
+        )
         self.norm, self.act, self.head = nn.BatchNorm2d(8), nn.PReLU(8), nn.Linear(12, 5)
         nn.init.uniform_(self.norm.running_mean, -0.2, 0.2)
         nn.init.uniform_(self.norm.running_var, 0.5, 1.5)
@@ -117,19 +135,26 @@ def small():
     return Small().eval()
 
 
-def write_onnx(small, path, opset=11, size=112, own_normalization=False, channels_last=False, batch="n"):
+def write_onnx(
+    small, path, opset=11, size=112, own_normalization=False, channels_last=False, batch="n"
+):
     """The network written down node by node. From opset 18 on a mean takes its axes as an input.
 
     One weight comes through an identity, as PyTorch's exporter writes a weight that equals another.
     """
-    weights = {name: value.detach().numpy() for name, value in small.state_dict().items() if value.ndim}
+    weights = {
+        name: value.detach().numpy() for name, value in small.state_dict().items() if value.ndim
+    }
     weights["act.weight"] = weights["act.weight"].reshape(-1, 1, 1)
     weights |= {"pads": np.array([0, 0, 0, 0, 0, 0, 1, 1]), "axes": np.array([2, 3])}
     weights |= {"minus": np.float32(127.5), "scale": np.float32(1 / 127.5)}
     norm = [f"norm.{name}" for name in ("weight", "bias", "running_mean", "running_var")]
     nodes, x = [], "image"
     if own_normalization:
-        nodes += [helper.make_node("Sub", [x, "minus"], ["shifted"]), helper.make_node("Mul", ["shifted", "scale"], ["scaled"])]
+        nodes += [
+            helper.make_node("Sub", [x, "minus"], ["shifted"]),
+            helper.make_node("Mul", ["shifted", "scale"], ["scaled"]),
+        ]
         x = "scaled"
     if channels_last:
         nodes.append(helper.make_node("Transpose", [x], ["planes"], perm=[0, 3, 1, 2]))
@@ -138,10 +163,14 @@ def write_onnx(small, path, opset=11, size=112, own_normalization=False, channel
     nodes += [
         helper.make_node("Identity", ["second.bias"], ["bias"]),
         helper.make_node("Pad", [x, "pads"], ["padded"]),
-        helper.make_node("Conv", ["padded", "first.weight", "first.bias"], ["conv"], strides=[2, 2]),
+        helper.make_node(
+            "Conv", ["padded", "first.weight", "first.bias"], ["conv"], strides=[2, 2]
+        ),
         helper.make_node("BatchNormalization", ["conv", *norm], ["normed"]),
         helper.make_node("PRelu", ["normed", "act.weight"], ["fine"]),
-        helper.make_node("Conv", ["fine", "second.weight", "bias"], ["coarse"], strides=[2, 2], pads=[1] * 4),
+        helper.make_node(
+            "Conv", ["fine", "second.weight", "bias"], ["coarse"], strides=[2, 2], pads=[1] * 4
+        ),
         helper.make_node("Relu", ["coarse"], ["seen"]),
         helper.make_node("ReduceMean", outputs=["pooled"], keepdims=0, **mean),
         helper.make_node("Gemm", ["pooled", "head.weight", "head.bias"], ["embedding"], transB=1),
@@ -154,12 +183,16 @@ def write_onnx(small, path, opset=11, size=112, own_normalization=False, channel
         [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [batch, 5])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path
+    )
     return path
 
 
 def images_of(size=112, seed=1):
-    return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+    return torch.rand(
+        2, 3, size, size, generator=torch.Generator().manual_seed(seed)
+    ).requires_grad_()
 
 
 PLAIN = Preparation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -172,16 +205,22 @@ def test_an_onnx_network_and_its_gradient_are_those_of_the_network(small, tmp_pa
     found, expected = network.embed(images), small(images * 2 - 1)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     direction = torch.randn(found.shape, generator=torch.Generator().manual_seed(2))
-    gradients = [torch.autograd.grad((value * direction).sum(), images)[0] for value in (found, expected)]
+    gradients = [
+        torch.autograd.grad((value * direction).sum(), images)[0] for value in (found, expected)
+    ]
     torch.testing.assert_close(*gradients, atol=1e-7, rtol=1e-4)
     assert gradients[0].abs().max() > 0
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_a_network_that_normalizes_itself_gets_0_to_255(small, tmp_path, channels_last):
-    path = write_onnx(small, tmp_path / "small.onnx", own_normalization=True, channels_last=channels_last)
+    path = write_onnx(
+        small, tmp_path / "small.onnx", own_normalization=True, channels_last=channels_last
+    )
     images = images_of()
-    torch.testing.assert_close(OnnxNetwork(path).embed(images), small(images * 2 - 1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        OnnxNetwork(path).embed(images), small(images * 2 - 1), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_the_maps_are_the_last_of_each_size(small, tmp_path):
@@ -195,7 +234,9 @@ def test_the_maps_are_the_last_of_each_size(small, tmp_path):
 
 def test_a_file_that_leaves_the_size_open_needs_one(small, tmp_path):
     path = write_onnx(small, tmp_path / "small.onnx", size="side")
-    with pytest.raises(CheckpointError, match=r"small.onnx: takes images of any size; say which: Preparation\(size"):
+    with pytest.raises(
+        CheckpointError, match=r"small.onnx: takes images of any size; say which: Preparation\(size"
+    ):
         OnnxNetwork(path)
     network = OnnxNetwork(path, Preparation(size=64))
     assert network.features(images_of(112))[0].shape[-1] == 32
@@ -209,22 +250,34 @@ def test_files_that_are_no_such_network_are_refused(small, tmp_path, monkeypatch
     with pytest.raises(CheckpointError, match=r"damaged.onnx: damaged"):
         OnnxNetwork(damaged)
     alone = write_onnx(small, tmp_path / "alone.onnx", batch=1)
-    assert OnnxNetwork(alone, PLAIN).embed(images_of()).shape == (2, 5)  # a fixed batch is no matter to these operations
-    with pytest.raises(CheckpointError, match=r"gray.onnx: must take one batch of RGB images, takes \[\[0, 3, 112\]\]"):
+    # a fixed batch is no matter to these operations
+    assert OnnxNetwork(alone, PLAIN).embed(images_of()).shape == (2, 5)
+    with pytest.raises(
+        CheckpointError,
+        match=r"gray.onnx: must take one batch of RGB images, takes \[\[0, 3, 112\]\]",
+    ):
         OnnxNetwork(write_value(tmp_path / "gray.onnx", "Relu", ["n", 3, 112]))
     with pytest.raises(CheckpointError, match=r"odd.onnx: cannot be made differentiable.*Hardmax"):
         OnnxNetwork(write_value(tmp_path / "odd.onnx", "Hardmax", ["n", 3, 112, 112]))
     convert = frozen.onnx2torch.convert
     monkeypatch.setattr(frozen.onnx2torch, "convert", lambda model: doubled(convert(model)))
-    with pytest.raises(CheckpointError, match=r"small.onnx: made differentiable, it differs from onnxruntime by"):
+    with pytest.raises(
+        CheckpointError, match=r"small.onnx: made differentiable, it differs from onnxruntime by"
+    ):
         OnnxNetwork(tmp_path / "small.onnx")
 
 
 def write_value(path, operation, shape):
     """A file of a single operation."""
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("image", "out")]
-    graph = helper.make_graph([helper.make_node(operation, ["image"], ["out"])], "one", values[:1], values[1:])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("image", "out")
+    ]
+    graph = helper.make_graph(
+        [helper.make_node(operation, ["image"], ["out"])], "one", values[:1], values[1:]
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path
+    )
     return path
 
 
@@ -235,10 +288,11 @@ def doubled(network):
     return network
 
 
-# --- ArcFace ----------------------------------------------------------------------------------------------------------
+# --- ArcFace --------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:`estimate` is deprecated")  # insightface calls an old name of scikit-image
+# insightface calls an old name of scikit-image
+@pytest.mark.filterwarnings("ignore:`estimate` is deprecated")
 @pytest.mark.parametrize("own_normalization", [False, True])
 def test_arcface_sees_what_insightface_shows_it(small, tmp_path, own_normalization):
     from insightface.model_zoo.arcface_onnx import ArcFaceONNX
@@ -251,7 +305,10 @@ def test_arcface_sees_what_insightface_shows_it(small, tmp_path, own_normalizati
             node.name = f"{node.op_type}_{node.output[0]}"
         onnx.save(model, path)
     faces = smooth_faces()
-    padded = [cv2.copyMakeBorder(face[..., ::-1], *[16] * 4, cv2.BORDER_REPLICATE) for face in faces]  # as our border repeats
+    # as our border repeats
+    padded = [
+        cv2.copyMakeBorder(face[..., ::-1], *[16] * 4, cv2.BORDER_REPLICATE) for face in faces
+    ]
     crops = [norm_crop(face, NORFACE_CROP.pixels(112) + 16) for face in padded]
     expected = torch.from_numpy(ArcFaceONNX(str(path)).get_feat(crops))
     found = frozen_network(f"arcface:{path}").embed(as_images(faces))
@@ -262,14 +319,21 @@ def test_arcface_sees_what_insightface_shows_it(small, tmp_path, own_normalizati
 
 def test_arcface_alone_finds_what_insightface_downloaded(small, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    with pytest.raises(CheckpointError, match=r"w600k_r50.onnx: no such file.*FaceAnalysis\('buffalo_l'\).*arcface:PATH"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"w600k_r50.onnx: no such file.*FaceAnalysis\('buffalo_l'\).*arcface:PATH",
+    ):
         frozen_network("arcface")
     (tmp_path / ARCFACE_FILE).parent.mkdir(parents=True)
     write_onnx(small, tmp_path / ARCFACE_FILE)
-    assert frozen_network("arcface").preparation == Preparation(112, ARCFACE.crop, ARCFACE.mean, ARCFACE.std)
+    assert frozen_network("arcface").preparation == Preparation(
+        112, ARCFACE.crop, ARCFACE.mean, ARCFACE.std
+    )
 
 
-@pytest.mark.skipif("NORFACE_MODELS" not in os.environ, reason="NORFACE_MODELS names no folder with mobileface.onnx")
+@pytest.mark.skipif(
+    "NORFACE_MODELS" not in os.environ, reason="NORFACE_MODELS names no folder with mobileface.onnx"
+)
 def test_a_published_identity_encoder_is_what_onnxruntime_runs():
     path = Path(os.environ["NORFACE_MODELS"], "mobileface.onnx")
     network, images = frozen_network(f"arcface:{path}"), images_of(256)
@@ -284,7 +348,7 @@ def test_a_published_identity_encoder_is_what_onnxruntime_runs():
     assert [maps.shape[-1] for maps in network.features(images)] == [56, 28, 14, 7, 4]
 
 
-# --- timm -------------------------------------------------------------------------------------------------------------
+# --- timm -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +364,8 @@ def timm_file(tmp_path_factory):
 def test_a_timm_network_of_a_file_is_timms(timm_file):
     model, path = timm_file
     network, images = frozen_network(f"timm:test_resnet@{path}"), images_of(160)
-    last = model.forward_features(images * 2 - 1)  # this model's mean and deviation are 0.5, its size is 160
+    # this model's mean and deviation are 0.5, its size is 160
+    last = model.forward_features(images * 2 - 1)
     torch.testing.assert_close(network.embed(images), model.forward_head(last, pre_logits=True))
     torch.testing.assert_close(network.features(images)[-1], last)
     assert network.embed(images_of(112)).shape == network.embed(images).shape
@@ -308,9 +373,14 @@ def test_a_timm_network_of_a_file_is_timms(timm_file):
 
 
 def test_a_preparation_says_what_a_network_takes(timm_file):
-    network = TimmNetwork("test_resnet", timm_file[1], Preparation(64, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0), bgr=True))
+    network = TimmNetwork(
+        "test_resnet",
+        timm_file[1],
+        Preparation(64, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0), bgr=True),
+    )
     image = torch.tensor([0.6, 0.7, 0.9]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
-    expected = torch.tensor([0.3, 0.5, 1.0]).view(1, 3, 1, 1).expand(1, 3, 64, 64)  # blue, green, red
+    # blue, green, red
+    expected = torch.tensor([0.3, 0.5, 1.0]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
     torch.testing.assert_close(network.prepare(image), expected)
     with pytest.raises(ValueError, match=r"\(N, 3, S, S\), got \(1, 3, 64, 32\)"):
         network.prepare(image[..., :32])
@@ -322,15 +392,23 @@ def test_weights_of_another_network_are_refused(timm_file, tmp_path):
     weights.pop("conv1.0.weight" if "conv1.0.weight" in weights else "conv1.weight")
     torch.save({"state_dict": weights}, tmp_path / "less.pth")
     torch.save(
-        model.state_dict() | {"layer9.0.conv1.weight": torch.zeros(1), "decoder.weight": torch.zeros(1)}, tmp_path / "more.pth"
+        model.state_dict()
+        | {"layer9.0.conv1.weight": torch.zeros(1), "decoder.weight": torch.zeros(1)},
+        tmp_path / "more.pth",
     )
-    torch.save(model.state_dict() | {"layer1.9.conv1.weight": torch.zeros(1)}, tmp_path / "deeper.pth")
-    with pytest.raises(CheckpointError, match=r"less.pth: is not of timm's test_resnet: 1 weights do not fit, such as conv1"):
+    torch.save(
+        model.state_dict() | {"layer1.9.conv1.weight": torch.zeros(1)}, tmp_path / "deeper.pth"
+    )
+    with pytest.raises(
+        CheckpointError,
+        match=r"less.pth: is not of timm's test_resnet: 1 weights do not fit, such as conv1",
+    ):
         TimmNetwork("test_resnet", tmp_path / "less.pth")
     with pytest.raises(CheckpointError, match=r"deeper.pth: is not of.*layer1.9.conv1.weight"):
         TimmNetwork("test_resnet", tmp_path / "deeper.pth")
     with pytest.raises(
-        CheckpointError, match=r"seven.safetensors: holds no weights of timm's test_vit|is not of timm's test_vit"
+        CheckpointError,
+        match=r"seven.safetensors: holds no weights of timm's test_vit|is not of timm's test_vit",
     ):
         TimmNetwork("test_vit", path)
     (tmp_path / "text.pth").write_text("no weights")
@@ -347,13 +425,18 @@ def test_weights_of_another_network_are_refused(timm_file, tmp_path):
 def test_without_weights_at_hand_a_file_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(CheckpointError, match=r"timm:test_vit: its weights cannot be downloaded.*timm:test_vit@PATH"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"timm:test_vit: its weights cannot be downloaded.*timm:test_vit@PATH",
+    ):
         frozen_network("timm:test_vit")
-    with pytest.raises(CheckpointError, match=r"timm:vit_base_patch16_18x2_224: timm has no weights for it.*@PATH"):
+    with pytest.raises(
+        CheckpointError, match=r"timm:vit_base_patch16_18x2_224: timm has no weights for it.*@PATH"
+    ):
         frozen_network("timm:vit_base_patch16_18x2_224")
 
 
-# --- the judge, the door, and what is frozen --------------------------------------------------------------------------
+# --- the judge, the door, and what is frozen ------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -385,14 +468,18 @@ def test_an_unknown_model_is_refused():
 
 @pytest.mark.parametrize("kind", ["onnx", "timm", "judge"])
 def test_frozen_is_frozen(kind, small, judge, timm_file, tmp_path):
-    """Inside a module in training, after a step of its optimizer: same outputs, no gradient, no running statistics moved."""
+    """Inside a module in training, after a step of its optimizer: same outputs, no gradient, no
+    running statistics moved."""
     spec = {
         "onnx": lambda: f"onnx:{write_onnx(small, tmp_path / 'small.onnx')}",
         "timm": lambda: f"timm:test_resnet@{timm_file[1]}",
         "judge": lambda: f"judge:{save_judge(judge, tmp_path / 'judge.safetensors', {})}",
     }[kind]()
     network, images = frozen_network(spec), images_of()
-    before, state = network.embed(images), {name: value.clone() for name, value in network.state_dict().items()}
+    before, state = (
+        network.embed(images),
+        {name: value.clone() for name, value in network.state_dict().items()},
+    )
     whole = nn.ModuleList([network, nn.Linear(2, 2)]).train()
     assert not any(module.training for module in network.modules()) and whole[1].training
     network.embed(images).square().sum().backward()

@@ -1,4 +1,5 @@
-"""The judge: outputs, feature maps, what its losses leave out, training, weights on disk, the command."""
+"""The judge: outputs, feature maps, what its losses leave out, training, weights on disk, the
+command."""
 
 import json
 import math
@@ -54,7 +55,12 @@ def test_every_au_and_emotion_is_read_within_its_range():
 def test_feature_maps_halve_and_pass_gradients():
     images = torch.rand(2, 3, 112, 112, requires_grad=True)
     maps = Judge(SMALL).eval().features(images)
-    assert [tuple(each.shape) for each in maps] == [(2, 8, 28, 28), (2, 8, 14, 14), (2, 16, 7, 7), (2, 16, 4, 4)]
+    assert [tuple(each.shape) for each in maps] == [
+        (2, 8, 28, 28),
+        (2, 8, 14, 14),
+        (2, 16, 7, 7),
+        (2, 16, 4, 4),
+    ]
     maps[-1].sum().backward()
     assert images.grad.abs().sum() > 0
 
@@ -69,7 +75,9 @@ def test_images_of_another_size_and_other_stages_are_refused():
 def test_faces_without_an_emotion_take_no_part_in_its_loss(data):
     logits = torch.tensor([[2.0, 0.0], [0.0, 5.0], [1.0, 1.0]])
     output = JudgeOutput(logits, logits, logits)
-    assert _emotion_loss(output, torch.tensor([0, UNNAMED, UNNAMED])).item() == pytest.approx(math.log1p(math.exp(-2)))
+    assert _emotion_loss(output, torch.tensor([0, UNNAMED, UNNAMED])).item() == pytest.approx(
+        math.log1p(math.exp(-2))
+    )
     assert _emotion_loss(output, torch.full((3,), UNNAMED)).item() == 0
     named = with_emotions(data, ["happy", None, "sad"] * 4)
     assert JudgeLabels.of(named, SMALL).emotions[:3].tolist() == [1, UNNAMED, 2]
@@ -79,23 +87,35 @@ def test_labels_come_in_the_order_of_the_config(data):
     backwards = replace(SMALL, aus=(25, 12, 1))
     ours, theirs = JudgeLabels.of(data, SMALL), JudgeLabels.of(data, backwards)
     assert torch.equal(ours.intensities, theirs.intensities.flip(1))
-    assert torch.equal(ours.intensities[:, 1], torch.from_numpy(data.table["AU12"].to_numpy(np.float32)))
+    assert torch.equal(
+        ours.intensities[:, 1], torch.from_numpy(data.table["AU12"].to_numpy(np.float32))
+    )
     assert torch.equal(ours.occurrences, (ours.intensities >= 1 - 1e-4).float())
 
 
 @pytest.fixture(scope="module")
 def bright(data):
-    """Forty-eight even faces that are bright if AU12 shows; the true images tell it as the originals do."""
+    """Forty-eight even faces that are bright if AU12 shows; the true images tell it as the
+    originals do."""
     rng = np.random.default_rng(0)
     smiles = rng.integers(0, 2, 48)
-    faces = np.clip(rng.normal(70 + 110 * smiles[:, None, None, None], 10, (48, 112, 112, 3)), 0, 255).astype(np.uint8)
+    faces = np.clip(
+        rng.normal(70 + 110 * smiles[:, None, None, None], 10, (48, 112, 112, 3)), 0, 255
+    ).astype(np.uint8)
     table = data.table.iloc[np.arange(48) % len(data)].assign(AU01=0.0, AU12=3.0 * smiles, AU25=0.0)
-    return replace(data, table=table.assign(emotion=np.where(smiles, "happy", "sad")), originals=faces, truths=faces)
+    return replace(
+        data,
+        table=table.assign(emotion=np.where(smiles, "happy", "sad")),
+        originals=faces,
+        truths=faces,
+    )
 
 
 def test_what_is_learned_is_read_in_new_faces(bright):
     recipe = JudgeTraining.of_steps(25)
-    recipe = replace(recipe, fit=replace(recipe.fit, batch_size=16, learning_rate=8e-3, average=0.0))
+    recipe = replace(
+        recipe, fit=replace(recipe.fit, batch_size=16, learning_rate=8e-3, average=0.0)
+    )
     judge = train_judge(bright.select(np.arange(32)), SMALL, recipe, progress=False)
     held_out = bright.select(np.arange(32, 48))
     known = JudgeLabels.of(held_out, SMALL)
@@ -112,7 +132,9 @@ def test_training_begins_with_a_copy_of_given_weights(bright):
     recipe = JudgeTraining.of_steps(1)
     recipe = replace(recipe, fit=replace(recipe.fit, batch_size=16, learning_rate=1e-9))
     judge = train_judge(bright, SMALL, recipe, progress=False, start=start)
-    assert torch.allclose(judge.body.conv1.weight, before, atol=1e-6) and torch.equal(start.body.conv1.weight, before)
+    assert torch.allclose(judge.body.conv1.weight, before, atol=1e-6) and torch.equal(
+        start.body.conv1.weight, before
+    )
 
 
 def test_true_images_are_shown_as_they_are_and_originals_changed(data):
@@ -130,7 +152,9 @@ def test_scores_agree_with_scikit_learn_and_batches_do_not_change_them(data):
         judge.heads["occurrence"].bias -= read.occurrence.quantile(0.41, dim=0)
     whole, parts = judged(judge, data.originals), judged(judge, data.originals, batch_size=5)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(whole, parts, strict=True))
-    wanted = f1_score(data.occurrences(SMALL.aus), whole.occurrence >= 0, average=None, zero_division=0)
+    wanted = f1_score(
+        data.occurrences(SMALL.aus), whole.occurrence >= 0, average=None, zero_division=0
+    )
     scores = reading_scores(whole, JudgeLabels.of(data, SMALL), SMALL)
     wrong = np.abs(whole.intensity.numpy() - data.intensities(SMALL.aus)).mean()
     assert scores["intensity_error"] == pytest.approx(wrong, rel=1e-4)
@@ -149,16 +173,27 @@ def test_saved_judges_read_the_same(tmp_path):
     judge, images = Judge(SMALL).eval(), torch.rand(2, 3, 112, 112)
     path = save_judge(judge, tmp_path / "mine.safetensors", {"license": "MIT"})
     again, card = load_judge(path)
-    assert again.config == SMALL and card["config"]["aus"] == [1, 12, 25] and card["kind"] == "judge"
-    assert torch.allclose(again(images).occurrence, judge(images).occurrence, atol=0.01)  # half precision
+    assert (
+        again.config == SMALL and card["config"]["aus"] == [1, 12, 25] and card["kind"] == "judge"
+    )
+    # half precision
+    assert torch.allclose(again(images).occurrence, judge(images).occurrence, atol=0.01)
     with pytest.raises(CheckpointError, match="holds a judge, a normalizer was asked for"):
         load_normalizer(path)
 
 
 def test_the_recipe_writes_weights_with_what_they_read(tiny_benchmark, tmp_path, monkeypatch):
-    monkeypatch.setattr("norface_lib.training.evaluator.measure", lambda judge, folder: {"lab": {"faces": 0}})
+    monkeypatch.setattr(
+        "norface_lib.training.evaluator.measure", lambda judge, folder: {"lab": {"faces": 0}}
+    )
     path = train_and_save(tiny_benchmark, tmp_path, steps=2)
     judge, card = load_judge(path)
     assert path == tmp_path / "judge.safetensors" and not judge.training
-    assert card["data"]["subjects"] == 4 and card["training"]["fit"]["steps"] == 2 and card["measured"]["lab"] == {"faces": 0}
-    assert len([json.loads(line) for line in (tmp_path / "judge.jsonl").read_text().splitlines()]) == 2
+    assert (
+        card["data"]["subjects"] == 4
+        and card["training"]["fit"]["steps"] == 2
+        and card["measured"]["lab"] == {"faces": 0}
+    )
+    assert (
+        len([json.loads(line) for line in (tmp_path / "judge.jsonl").read_text().splitlines()]) == 2
+    )

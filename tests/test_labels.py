@@ -45,7 +45,11 @@ def test_a_sided_au_moves_both_sides_alike_and_nothing_else(au):
     actions = AUS[au].actions
     assert all(name.endswith(("Left", "Right")) for name in actions)
     for name, weight in actions.items():
-        assert actions[name.replace("Left", "Right")] == actions[name.replace("Right", "Left")] == weight
+        assert (
+            actions[name.replace("Left", "Right")]
+            == actions[name.replace("Right", "Left")]
+            == weight
+        )
 
 
 @pytest.mark.parametrize("au", AUS)

@@ -8,7 +8,8 @@ from norface_lib.networks import mixtures
 from norface_lib.tasks import losses
 from norface_lib.training import image_losses
 
-# PAPER.md 2.1: occurrence rates (%) of the folds P1, P2, P3 and their numbers of frames; section 4: the weights of ME-GraphAU
+# PAPER.md 2.1: occurrence rates (%) of the folds P1, P2, P3 and their numbers of frames; section 4:
+# the weights of ME-GraphAU
 RATES = np.array(
     [
         [16.4, 16.1, 19.9, 41.5, 59.0, 57.7, 55.9, 40.0, 15.1, 31.8, 15.9, 14.0],
@@ -43,7 +44,11 @@ def batch():
     """Logits (6, 3), labels, weights (3,)."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 2, (6, 3), generator=generator).float()
-    return torch.randn(6, 3, generator=generator, requires_grad=True), labels, torch.tensor([0.5, 1.0, 1.5])
+    return (
+        torch.randn(6, 3, generator=generator, requires_grad=True),
+        labels,
+        torch.tensor([0.5, 1.0, 1.5]),
+    )
 
 
 def written_out(logits, labels, weights, factor):
@@ -79,7 +84,9 @@ def test_label_losses_leave_out_the_unknown(loss, batch):
     kept = mask.clone()
     kept[0, 0] = kept[5, 2] = False
     value = loss(logits, unknown, weights, mask)
-    torch.testing.assert_close(value, written_out(logits, labels, weights, factor_of(loss, logits))[kept].mean())
+    torch.testing.assert_close(
+        value, written_out(logits, labels, weights, factor_of(loss, logits))[kept].mean()
+    )
     (gradient,) = torch.autograd.grad(value, logits)
     assert torch.equal(gradient != 0, kept)
 
@@ -110,23 +117,30 @@ def test_dice_leaves_out_the_unknown_and_labels_without_a_known_row(batch):
     value = losses.weighted_dice(logits, unknown, weights)
     torch.testing.assert_close(value, (first + last) / 2)
     (gradient,) = torch.autograd.grad(value, logits)
-    assert torch.equal(gradient != 0, torch.stack([kept, torch.zeros(6).bool(), torch.ones(6).bool()], dim=1))
+    assert torch.equal(
+        gradient != 0, torch.stack([kept, torch.zeros(6).bool(), torch.ones(6).bool()], dim=1)
+    )
     assert losses.weighted_dice(logits, torch.full_like(labels, 9.0), weights) == 0
 
 
 def test_dice_puts_a_rare_label_above_one_half_where_cross_entropy_does_not():
-    """A label that is there in every third face, and nothing to see: calling all is the best F1, the rate the best BCE."""
+    """A label that is there in every third face, and nothing to see: calling all is the best F1,
+    the rate the best BCE."""
     labels = (torch.arange(300) % 3 == 0).float()[:, None]
     for name, above in (("dice", True), ("bce", False)):
         logit = torch.zeros(1, 1, requires_grad=True)
-        losses.summed(name, losses.DETECTION_LOSSES)(logit.expand(300, 1), labels, torch.ones(1)).backward()
+        losses.summed(name, losses.DETECTION_LOSSES)(
+            logit.expand(300, 1), labels, torch.ones(1)
+        ).backward()
         assert (logit.grad.item() < 0) == above
 
 
 def test_losses_are_found_by_name_and_added(batch):
     parts = losses.weighted_bce(*batch) + losses.weighted_dice(*batch)
     torch.testing.assert_close(losses.summed("bce+dice", losses.DETECTION_LOSSES)(*batch), parts)
-    assert losses.summed("asymmetric", losses.DETECTION_LOSSES)(*batch) == losses.weighted_asymmetric(*batch)
+    assert losses.summed("asymmetric", losses.DETECTION_LOSSES)(
+        *batch
+    ) == losses.weighted_asymmetric(*batch)
     with pytest.raises(ValueError, match="no loss 'focal'; there are bce, asymmetric, dice"):
         losses.summed("bce+focal", losses.DETECTION_LOSSES)
 
@@ -149,7 +163,8 @@ def test_balance_is_zero_if_even_and_grows_to_experts_minus_one(balance):
     assert values[0] == pytest.approx(0, abs=1e-6)
     assert values == sorted(values)
     assert values[-1] == pytest.approx(3)
-    assert balance(torch.eye(4).repeat(2, 1)) == pytest.approx(0)  # each sample chooses, the batch is even
+    # each sample chooses, the batch is even
+    assert balance(torch.eye(4).repeat(2, 1)) == pytest.approx(0)
     assert balance(torch.stack([even, collapsed], dim=1)) == pytest.approx(1.5)  # mean over labels
 
 
@@ -161,13 +176,21 @@ def test_selection_probability_is_how_often_new_noise_selects(top_k):
     redrawn = noisy.repeat(4, 20_000, 1)  # expert, draw, logit
     for expert in range(4):
         redrawn[expert, :, expert] = clean[expert] + noise[expert] * torch.randn(20_000)
-    chosen = torch.zeros_like(redrawn).scatter(-1, redrawn.topk(top_k).indices, 1.0).mean(dim=1).diagonal()
-    torch.testing.assert_close(mixtures.selection_probability(clean, noisy, noise, top_k), chosen, atol=0.015, rtol=0)
+    chosen = (
+        torch.zeros_like(redrawn)
+        .scatter(-1, redrawn.topk(top_k).indices, 1.0)
+        .mean(dim=1)
+        .diagonal()
+    )
+    torch.testing.assert_close(
+        mixtures.selection_probability(clean, noisy, noise, top_k), chosen, atol=0.015, rtol=0
+    )
 
 
 def test_selection_is_certain_if_all_are_kept():
     assert torch.equal(
-        mixtures.selection_probability(torch.randn(5, 3), torch.randn(5, 3), torch.ones(5, 3), 3), torch.ones(5, 3)
+        mixtures.selection_probability(torch.randn(5, 3), torch.randn(5, 3), torch.ones(5, 3), 3),
+        torch.ones(5, 3),
     )
 
 
@@ -180,7 +203,9 @@ def images():
 def test_weighted_l1_is_the_weighted_mean(images):
     prediction, target = images
     error = (prediction - target).abs()
-    torch.testing.assert_close(image_losses.weighted_l1(*images, torch.full((1, 1, 8, 8), 7.0)), error.mean())
+    torch.testing.assert_close(
+        image_losses.weighted_l1(*images, torch.full((1, 1, 8, 8), 7.0)), error.mean()
+    )
     half = torch.zeros(2, 1, 8, 8)
     half[1, :, :4] = 2
     torch.testing.assert_close(image_losses.weighted_l1(*images, half), error[1, :, :4].mean())
@@ -189,7 +214,10 @@ def test_weighted_l1_is_the_weighted_mean(images):
 
 def test_a_soft_l1_squares_small_differences_and_keeps_large_ones():
     even, zero = torch.ones(1, 1, 4, 4), torch.zeros(1, 3, 4, 4)
-    small, large = (float(image_losses.weighted_l1(zero + size, zero, even, softness=0.05)) for size in (0.001, 1.0))
+    small, large = (
+        float(image_losses.weighted_l1(zero + size, zero, even, softness=0.05))
+        for size in (0.001, 1.0)
+    )
     assert small == pytest.approx(0.001**2 / (2 * 0.05), rel=1e-2)
     assert large == pytest.approx(1.0 - 0.05, abs=2e-3)
 
@@ -200,7 +228,10 @@ def test_gradient_l1_sees_edges_and_no_offset(images):
     step = torch.zeros(1, 3, 8, 8)
     step[..., 4:] = 1  # one edge among 7 columns of differences
     assert image_losses.gradient_l1(step, torch.zeros_like(step)) == pytest.approx(1 / 7)
-    torch.testing.assert_close(image_losses.gradient_l1(prediction, target), image_losses.gradient_l1(prediction.mT, target.mT))
+    torch.testing.assert_close(
+        image_losses.gradient_l1(prediction, target),
+        image_losses.gradient_l1(prediction.mT, target.mT),
+    )
 
 
 def test_image_losses_refuse_unlike_shapes(images):
@@ -217,7 +248,9 @@ def test_image_losses_refuse_unlike_shapes(images):
 def maps():
     """Maps of two layers of two images, twice."""
     generator = torch.Generator().manual_seed(0)
-    return [[torch.randn(2, 5, side, side, generator=generator) for side in (4, 2)] for _ in range(2)]
+    return [
+        [torch.randn(2, 5, side, side, generator=generator) for side in (4, 2)] for _ in range(2)
+    ]
 
 
 def test_perceptual_loss_is_its_formula_written_out(maps):
@@ -238,8 +271,10 @@ def test_perceptual_loss_knows_directions_alone():
     one[:, 0], other[:, 1] = 3.0, 0.2
     assert image_losses.perceptual_loss([one], [7 * one]) == pytest.approx(0, abs=1e-6)
     assert image_losses.perceptual_loss([one], [other]) == pytest.approx(2)
-    assert image_losses.perceptual_loss([one, one], [-one, one]) == pytest.approx(2)  # 4 in one layer, 0 in the other
-    dark = torch.zeros(1, 4, 3, 3, requires_grad=True)  # where a network sees nothing there is no direction, and no NaN
+    # 4 in one layer, 0 in the other
+    assert image_losses.perceptual_loss([one, one], [-one, one]) == pytest.approx(2)
+    # where a network sees nothing there is no direction, and no NaN
+    dark = torch.zeros(1, 4, 3, 3, requires_grad=True)
     image_losses.perceptual_loss([dark], [other]).backward()
     assert dark.grad.isfinite().all()
 
@@ -265,12 +300,15 @@ def test_embedding_distance_is_one_minus_cosine():
 
 def test_hinge_losses_at_logits_computed_by_hand():
     real, fake = torch.tensor([2.0, 0.5, -1.0, 1.0]), torch.tensor([-3.0, 0.5])
-    assert image_losses.hinge_discriminator(real, fake) == pytest.approx((0 + 0.5 + 2 + 0) / 4 + (0 + 1.5) / 2)
+    assert image_losses.hinge_discriminator(real, fake) == pytest.approx(
+        (0 + 0.5 + 2 + 0) / 4 + (0 + 1.5) / 2
+    )
     assert image_losses.hinge_generator(fake) == pytest.approx(1.25)
 
 
 def test_r1_is_the_gradients_length_and_can_be_minimized(images):
-    """D(x) = <a, x> and patches b_p <a, x>: the gradient is a times the mean of b, whatever the image."""
+    """D(x) = <a, x> and patches b_p <a, x>: the gradient is a times the mean of b, whatever the
+    image."""
     a, b = torch.randn(3, 8, 8, requires_grad=True), torch.tensor([1.0, 3.0])
     real = images[0].requires_grad_()
     logits = (real * a).sum(dim=(1, 2, 3))[:, None] * b

@@ -1,4 +1,5 @@
-"""Masked autoencoding: nothing of a hidden patch reaches the encoder, patches come back as they were, training learns."""
+"""Masked autoencoding: nothing of a hidden patch reaches the encoder, patches come back as they
+were, training learns."""
 
 import json
 
@@ -19,7 +20,9 @@ from norface_lib.training.loop import TrainConfig
 from norface_lib.training.masked import masked_pretraining
 
 STEM = EncoderConfig(image_size=64, dim=32, depth=2, heads=2, stem=(16, 16))
-PLAIN = EncoderConfig(image_size=64, dim=32, depth=2, heads=2, stem=(), layer_scale=None, std=(0.2, 0.25, 0.3))
+PLAIN = EncoderConfig(
+    image_size=64, dim=32, depth=2, heads=2, stem=(), layer_scale=None, std=(0.2, 0.25, 0.3)
+)
 SMALL = MaskedConfig(dim=16, depth=1, heads=2)
 both_kinds = pytest.mark.parametrize("config", [STEM, PLAIN], ids=["stem", "plain"])
 
@@ -35,13 +38,15 @@ def test_a_quarter_of_the_patches_is_visible_and_each_as_often_as_the_others():
     mask = model.random_mask(2000)
     assert mask.shape == (2000, 16) and (mask.sum(dim=1) == 12).all()
     assert (mask.float().mean(dim=0) - 0.75).abs().max() < 0.05
-    assert (autoencoder(STEM, MaskedConfig(0.99, 16, 1, 2)).random_mask(5).sum(dim=1) == 15).all()  # one is always visible
+    # one is always visible
+    assert (autoencoder(STEM, MaskedConfig(0.99, 16, 1, 2)).random_mask(5).sum(dim=1) == 15).all()
 
 
 def test_patches_are_rows_of_pixels_in_row_major_order():
     images = torch.arange(2 * 3 * 4 * 4).view(2, 3, 4, 4).float()
     patches = to_patches(images, 2)
-    assert torch.equal(patches[1, 2], images[1, :, 2:4, 0:2].permute(1, 2, 0).flatten())  # the third is the lower left
+    # the third is the lower left
+    assert torch.equal(patches[1, 2], images[1, :, 2:4, 0:2].permute(1, 2, 0).flatten())
     assert torch.equal(from_patches(patches, 2), images)
 
 
@@ -52,7 +57,8 @@ def test_standardized_patches_are_what_numpy_gives():
     assert mean[0, 0].item() == pytest.approx(corner.mean(), rel=1e-5)
     assert spread[0, 0].item() == pytest.approx(corner.std(ddof=1), rel=1e-4)
     assert torch.allclose(patches * spread + mean, to_patches(images, 4), atol=1e-5)
-    assert standardized_patches(torch.full((1, 3, 8, 8), 0.3), 4)[0].abs().max() < 1e-3  # an even patch
+    # an even patch
+    assert standardized_patches(torch.full((1, 3, 8, 8), 0.3), 4)[0].abs().max() < 1e-3
 
 
 @both_kinds
@@ -77,11 +83,14 @@ def test_other_visible_pixels_do_reach_a_token(config):
 
 
 def test_visible_tokens_are_the_encoders_own():
-    """With a plain patch embedding, one block that looks nowhere: the token of a patch does not depend on the others."""
+    """With a plain patch embedding, one block that looks nowhere: the token of a patch does not
+    depend on the others."""
     model = autoencoder(EncoderConfig(image_size=64, dim=32, depth=1, heads=2, stem=()))
     torch.nn.init.zeros_(model.encoder.vit.blocks[0].attn.proj.weight)
     images, mask = torch.rand(3, 3, 64, 64), model.random_mask(3)
-    assert torch.allclose(model.encode(images, mask).flatten(0, 1), model.encoder(images)[~mask], atol=1e-5)
+    assert torch.allclose(
+        model.encode(images, mask).flatten(0, 1), model.encoder(images)[~mask], atol=1e-5
+    )
 
 
 def test_predictions_lie_at_their_places():
@@ -102,7 +111,9 @@ def test_the_loss_is_that_of_hidden_patches_alone():
     images, mask = torch.rand(2, 3, 64, 64), model.random_mask(2)
     loss, predicted, _ = model(images, mask)
     config = PLAIN
-    standard = (images - torch.tensor(config.mean).view(3, 1, 1)) / torch.tensor(config.std).view(3, 1, 1)
+    standard = (images - torch.tensor(config.mean).view(3, 1, 1)) / torch.tensor(config.std).view(
+        3, 1, 1
+    )
     errors = [
         ((predicted[n, i] - (patch - patch.mean()) / patch.std()) ** 2).mean().item()
         for n in range(2)
@@ -143,14 +154,18 @@ def test_masks_and_settings_that_make_no_sense_are_refused():
         MaskedConfig(ratio=1.0)
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 def striped(count=24):
-    """Faces (count, 64, 64, 3) whose hidden parts follow from the visible ones: stripes of one direction and period each."""
+    """Faces (count, 64, 64, 3) whose hidden parts follow from the visible ones: stripes of one
+    direction and period each."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:64, :64]
-    waves = [np.sin((x if rng.random() < 0.5 else y) * 2 * np.pi / rng.choice([4, 8])) for _ in range(count)]
+    waves = [
+        np.sin((x if rng.random() < 0.5 else y) * 2 * np.pi / rng.choice([4, 8]))
+        for _ in range(count)
+    ]
     return np.repeat(np.uint8(127 + 100 * np.array(waves))[..., None], 3, axis=3)
 
 
@@ -159,10 +174,14 @@ def test_pretraining_learns_to_draw_what_is_hidden(tmp_path):
     encoder = FaceEncoder(PLAIN)
     before = encoder.vit.blocks[0].attn.qkv.weight.clone()
     training = TrainConfig(150, 12, 3e-3, log_every=10)
-    model = masked_pretraining(encoder, striped(), training, tmp_path, "cpu", progress=False, config=SMALL)
+    model = masked_pretraining(
+        encoder, striped(), training, tmp_path, "cpu", progress=False, config=SMALL
+    )
     log = [json.loads(line) for line in (tmp_path / "masked.jsonl").read_text().splitlines()]
     assert log[0]["unexplained"] > 0.9 and log[-1]["unexplained"] < 0.6
-    assert model.encoder is encoder and not torch.equal(before, encoder.vit.blocks[0].attn.qkv.weight)
+    assert model.encoder is encoder and not torch.equal(
+        before, encoder.vit.blocks[0].attn.qkv.weight
+    )
 
 
 def test_pretraining_goes_on_where_it_stopped(tmp_path, monkeypatch):
@@ -170,7 +189,9 @@ def test_pretraining_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
     def run(folder):
         torch.manual_seed(1)
-        return masked_pretraining(FaceEncoder(STEM), striped(8), training, folder, "cpu", False, SMALL).state_dict()
+        return masked_pretraining(
+            FaceEncoder(STEM), striped(8), training, folder, "cpu", False, SMALL
+        ).state_dict()
 
     whole, calls, forward = run(tmp_path / "whole"), [], MaskedAutoencoder.forward
 

@@ -45,7 +45,7 @@ def noise(count, size=32, seed=0):
     return np.random.default_rng(seed).integers(40, 160, (count, size, size, 3), np.uint8)
 
 
-# --- distance to the true image ---------------------------------------------------------------------------------------
+# --- distance to the true image -------------------------------------------------------------------
 
 
 def test_psnr_by_hand():
@@ -57,7 +57,8 @@ def test_psnr_by_hand():
 def test_ssim_by_hand():
     dark, light = (np.full((1, 32, 32, 3), value, np.uint8) for value in (60, 180))
     c1 = (0.01 * 255) ** 2
-    assert ssim(dark, light) == pytest.approx((2 * 60 * 180 + c1) / (60**2 + 180**2 + c1))  # nothing but luminance differs
+    # nothing but luminance differs
+    assert ssim(dark, light) == pytest.approx((2 * 60 * 180 + c1) / (60**2 + 180**2 + c1))
     assert ssim(noise(1), noise(1)) == pytest.approx(1.0)
     assert ssim(noise(1), noise(1, seed=1))[0] < 0.2
 
@@ -66,7 +67,13 @@ def test_ssim_is_that_of_scikit_image():
     skimage = pytest.importorskip("skimage.metrics")
     first, second = noise(1)[0], (noise(1)[0] // 2 + noise(1, seed=1)[0] // 2).astype(np.uint8)
     wanted = skimage.structural_similarity(
-        first, second, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255, channel_axis=2
+        first,
+        second,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=255,
+        channel_axis=2,
     )
     assert ssim(first[None], second[None])[0] == pytest.approx(wanted, abs=1e-6)
 
@@ -79,8 +86,12 @@ def test_perfect_images_have_ratio_0_and_the_bare_target_1():
     assert {"distance_ratio", "moving_ratio", "ssim_ratio", "mouth_ratio"} <= set(ratios)
     assert [perfect[name] for name in ratios] == pytest.approx([0] * len(ratios))
     assert [bare[name] for name in ratios] == pytest.approx([1] * len(ratios))
-    assert perfect["normalized"]["ssim"] == pytest.approx(1) and bare["normalized"] == bare["target"]
-    assert bare["normalized"]["l1"] == pytest.approx(np.abs(truths.astype(float) - target).mean() / 255)
+    assert (
+        perfect["normalized"]["ssim"] == pytest.approx(1) and bare["normalized"] == bare["target"]
+    )
+    assert bare["normalized"]["l1"] == pytest.approx(
+        np.abs(truths.astype(float) - target).mean() / 255
+    )
 
 
 def test_only_the_tenth_that_moves_counts_as_moving():
@@ -91,7 +102,7 @@ def test_only_the_tenth_that_moves_counts_as_moving():
     assert moving_ratio(truths, drawn, target) == pytest.approx(20 / 80)
 
 
-# --- expression -------------------------------------------------------------------------------------------------------
+# --- expression -----------------------------------------------------------------------------------
 
 
 class BrightnessJudge(nn.Module):
@@ -109,50 +120,71 @@ class BrightnessJudge(nn.Module):
 
 @pytest.fixture(scope="module")
 def smiles():
-    """Forty faces of ten people on a dark target: true images are white where AU12 shows, originals are noise."""
+    """Forty faces of ten people on a dark target: true images are white where AU12 shows, originals
+    are noise."""
     rng = np.random.default_rng(0)
     shown, subjects = rng.integers(0, 2, 40), np.repeat([f"lab{k:04d}" for k in range(10)], 4)
-    table = pd.DataFrame({"subject": subjects, "AU12": 5.0 * shown, "emotion": "", "yaw": rng.normal(0, 0.2, 40)})
-    table = table.assign(pitch=rng.normal(0, 0.1, 40), light_x=0.1, light_y=0.2, light_z=rng.normal(0, 1, 40))
+    table = pd.DataFrame(
+        {"subject": subjects, "AU12": 5.0 * shown, "emotion": "", "yaw": rng.normal(0, 0.2, 40)}
+    )
+    table = table.assign(
+        pitch=rng.normal(0, 0.1, 40), light_x=0.1, light_y=0.2, light_z=rng.normal(0, 1, 40)
+    )
     truths = np.broadcast_to((255 * shown).astype(np.uint8)[:, None, None, None], (40, 32, 32, 3))
     return Rendered(None, table, noise(40), truths, np.zeros((1, 32, 32, 3), np.uint8))
 
 
 def test_the_judge_finds_everything_in_perfect_images_and_nothing_in_the_bare_target(smiles):
     judge, bare = BrightnessJudge(), np.broadcast_to(smiles.target, smiles.truths.shape)
-    perfect, nothing = judge_measures(judge, smiles, smiles.truths), judge_measures(judge, smiles, bare)
+    perfect, nothing = (
+        judge_measures(judge, smiles, smiles.truths),
+        judge_measures(judge, smiles, bare),
+    )
     assert perfect["f1_ratio"] == 1 and perfect["normalized"] == perfect["truth"]
-    assert perfect["truth"]["f1"] == 1 and perfect["truth"]["intensity_error"] == pytest.approx(0, abs=1e-5)
+    assert perfect["truth"]["f1"] == 1 and perfect["truth"]["intensity_error"] == pytest.approx(
+        0, abs=1e-5
+    )
     assert nothing["f1_ratio"] == 0 and nothing["normalized"] == nothing["target"]
     assert nothing["target"]["intensity_error"] == pytest.approx(smiles.table["AU12"].mean())
     assert perfect["normalized"]["f1_per_au"] == {"AU12": 1.0}
 
 
-# --- what should be gone ----------------------------------------------------------------------------------------------
+# --- what should be gone --------------------------------------------------------------------------
 
 
 def test_probes_find_the_person_whom_colors_tell_and_nobody_in_noise():
-    subjects, colors = np.repeat([f"S{k}" for k in range(8)], 24), np.random.default_rng(6).integers(0, 200, (8, 3), np.uint8)
+    subjects, colors = (
+        np.repeat([f"S{k}" for k in range(8)], 24),
+        np.random.default_rng(6).integers(0, 200, (8, 3), np.uint8),
+    )
     telling = noise(192, 16, seed=2) // 4 + np.repeat(colors, 24, axis=0)[:, None, None]
     found = identity_leakage({"original": telling, "normalized": noise(192, 16)}, subjects, PROBES)
     assert found["chance"] == 1 / 8
     for kind in ("linear", "nonlinear"):
         assert found["original"][kind] > 0.9
         assert found["normalized"][kind] < 0.3
-        assert found["original"][f"{kind}_times_chance"] == pytest.approx(8 * found["original"][kind])
+        assert found["original"][f"{kind}_times_chance"] == pytest.approx(
+            8 * found["original"][kind]
+        )
 
 
 def test_faces_that_are_all_one_tell_nothing():
-    subjects, one = np.repeat([f"S{k}" for k in range(8)], 4), {"collapsed": np.repeat(noise(1), 32, axis=0)}
+    subjects, one = (
+        np.repeat([f"S{k}" for k in range(8)], 4),
+        {"collapsed": np.repeat(noise(1), 32, axis=0)},
+    )
     found = identity_leakage(one, subjects)["collapsed"]
     assert found["linear"] == found["nonlinear"] == 1 / 8 and found["linear_times_chance"] == 1
     yaw = np.random.default_rng(0).normal(0, 0.2, (32, 1))
     told = nuisance_leakage(one, yaw, ("yaw",), subjects)["collapsed"]
-    assert told["linear"]["yaw"] == pytest.approx(0) and told["nonlinear"]["mean"] == pytest.approx(0)
+    assert told["linear"]["yaw"] == pytest.approx(0) and told["nonlinear"]["mean"] == pytest.approx(
+        0
+    )
 
 
 def test_a_probe_for_identity_is_tested_on_faces_it_has_not_seen():
-    """Each face is unlike any other, so that a probe can know those of its training by heart, and these alone."""
+    """Each face is unlike any other, so that a probe can know those of its training by heart, and
+    these alone."""
     subjects = np.repeat(["A", "B"], 40)
     assert identity_leakage({"x": noise(80, seed=3)}, subjects, PROBES)["x"]["linear"] < 0.75
     with pytest.raises(ValueError, match="two faces of every subject"):
@@ -161,17 +193,26 @@ def test_a_probe_for_identity_is_tested_on_faces_it_has_not_seen():
 
 @pytest.fixture(scope="module")
 def turned():
-    """Two hundred faces of twenty people, as bright as yaw; pitch is how far yaw is from 0, light_x is told by nothing."""
+    """Two hundred faces of twenty people, as bright as yaw; pitch is how far yaw is from 0, light_x
+    is told by nothing."""
     rng = np.random.default_rng(4)
     yaw = rng.uniform(-1, 1, 200)
-    faces = np.clip(128 + 100 * yaw[:, None, None, None] + rng.normal(0, 4, (200, 16, 16, 3)), 0, 255).astype(np.uint8)
-    return faces, np.column_stack([yaw, np.abs(yaw), rng.normal(size=200)]), np.repeat(np.arange(20), 10).astype(str)
+    faces = np.clip(
+        128 + 100 * yaw[:, None, None, None] + rng.normal(0, 4, (200, 16, 16, 3)), 0, 255
+    ).astype(np.uint8)
+    return (
+        faces,
+        np.column_stack([yaw, np.abs(yaw), rng.normal(size=200)]),
+        np.repeat(np.arange(20), 10).astype(str),
+    )
 
 
 def test_probes_read_the_pose_that_brightness_tells(turned):
     faces, nuisance, subjects = turned
     names = ("yaw", "pitch", "light_x")
-    found = nuisance_leakage({"original": faces, "normalized": noise(200)}, nuisance, names, subjects, PROBES)
+    found = nuisance_leakage(
+        {"original": faces, "normalized": noise(200)}, nuisance, names, subjects, PROBES
+    )
     linear, network = found["original"]["linear"], found["original"]["nonlinear"]
     assert linear["yaw"] > 0.95 and network["yaw"] > 0.5
     assert linear["pitch"] < 0.2 < network["pitch"]  # no straight line tells it
@@ -181,15 +222,22 @@ def test_probes_read_the_pose_that_brightness_tells(turned):
 
 
 def test_a_probe_for_nuisance_is_tested_on_people_it_has_not_seen():
-    """Each person has one yaw and one brightness, in no order: known people would be read, new ones cannot be."""
+    """Each person has one yaw and one brightness, in no order: known people would be read, new ones
+    cannot be."""
     yaw = np.random.default_rng(5).permutation(np.linspace(-1, 1, 20))
     faces = noise(100) // 8 + np.repeat(np.arange(20) * 12, 5).astype(np.uint8)[:, None, None, None]
     subjects = np.repeat(np.arange(20), 5).astype(str)
     nuisance = np.column_stack([np.repeat(yaw, 5), np.random.default_rng(6).normal(size=100)])
     found = nuisance_leakage({"x": faces}, nuisance, ("yaw", "pitch"), subjects, PROBES)
     assert found["x"]["linear"]["yaw"] < 0.3
-    few = np.repeat(np.arange(5), 20).astype(str)  # folds of unlike size, and more components than the smallest has rows
-    assert nuisance_leakage({"x": faces}, nuisance, ("yaw", "pitch"), few, Probes(side=8))["x"]["linear"]["pitch"] < 0.3
+    # folds of unlike size, and more components than the smallest has rows
+    few = np.repeat(np.arange(5), 20).astype(str)
+    assert (
+        nuisance_leakage({"x": faces}, nuisance, ("yaw", "pitch"), few, Probes(side=8))["x"][
+            "linear"
+        ]["pitch"]
+        < 0.3
+    )
 
 
 def test_the_background_is_read_at_the_sides(smiles):
@@ -200,7 +248,7 @@ def test_the_background_is_read_at_the_sides(smiles):
     assert names[0] == "yaw" and values[:, 0] == pytest.approx(smiles.table["yaw"].to_numpy())
 
 
-# --- what should stay the same ----------------------------------------------------------------------------------------
+# --- what should stay the same --------------------------------------------------------------------
 
 
 def test_spread_is_that_over_scenes_relative_to_that_over_expressions():
@@ -225,42 +273,62 @@ def test_a_scene_changes_one_thing_at_a_time(studio):
             "background": changed.seed != scenes[0].seed,
         }
         assert same.person is scenes[0].person and same.seed == scenes[0].seed
-        assert [name for name, differs in differing.items() if differs] == ([kind] if kind in differing else list(differing))
+        assert [name for name, differs in differing.items() if differs] == (
+            [kind] if kind in differing else list(differing)
+        )
 
 
-# --- all of it --------------------------------------------------------------------------------------------------------
+# --- all of it ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def saved(tiny_benchmark, tmp_path, monkeypatch):
-    """Weights of a small normalizer and of a small judge, both untrained, and a folder of its own for what is rendered."""
+    """Weights of a small normalizer and of a small judge, both untrained, and a folder of its own
+    for what is rendered."""
     monkeypatch.setenv("NORFACE_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(
-        normalizer_measures, "spread_measures", partial(normalizer_measures.spread_measures, expressions=2, scenes=2)
+        normalizer_measures,
+        "spread_measures",
+        partial(normalizer_measures.spread_measures, expressions=2, scenes=2),
     )
     torch.manual_seed(0)
-    normalizer = Normalizer(NormalizerConfig(EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16)))
+    normalizer = Normalizer(
+        NormalizerConfig(EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16))
+    )
     judge = Judge(JudgeConfig(widths=(8, 8, 16, 16), hidden=16))
     card = {"data": {"target": "noor"}, "license": "MIT"}
     return (
-        save_normalizer(normalizer.eval(), tiny_benchmark / "target.png", tmp_path / "mine.safetensors", card),
+        save_normalizer(
+            normalizer.eval(), tiny_benchmark / "target.png", tmp_path / "mine.safetensors", card
+        ),
         save_judge(judge.eval(), tmp_path / "reader.safetensors", card),
     )
 
 
 def test_the_command_prints_json_alone_or_a_table(saved, tiny_spec, tiny_benchmark):
-    shutil.copytree(tiny_benchmark, cache("evaluate", **asdict(tiny_spec)))  # as if an earlier call had rendered it
+    # as if an earlier call had rendered it
+    shutil.copytree(tiny_benchmark, cache("evaluate", **asdict(tiny_spec)))
     weights = ["--weights", str(saved[0]), "--judge", str(saved[1])]
-    done = CliRunner().invoke(app, ["evaluate", "normalizer", *weights, "--subjects", "4", "--frames", "3", "--json"])
+    done = CliRunner().invoke(
+        app, ["evaluate", "normalizer", *weights, "--subjects", "4", "--frames", "3", "--json"]
+    )
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert list(found["result"]) == ["images", "judge", "identity", "nuisance", "spread"]
-    assert found["result"]["images"]["distance_ratio"] == pytest.approx(1, abs=0.02)  # untrained: the target itself
+    # untrained: the target itself
+    assert found["result"]["images"]["distance_ratio"] == pytest.approx(1, abs=0.02)
     assert found["result"]["spread"]["all"]["normalized"] is None  # it moves nothing
-    assert found["counts"] == {"subjects": 4, "faces": 12} and found["settings"]["benchmark"]["pool"] == "lab"
+    assert (
+        found["counts"] == {"subjects": 4, "faces": 12}
+        and found["settings"]["benchmark"]["pool"] == "lab"
+    )
     assert {"seed", "seconds", "machine", "versions"} <= found.keys()
-    lines = {line.split()[0]: line.split()[1:] for line in as_text(found).splitlines() if line.strip()}
-    assert lines["psnr"] == [f"{found['result']['images'][name]['psnr']:.3f}" for name in ("normalized", "target")]
+    lines = {
+        line.split()[0]: line.split()[1:] for line in as_text(found).splitlines() if line.strip()
+    }
+    assert lines["psnr"] == [
+        f"{found['result']['images'][name]['psnr']:.3f}" for name in ("normalized", "target")
+    ]
     assert lines["distance_ratio"] == ["1.000"] and lines["people"][1:] == []
     assert "12 faces of 4 people" in as_text(found)
 

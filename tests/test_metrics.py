@@ -73,12 +73,14 @@ def mean_f1(counts):
     return f1_from_counts(counts).mean(axis=-1)
 
 
-# --- detection ----------------------------------------------------------------------------------------------------------
+# --- detection ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
 def test_f1_is_that_of_sklearn_on_known_frames(detection, threshold):
-    expected = of_known_frames(lambda label, p: sklearn_metrics.f1_score(label, p >= threshold), *detection)
+    expected = of_known_frames(
+        lambda label, p: sklearn_metrics.f1_score(label, p >= threshold), *detection
+    )
     np.testing.assert_allclose(f1_per_label(*detection, threshold), expected)
 
 
@@ -92,7 +94,9 @@ def test_f1_of_streamed_batches_is_that_of_the_whole(cuts):
     rng = np.random.default_rng(1)
     probabilities, labels = rng.random((300, 4)), rng.choice([0, 1, 9, np.nan], (300, 4))
     counter = F1Counter(4)
-    for batch in zip(np.split(probabilities, sorted(cuts)), np.split(labels, sorted(cuts)), strict=True):
+    for batch in zip(
+        np.split(probabilities, sorted(cuts)), np.split(labels, sorted(cuts)), strict=True
+    ):
         counter.update(*batch)
     np.testing.assert_array_equal(counter.compute(), f1_per_label(probabilities, labels))
     assert counter.counts.sum() <= metrics.known(labels).sum()
@@ -121,26 +125,37 @@ def test_f1_refuses_what_it_cannot_count(probabilities, labels, message):
 
 
 def test_the_constant_predictor_has_the_published_floors():
-    floor, mean = statistics.mean_over_folds(list(100 * metrics.constant_predictor_f1(FOLD_RATES / 100)))
-    np.testing.assert_allclose(floor, [34.8, 29.2, 33.7, 63.2, 70.7, 74.6, 72.0, 63.5, 28.9, 51.2, 28.4, 26.3], atol=0.085)
+    floor, mean = statistics.mean_over_folds(
+        list(100 * metrics.constant_predictor_f1(FOLD_RATES / 100))
+    )
+    np.testing.assert_allclose(
+        floor, [34.8, 29.2, 33.7, 63.2, 70.7, 74.6, 72.0, 63.5, 28.9, 51.2, 28.4, 26.3], atol=0.085
+    )
     assert mean == pytest.approx(48.0, abs=0.05)
-    disfa = 100 * metrics.constant_predictor_f1(np.divide([5.0, 4.0, 15.0, 7.9, 4.2, 12.9, 27.8, 8.9], 100))
+    disfa = 100 * metrics.constant_predictor_f1(
+        np.divide([5.0, 4.0, 15.0, 7.9, 4.2, 12.9, 27.8, 8.9], 100)
+    )
     np.testing.assert_allclose(disfa, [9.5, 7.6, 26.1, 14.6, 8.0, 22.8, 43.5, 16.2], atol=0.15)
     assert disfa.mean() == pytest.approx(18.5, abs=0.1)
 
 
 def test_the_constant_predictor_has_the_f1_of_ones(rng):
     labels = rng.integers(0, 2, SHAPE)
-    np.testing.assert_allclose(metrics.constant_predictor_f1(labels.mean(axis=0)), f1_per_label(np.ones(SHAPE), labels))
+    np.testing.assert_allclose(
+        metrics.constant_predictor_f1(labels.mean(axis=0)), f1_per_label(np.ones(SHAPE), labels)
+    )
 
 
 def test_folds_averaged_and_pooled_are_the_published_ones():
     positives = FOLD_RATES / 100 * FOLD_FRAMES[:, None]
-    counts = np.stack([positives, FOLD_FRAMES[:, None] - positives, 0 * positives], axis=1)  # everything called present
+    # everything called present
+    counts = np.stack([positives, FOLD_FRAMES[:, None] - positives, 0 * positives], axis=1)
     averaged, pooled = statistics.mean_and_pooled(counts, f1_from_counts)
     assert 100 * averaged.mean() == pytest.approx(48.03, abs=0.02)
     assert 100 * pooled.mean() == pytest.approx(48.04, abs=0.02)
-    np.testing.assert_allclose(statistics.mean_over_folds(list(f1_from_counts(counts)))[0], averaged)
+    np.testing.assert_allclose(
+        statistics.mean_over_folds(list(f1_from_counts(counts)))[0], averaged
+    )
 
 
 def test_the_oracle_sweeps_one_threshold_for_all_labels(detection):
@@ -154,7 +169,9 @@ def test_the_oracle_sweeps_one_threshold_for_all_labels(detection):
 @pytest.mark.parametrize("values", [3, 1000])  # with ties and without
 def test_auc_is_that_of_sklearn(rng, values):
     scores, positives = rng.integers(0, values, 200), rng.random(200) < 0.3
-    assert metrics.auc(scores, positives) == pytest.approx(sklearn_metrics.roc_auc_score(positives, scores))
+    assert metrics.auc(scores, positives) == pytest.approx(
+        sklearn_metrics.roc_auc_score(positives, scores)
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,14 +184,20 @@ def test_auc_refuses_what_has_no_area(scores, positives, message):
         metrics.auc(scores, positives)
 
 
-# --- intensity ----------------------------------------------------------------------------------------------------------
+# --- intensity ------------------------------------------------------------------------------------
 
 
 def pingouin_icc(labels, predictions):
     """ICC(3,1), which McGraw and Wong (1996) call ICC(C,1)."""
     frames = len(labels)
-    table = {"frame": np.tile(np.arange(frames), 2), "rater": np.repeat([0, 1], frames), "value": [*labels, *predictions]}
-    result = pingouin.intraclass_corr(pd.DataFrame(table), targets="frame", raters="rater", ratings="value")
+    table = {
+        "frame": np.tile(np.arange(frames), 2),
+        "rater": np.repeat([0, 1], frames),
+        "value": [*labels, *predictions],
+    }
+    result = pingouin.intraclass_corr(
+        pd.DataFrame(table), targets="frame", raters="rater", ratings="value"
+    )
     return result.set_index("Type").loc["ICC(C,1)", "ICC"]
 
 
@@ -195,17 +218,24 @@ def lin_ccc(labels, predictions):
     ],
 )
 def test_intensity_metrics_are_those_of_their_references(intensity, metric, reference):
-    np.testing.assert_allclose(metric(*intensity), of_known_frames(reference, *intensity), atol=1e-10)
+    np.testing.assert_allclose(
+        metric(*intensity), of_known_frames(reference, *intensity), atol=1e-10
+    )
 
 
 def test_icc_by_hand():
-    """BMS = 2 (1.5^2 + 0.5^2 + 2^2) / 2 = 6.5 and EMS = (0.5 - 1/6) / 2 = 1/6, by the formula of PAPER.md 3."""
+    """BMS = 2 (1.5^2 + 0.5^2 + 2^2) / 2 = 6.5 and EMS = (0.5 - 1/6) / 2 = 1/6, by the formula of
+    PAPER.md 3."""
     assert icc3_1([[1], [2], [5]], [[1], [2], [4]]) == pytest.approx((6.5 - 1 / 6) / (6.5 + 1 / 6))
 
 
 def test_an_offset_and_a_scale_lower_what_they_should(intensity):
     labels = intensity[0]
-    for prediction, perfect in ((labels, "icc pcc ccc"), (labels + 1.5, "icc pcc"), (0.5 * labels, "pcc")):
+    for prediction, perfect in (
+        (labels, "icc pcc ccc"),
+        (labels + 1.5, "icc pcc"),
+        (0.5 * labels, "pcc"),
+    ):
         values = intensity_metrics(intensity_sums(prediction, labels))
         for name in ("icc", "pcc", "ccc"):
             assert np.allclose(values[name], 1) if name in perfect else (values[name] < 0.95).all()
@@ -217,7 +247,10 @@ ratings = arrays(float, SHAPE, elements=st.floats(0, 5, width=16))
 @few
 @given(ratings, ratings)
 def test_correlations_are_within_their_range_and_symmetric(predictions, labels):
-    there, back = (intensity_metrics(intensity_sums(*pair)) for pair in ((predictions, labels), (labels, predictions)))
+    there, back = (
+        intensity_metrics(intensity_sums(*pair))
+        for pair in ((predictions, labels), (labels, predictions))
+    )
     for name in ("icc", "pcc", "ccc"):
         assert (np.abs(there[name]) <= 1 + 1e-12).all()
         np.testing.assert_allclose(there[name], back[name], atol=1e-9)
@@ -244,7 +277,13 @@ def test_a_constant_prediction_has_no_correlation(labels, constant):
 
 def test_one_frame_has_errors_and_no_correlation():
     values = intensity_metrics(intensity_sums([[2.0]], [[5.0]]))
-    assert {name: value.item() for name, value in values.items()} == {"icc": 0, "pcc": 0, "ccc": 0, "mse": 9, "mae": 3}
+    assert {name: value.item() for name, value in values.items()} == {
+        "icc": 0,
+        "pcc": 0,
+        "ccc": 0,
+        "mse": 9,
+        "mae": 3,
+    }
 
 
 def test_errors_of_a_label_without_known_frames_are_nan():
@@ -261,7 +300,7 @@ def test_intensity_metrics_refuse_nan_predictions_and_unlike_shapes(metric):
         metric([[1], [1]], [[1]])
 
 
-# --- emotions -----------------------------------------------------------------------------------------------------------
+# --- emotions -------------------------------------------------------------------------------------
 
 
 def test_accuracies_are_those_of_sklearn(rng):
@@ -269,17 +308,22 @@ def test_accuracies_are_those_of_sklearn(rng):
     mask = metrics.known(labels)
     counts = metrics.confusion(predictions, labels, 5)
     truth, said = labels[mask], predictions[mask]
-    np.testing.assert_array_equal(counts, sklearn_metrics.confusion_matrix(truth, said, labels=range(5)))
+    np.testing.assert_array_equal(
+        counts, sklearn_metrics.confusion_matrix(truth, said, labels=range(5))
+    )
     assert metrics.accuracy(counts) == pytest.approx(sklearn_metrics.accuracy_score(truth, said))
-    recalls = sklearn_metrics.recall_score(truth, said, labels=[0, 1, 2, 4], average="macro")  # class 3 does not occur
+    # class 3 does not occur
+    recalls = sklearn_metrics.recall_score(truth, said, labels=[0, 1, 2, 4], average="macro")
     assert metrics.class_mean_accuracy(counts) == pytest.approx(recalls)
 
 
 @pytest.mark.parametrize(
-    ("counts", "majority", "floor"), [([329, 74, 160, 1185, 478, 162, 680], 3, 0.386), ([500] * 8, 0, 0.125)]
+    ("counts", "majority", "floor"),
+    [([329, 74, 160, 1185, 478, 162, 680], 3, 0.386), ([500] * 8, 0, 0.125)],
 )
 def test_the_majority_class_has_the_published_floors(counts, majority, floor):
-    labels = np.repeat(np.arange(len(counts)), counts)  # RAF-DB's test set and AffectNet's, PAPER.md 2.4 and 2.5
+    # RAF-DB's test set and AffectNet's, PAPER.md 2.4 and 2.5
+    labels = np.repeat(np.arange(len(counts)), counts)
     confusion = metrics.confusion(np.full(len(labels), majority), labels, len(counts))
     assert metrics.accuracy(confusion) == pytest.approx(floor, abs=5e-4)
     assert metrics.class_mean_accuracy(confusion) == pytest.approx(1 / len(counts))
@@ -301,7 +345,7 @@ def test_confusion_refuses_what_is_no_class(predictions, labels, classes, messag
         metrics.confusion(predictions, labels, classes)
 
 
-# --- sums by subject ----------------------------------------------------------------------------------------------------
+# --- sums by subject ------------------------------------------------------------------------------
 
 
 @few
@@ -323,7 +367,7 @@ def test_subjects_must_name_every_frame():
         f1_counts([[0.5], [0.5]], [[1], [1]], subjects=["a"])
 
 
-# --- folds, intervals, differences --------------------------------------------------------------------------------------
+# --- folds, intervals, differences ----------------------------------------------------------------
 
 
 def test_mean_over_folds_weighs_folds_alike():
@@ -338,9 +382,17 @@ def test_mean_over_folds_weighs_folds_alike():
 def test_bootstrap_of_a_mean_is_the_normal_interval(rng):
     values = rng.normal(3, 2, 400)
     half = 1.96 * values.std() / 20
-    np.testing.assert_allclose(statistics.bootstrap_interval(values), [values.mean() - half, values.mean() + half], atol=0.04)
-    assert statistics.bootstrap_interval(values, seed=1) == statistics.bootstrap_interval(values, seed=1)
-    assert statistics.bootstrap_interval(values, seed=1) != statistics.bootstrap_interval(values, seed=2)
+    np.testing.assert_allclose(
+        statistics.bootstrap_interval(values),
+        [values.mean() - half, values.mean() + half],
+        atol=0.04,
+    )
+    assert statistics.bootstrap_interval(values, seed=1) == statistics.bootstrap_interval(
+        values, seed=1
+    )
+    assert statistics.bootstrap_interval(values, seed=1) != statistics.bootstrap_interval(
+        values, seed=2
+    )
 
 
 def test_bootstrap_of_f1_adds_the_counts_of_the_drawn_subjects():
@@ -355,7 +407,11 @@ def test_bootstrap_is_that_of_a_loop_over_resamples(rng):
     counts = rng.integers(0, 50, (12, 3, 4))
     draws = rng.integers(12, size=(3000, 12))
     expected = np.quantile([mean_f1(counts[draw].sum(axis=0)) for draw in draws], [0.05, 0.95])
-    np.testing.assert_allclose(statistics.bootstrap_interval(counts, mean_f1, level=0.9, resamples=3000), expected, atol=0.006)
+    np.testing.assert_allclose(
+        statistics.bootstrap_interval(counts, mean_f1, level=0.9, resamples=3000),
+        expected,
+        atol=0.006,
+    )
 
 
 def test_bootstrap_draws_within_folds_and_averages_over_them():
@@ -381,7 +437,10 @@ def test_two_thousand_resamples_of_bp4d_take_well_under_a_second(rng):
     assert time.perf_counter() - started < 0.5
 
 
-@pytest.mark.parametrize(("values", "folds"), [([0.5], None), ([], None), (0.5, None), ([1, 2, 3], [0, 0, 1]), ([1, 2], [0])])
+@pytest.mark.parametrize(
+    ("values", "folds"),
+    [([0.5], None), ([], None), (0.5, None), ([1, 2, 3], [0, 0, 1]), ([1, 2], [0])],
+)
 def test_bootstrap_needs_two_subjects_in_each_fold(values, folds):
     with pytest.raises(ValueError, match=r"two subjects|each of the"):
         statistics.bootstrap_interval(values, folds=folds)
@@ -400,7 +459,10 @@ def test_paired_bootstrap_cancels_what_both_methods_share(rng):
 def test_paired_bootstrap_of_f1_over_folds(rng):
     first, second = rng.integers(1, 50, (2, 9, 3, 4))
     folds = np.repeat([0, 1, 2], 3)
-    per_fold = [[mean_f1(counts[folds == fold].sum(axis=0)) for fold in range(3)] for counts in (first, second)]
+    per_fold = [
+        [mean_f1(counts[folds == fold].sum(axis=0)) for fold in range(3)]
+        for counts in (first, second)
+    ]
     paired = statistics.paired_bootstrap(first, second, mean_f1, folds=folds)
     assert paired.value == pytest.approx(np.mean(per_fold[0]) - np.mean(per_fold[1]))
     assert paired.low < paired.value < paired.high
@@ -413,14 +475,20 @@ def test_paired_t_interval_is_that_of_scipy(rng):
     expected = stats.ttest_rel(first, second).confidence_interval(0.9)
     paired = statistics.paired_t_interval(first, second, level=0.9)
     np.testing.assert_allclose(paired, [(first - second).mean(), *expected])
-    np.testing.assert_allclose(statistics.paired_t_interval([0.6, 0.7], [0.5, 0.6]), 0.1)  # the same difference twice: no width
+    # the same difference twice: no width
+    np.testing.assert_allclose(statistics.paired_t_interval([0.6, 0.7], [0.5, 0.6]), 0.1)
 
 
-@pytest.mark.parametrize(("pairs", "tolerance"), [(3, 1e-12), (9, 1e-12), (17, 0.02)])  # all signs, all signs, random signs
+# all signs, all signs, random signs
+@pytest.mark.parametrize(("pairs", "tolerance"), [(3, 1e-12), (9, 1e-12), (17, 0.02)])
 def test_sign_flips_are_those_of_scipy(rng, pairs, tolerance):
     first, second = rng.normal(0.6, 0.1, pairs), rng.normal(0.55, 0.1, pairs)
     expected = stats.permutation_test(
-        (first, second), lambda x, y, axis: (x - y).mean(axis=axis), permutation_type="samples", n_resamples=10_000, rng=0
+        (first, second),
+        lambda x, y, axis: (x - y).mean(axis=axis),
+        permutation_type="samples",
+        n_resamples=10_000,
+        rng=0,
     )
     assert statistics.sign_flip_test(first, second) == pytest.approx(expected.pvalue, abs=tolerance)
 
@@ -429,11 +497,18 @@ def test_sign_flips_of_known_p_values():
     assert statistics.sign_flip_test([1, 2, 3], [0, 0, 0]) == 2 / 8  # three folds can show no more
     assert statistics.sign_flip_test([1.1] * 10, [1.0] * 10) == 2 / 1024
     assert statistics.sign_flip_test([1, 1], [1, 1]) == 1
-    assert statistics.sign_flip_test(np.ones(30), np.zeros(30)) == pytest.approx(1e-5, rel=0.01)  # none of 100,000 reached it
+    # none of 100,000 reached it
+    assert statistics.sign_flip_test(np.ones(30), np.zeros(30)) == pytest.approx(1e-5, rel=0.01)
 
 
 @pytest.mark.parametrize("test", [statistics.paired_t_interval, statistics.sign_flip_test])
 def test_paired_tests_refuse_what_is_no_pair(test):
-    for first, second in (([1], [2]), ([1, 2], [1]), ([1, 2], [1, 2, 3]), ([[1, 2]], [[1, 2]]), ([1, np.nan], [1, 2])):
+    for first, second in (
+        ([1], [2]),
+        ([1, 2], [1]),
+        ([1, 2], [1, 2, 3]),
+        ([[1, 2]], [[1, 2]]),
+        ([1, np.nan], [1, 2]),
+    ):
         with pytest.raises(ValueError, match="pair"):
             test(first, second)

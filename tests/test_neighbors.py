@@ -3,13 +3,32 @@
 import numpy as np
 import pytest
 
-from norface_lib.studies.neighbors import Agreement, agreement, all_pairs, closest, nearest_pairs, shrunk
+from norface_lib.studies.neighbors import (
+    Agreement,
+    agreement,
+    all_pairs,
+    closest,
+    nearest_pairs,
+    shrunk,
+)
 
 
 def test_the_nearest_row_is_looked_for_in_other_groups():
     features = np.array([[0.0], [0.1], [1.0], [1.5], [9.0]], np.float32)
-    assert nearest_pairs(features, np.arange(5)).tolist() == [[0, 1], [1, 0], [2, 3], [3, 2], [4, 3]]
-    assert nearest_pairs(features, np.array(list("aabbc"))).tolist() == [[0, 2], [1, 2], [2, 1], [3, 1], [4, 3]]
+    assert nearest_pairs(features, np.arange(5)).tolist() == [
+        [0, 1],
+        [1, 0],
+        [2, 3],
+        [3, 2],
+        [4, 3],
+    ]
+    assert nearest_pairs(features, np.array(list("aabbc"))).tolist() == [
+        [0, 2],
+        [1, 2],
+        [2, 1],
+        [3, 1],
+        [4, 3],
+    ]
 
 
 def test_a_single_group_has_no_neighbors():
@@ -28,13 +47,20 @@ def test_all_pairs_are_those_that_a_neighbor_is_chosen_from():
 
 def test_agreement_by_hand():
     subjects = np.array(["a", "a", "b"])
-    intensities = np.array([[3, 0, 0], [0, 4, 0.9], [3, 1, 0]], np.float32)  # 0.9 is below A: it does not show
+    # 0.9 is below A: it does not show
+    intensities = np.array([[3, 0, 0], [0, 4, 0.9], [3, 1, 0]], np.float32)
     found = agreement(np.array([[0, 1], [0, 2]]), subjects, intensities)
-    assert found == pytest.approx(Agreement(0.5, (np.sqrt(9 + 16 + 0.81) + 1) / 2, (0 / 2 + 1 / 2) / 2))
+    assert found == pytest.approx(
+        Agreement(0.5, (np.sqrt(9 + 16 + 0.81) + 1) / 2, (0 / 2 + 1 / 2) / 2)
+    )
 
 
 def test_two_faces_that_show_nothing_share_it():
-    assert agreement(np.array([[0, 1]]), np.array(["a", "b"]), np.zeros((2, 4), np.float32)) == (0, 0, 1)
+    assert agreement(np.array([[0, 1]]), np.array(["a", "b"]), np.zeros((2, 4), np.float32)) == (
+        0,
+        0,
+        1,
+    )
 
 
 def test_closest_finds_a_face_again_after_a_change_that_is_small():
@@ -49,7 +75,9 @@ def test_closest_finds_a_face_again_after_a_change_that_is_small():
 def test_shrunk_averages_blocks_of_pixels():
     face = np.zeros((1, 4, 4, 3), np.uint8)
     face[0, :2, :2] = [[[0], [255]], [[255], [0]]]
-    np.testing.assert_allclose(shrunk(face, 2).reshape(2, 2, 3)[..., 0], [[128 / 255, 0], [0, 0]], atol=1 / 255)
+    np.testing.assert_allclose(
+        shrunk(face, 2).reshape(2, 2, 3)[..., 0], [[128 / 255, 0], [0, 0]], atol=1 / 255
+    )
 
 
 def test_true_normalized_faces_lie_by_expression_and_originals_by_person(studio):
@@ -62,7 +90,10 @@ def test_true_normalized_faces_lie_by_expression_and_originals_by_person(studio)
     frame = draw_frame(np.random.default_rng(1))
     originals = np.stack(
         [
-            studio.plain(draw_face(np.random.default_rng(p)), replace(frame, left=expressions[e], right=expressions[e]))
+            studio.plain(
+                draw_face(np.random.default_rng(p)),
+                replace(frame, left=expressions[e], right=expressions[e]),
+            )
             for p, e in shown
         ]
     )

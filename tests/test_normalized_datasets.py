@@ -1,4 +1,5 @@
-"""Normalizing datasets in the layouts of the gated ones: frames in folders, zips and videos, and what cannot be read."""
+"""Normalizing datasets in the layouts of the gated ones: frames in folders, zips and videos, and
+what cannot be read."""
 
 import hashlib
 import shutil
@@ -13,7 +14,13 @@ from typer.testing import CliRunner
 from norface_lib.cli.app import app
 from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.datasets import normalized, open_dataset
-from norface_lib.datasets.normalized import MANIFEST, load_pairs, mirror_of, normalize_dataset, read_manifest
+from norface_lib.datasets.normalized import (
+    MANIFEST,
+    load_pairs,
+    mirror_of,
+    normalize_dataset,
+    read_manifest,
+)
 from norface_lib.datasets.write_as import CLEAN, Quirks, write_as
 from norface_lib.images.crop import NORFACE_CROP
 from norface_lib.images.files import decode
@@ -43,7 +50,9 @@ def benchmark(tiny_benchmark, tmp_path):
     """The twelve faces of the tiny benchmark, with emotions, so that every layout can be written."""
     root = shutil.copytree(tiny_benchmark, tmp_path / "benchmark")
     table = pd.read_csv(root / "labels.csv")
-    table.assign(emotion=np.resize(["happy", "sad", "fear"], len(table))).to_csv(root / "labels.csv", index=False)
+    table.assign(emotion=np.resize(["happy", "sad", "fear"], len(table))).to_csv(
+        root / "labels.csv", index=False
+    )
     return root
 
 
@@ -68,11 +77,22 @@ def test_the_mirror_of_a_path(path, mirror):
 
 @pytest.mark.parametrize(
     ("layout", "variant"),
-    [("bp4d", "images"), ("bp4d_plus", "zip"), ("disfa", "video"), ("affectnet", "old"), ("rafdb", "aligned")],
+    [
+        ("bp4d", "images"),
+        ("bp4d_plus", "zip"),
+        ("disfa", "video"),
+        ("affectnet", "old"),
+        ("rafdb", "aligned"),
+    ],
 )
 def test_every_layout_is_drawn_and_joined_again(layout, variant, benchmark, tmp_path, weights):
-    data, (model, target, card) = opened(layout, benchmark, tmp_path, variant), load_normalizer(weights)
-    assert normalize_dataset(data, tmp_path / "out", weights, batch_size=5, progress=False) == {"normalized": 12}
+    data, (model, target, card) = (
+        opened(layout, benchmark, tmp_path, variant),
+        load_normalizer(weights),
+    )
+    assert normalize_dataset(data, tmp_path / "out", weights, batch_size=5, progress=False) == {
+        "normalized": 12
+    }
     folder = tmp_path / "out" / "noor"
     manifest = read_manifest(folder)
     assert set(manifest["path"]) == set(data.index["path"]) and (manifest["error"] == "").all()
@@ -83,7 +103,10 @@ def test_every_layout_is_drawn_and_joined_again(layout, variant, benchmark, tmp_
     assert len({face.tobytes() for face in drawn}) == 12
     assert (folder / MANIFEST).read_text().splitlines()[0] == f"# weights {card['sha256']}"
     for _, row in manifest.iterrows():
-        assert row["normalized_sha256"] == hashlib.sha256((folder / row["normalized"]).read_bytes()).hexdigest()
+        assert (
+            row["normalized_sha256"]
+            == hashlib.sha256((folder / row["normalized"]).read_bytes()).hexdigest()
+        )
 
 
 def test_a_face_box_is_cut_before_a_face_is_drawn(benchmark, tmp_path, weights):
@@ -98,18 +121,25 @@ def test_a_face_box_is_cut_before_a_face_is_drawn(benchmark, tmp_path, weights):
 
 def test_what_cannot_be_read_is_counted_and_left_out_of_pairs(benchmark, tmp_path, weights):
     data = opened("bp4d_plus", benchmark, tmp_path, "zip", ONE_BROKEN)
-    assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {"normalized": 11, "unreadable": 1}
+    assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {
+        "normalized": 11,
+        "unreadable": 1,
+    }
     manifest = read_manifest(tmp_path / "out/noor")
     bad = manifest[manifest["error"] != ""].iloc[0]
     assert bad["error"].startswith(f"{bad['path']}: unreadable frame") and bad["normalized"] == ""
     part, originals, drawn = load_pairs(data, tmp_path / "out/noor", 112)
-    assert len(part) == len(originals) == len(drawn) == 11 and bad["path"] not in set(part.index["path"])
+    assert len(part) == len(originals) == len(drawn) == 11 and bad["path"] not in set(
+        part.index["path"]
+    )
 
 
 def test_a_whole_frame_is_no_aligned_face(tiny_benchmark, tmp_path, weights):
     root = shutil.copytree(tiny_benchmark / "images", tmp_path / "faces")
     cv2.imwrite(str(root / "lab0000/0000.jpg"), np.zeros((112, 200, 3), np.uint8))
-    counts = normalize_dataset(open_dataset("folder", root), tmp_path / "out", weights, progress=False)
+    counts = normalize_dataset(
+        open_dataset("folder", root), tmp_path / "out", weights, progress=False
+    )
     assert counts == {"normalized": 11, "unreadable": 1}
     error = read_manifest(tmp_path / "out/noor").set_index("path").loc["lab0000/0000.jpg", "error"]
     assert error.startswith("lab0000/0000.jpg: 200 x 112 px is no face crop")
@@ -128,17 +158,27 @@ def test_an_interrupted_call_goes_on(benchmark, tmp_path, monkeypatch, weights):
     with pytest.raises(KeyboardInterrupt):
         normalize_dataset(data, tmp_path / "out", weights, batch_size=5, progress=False)
     monkeypatch.setattr(normalized, "write_png", write)
-    assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {"there already": 5, "normalized": 7}
+    assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {
+        "there already": 5,
+        "normalized": 7,
+    }
     (tmp_path / "out/noor" / mirror_of(data.index["path"].iloc[3])).unlink()
-    assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {"there already": 11, "normalized": 1}
-    assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {"there already": 12}
+    assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {
+        "there already": 11,
+        "normalized": 1,
+    }
+    assert normalize_dataset(data, tmp_path / "out", weights, progress=False) == {
+        "there already": 12
+    }
 
 
 def test_an_original_that_changed_is_drawn_anew(tiny_benchmark, tmp_path, weights):
     root = shutil.copytree(tiny_benchmark / "images", tmp_path / "faces")
     normalize_dataset(open_dataset("folder", root), tmp_path / "out", weights, progress=False)
     shutil.copy(root / "lab0000/0000.jpg", root / "lab0001/0001.jpg")
-    again = normalize_dataset(open_dataset("folder", root), tmp_path / "out", weights, progress=False)
+    again = normalize_dataset(
+        open_dataset("folder", root), tmp_path / "out", weights, progress=False
+    )
     assert again == {"there already": 11, "normalized": 1}
     hashes = read_manifest(tmp_path / "out/noor").set_index("path")["sha256"]
     assert hashes["lab0000/0000.jpg"] == hashes["lab0001/0001.jpg"]
@@ -156,7 +196,10 @@ def test_what_would_go_wrong_is_refused(tiny_benchmark, tmp_path, weights):
     with pytest.raises(CheckpointError, match="cannot draw 'nobody'"):
         normalize_dataset(data, tmp_path / "out", weights, "nobody", progress=False)
     (tmp_path / "out/noor").mkdir(parents=True)
-    for text, message in (("# weights other\npath\n", "drawn by other weights"), ("a,b\n", "damaged")):
+    for text, message in (
+        ("# weights other\npath\n", "drawn by other weights"),
+        ("a,b\n", "damaged"),
+    ):
         (tmp_path / "out/noor" / MANIFEST).write_text(text)
         with pytest.raises(DataError, match=message):
             normalize_dataset(data.select([0]), tmp_path / "out", weights, progress=False)
@@ -165,7 +208,15 @@ def test_what_would_go_wrong_is_refused(tiny_benchmark, tmp_path, weights):
 def test_the_command_draws_a_folder_and_a_dataset(benchmark, tmp_path, weights):
     opened("disfa", benchmark, tmp_path)
     for source, layout in ((benchmark / "images", "folder"), (tmp_path / "disfa", "disfa")):
-        call = ["normalize", str(source), str(tmp_path / f"out-{layout}"), "--layout", layout, "--weights", str(weights)]
+        call = [
+            "normalize",
+            str(source),
+            str(tmp_path / f"out-{layout}"),
+            "--layout",
+            layout,
+            "--weights",
+            str(weights),
+        ]
         done = CliRunner().invoke(app, call)
         assert done.exit_code == 0 and "12 normalized (see manifest.csv)" in done.stdout
 
@@ -181,11 +232,12 @@ def test_pairs_need_a_manifest_of_these_frames(tiny_benchmark, tmp_path, weights
     assert part.index["path"].tolist() == data.index["path"][:2].tolist()
 
 
-# --- whole frames, cropped by a table of points -------------------------------------------------------------------------
+# --- whole frames, cropped by a table of points ---------------------------------------------------
 
 
 class Finder:
-    """Finds every face where it stands in our crop, except in the frames (counted from 0) that it is told to miss."""
+    """Finds every face where it stands in our crop, except in the frames (counted from 0) that it
+    is told to miss."""
 
     name, blendshapes = "finder", ()
 
@@ -202,15 +254,22 @@ class Finder:
         return [Face(np.array([0, 0, size, size], float), NORFACE_CROP.pixels(size), 0.9)]
 
 
-@pytest.mark.parametrize(("layout", "variant"), [("bp4d_plus", "zip"), ("disfa", "video"), ("affectnet", "old")])
+@pytest.mark.parametrize(
+    ("layout", "variant"), [("bp4d_plus", "zip"), ("disfa", "video"), ("affectnet", "old")]
+)
 def test_a_dataset_is_cropped_where_it_lies(layout, variant, benchmark, tmp_path, weights):
     data, points = opened(layout, benchmark, tmp_path, variant), tmp_path / "points.csv"
-    assert find_points(data, points, Finder(misses=(1,)), progress=False) == {"aligned": 11, "no face": 1}
+    assert find_points(data, points, Finder(misses=(1,)), progress=False) == {
+        "aligned": 11,
+        "no face": 1,
+    }
     part = data.aligned_by(points, size=112)
     assert len(part) == 11 and part.report.dropped["frame: no face"] == 1 and len(data) == 12
     first = part.index.iloc[0]
     assert part.image(first).shape == (112, 112, 3)
-    assert np.abs(part.image(first).astype(int) - data.image(first)).mean() < 1, "a face that stands right stays as it is"
+    assert np.abs(part.image(first).astype(int) - data.image(first)).mean() < 1, (
+        "a face that stands right stays as it is"
+    )
     assert normalize_dataset(part, tmp_path / "out", weights, progress=False) == {"normalized": 11}
     assert len(load_pairs(part, tmp_path / "out/noor", 112)[0]) == 11
 
@@ -245,7 +304,9 @@ def test_a_table_of_points_that_does_not_fit_is_refused(benchmark, tmp_path):
             data.aligned_by(points)
 
 
-def test_pairs_are_mapped_from_files_and_read_again_from_there(benchmark, tmp_path, weights, monkeypatch):
+def test_pairs_are_mapped_from_files_and_read_again_from_there(
+    benchmark, tmp_path, weights, monkeypatch
+):
     data = opened("bp4d", benchmark, tmp_path, "images")
     normalize_dataset(data, tmp_path / "out", weights, progress=False)
     folder, memory = tmp_path / "out/noor", tmp_path / "memory"
@@ -262,7 +323,15 @@ def test_pairs_are_mapped_from_files_and_read_again_from_there(benchmark, tmp_pa
 
 def test_the_commands_align_a_dataset_and_normalize_it_by_the_table(benchmark, tmp_path, weights):
     data = opened("disfa", benchmark, tmp_path, "video")
-    call = ["align", str(data.root), str(tmp_path / "points"), "--layout", "disfa", "--detector", "none"]
+    call = [
+        "align",
+        str(data.root),
+        str(tmp_path / "points"),
+        "--layout",
+        "disfa",
+        "--detector",
+        "none",
+    ]
     done = CliRunner().invoke(app, call)
     assert done.exit_code == 0 and "12 aligned (see" in done.output
     points = str(tmp_path / "points/points.csv")

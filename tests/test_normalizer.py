@@ -1,4 +1,5 @@
-"""The normalizer: shapes, its start at the target, cached target tokens, training on pairs, weights on disk."""
+"""The normalizer: shapes, its start at the target, cached target tokens, training on pairs, weights
+on disk."""
 
 import json
 from dataclasses import asdict, replace
@@ -16,12 +17,20 @@ from norface_lib.networks.classifier import Classifier, ClassifierConfig
 from norface_lib.networks.encoder import EncoderConfig, FaceEncoder
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import PRESETS, MergingBlock, Normalizer, NormalizerConfig
-from norface_lib.networks.weights import find_weights, load_classifier, load_normalizer, save_classifier, save_normalizer
+from norface_lib.networks.weights import (
+    find_weights,
+    load_classifier,
+    load_normalizer,
+    save_classifier,
+    save_normalizer,
+)
 from norface_lib.training.augmentation import mirrored, photometric
 from norface_lib.training.normalizer import NormalizerTraining, train_normalizer
 from norface_lib.training.normalizer_losses import moving_pixels
 
-SMALL = NormalizerConfig(EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16))
+SMALL = NormalizerConfig(
+    EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16)
+)
 
 
 @pytest.fixture
@@ -53,7 +62,9 @@ def test_what_is_drawn_depends_on_original_and_target(small):
     drawn = small(original, target)
     assert drawn.shape == original.shape and drawn.min() >= 0 and drawn.max() <= 1
     assert not torch.allclose(drawn, small(original.flip(0), target), atol=1e-6)
-    assert not torch.allclose(drawn - target, small(original, target.flip(0)) - target.flip(0), atol=1e-4)
+    assert not torch.allclose(
+        drawn - target, small(original, target.flip(0)) - target.flip(0), atol=1e-4
+    )
 
 
 def test_targets_can_be_kept_and_chosen_for_each_original(small):
@@ -68,13 +79,15 @@ def test_targets_can_be_kept_and_chosen_for_each_original(small):
 
 
 def test_queries_are_the_targets():
-    """What a merging block gives depends on the original, and at first most on what lies at the same place."""
+    """What a merging block gives depends on the original, and at first most on what lies at the
+    same place."""
     torch.manual_seed(0)
     block = MergingBlock(16, 2, grid=3).eval()
     target, first, second = torch.randn(3, 1, 9, 16)
     assert not torch.allclose(block(target, first), block(target, second))
     far = first.clone()
-    far[:, 8] = second[:, 8]  # the corner token changes: the opposite one hardly notices before training, its neighbor does
+    # the corner token changes: the opposite one hardly notices before training, its neighbor does
+    far[:, 8] = second[:, 8]
     moved = (
         block.cross(target, far, far, attn_mask=block.nearness)[0]
         - block.cross(target, first, first, attn_mask=block.nearness)[0]
@@ -89,7 +102,8 @@ def test_attention_starts_near_by_and_is_what_the_block_uses():
     target, original = torch.randn(2, 1, 9, 16)
     looks = block.attention(target, original)
     assert looks.shape == (1, 9, 9) and torch.allclose(looks.sum(-1), torch.ones(1, 9))
-    assert looks[0, 0, 8] < 0.2 * looks[0, 0, 0] and looks[0, 8, 0] < 0.2 * looks[0, 8, 8]  # from corner to corner
+    # from corner to corner
+    assert looks[0, 0, 8] < 0.2 * looks[0, 0, 0] and looks[0, 8, 0] < 0.2 * looks[0, 8, 8]
     with torch.no_grad():
         block.nearness.zero_()
         block.nearness[:, 5] = 1000.0  # all tokens look at place 5 alone
@@ -139,7 +153,7 @@ def test_configs_survive_json():
     assert NormalizerConfig.from_dict(json.loads(json.dumps(asdict(SMALL)))) == SMALL
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 def test_moving_pixels_lie_in_the_face(data):
@@ -151,11 +165,15 @@ def test_moving_pixels_lie_in_the_face(data):
 @pytest.mark.slow
 def test_training_on_a_few_pairs_learns_to_draw_them(data, tmp_path):
     recipe = NormalizerTraining.of_steps(30, 300)
-    fast = {"batch_size": 12, "learning_rate": 3e-3, "average": 0.9}  # twelve pairs, learned by heart
-    recipe = replace(recipe, **{name: replace(stage, **fast) for name, stage in recipe.stages.items()})
+    # twelve pairs, learned by heart
+    fast = {"batch_size": 12, "learning_rate": 3e-3, "average": 0.9}
+    recipe = replace(
+        recipe, **{name: replace(stage, **fast) for name, stage in recipe.stages.items()}
+    )
     model = train_normalizer(data, SMALL, recipe, tmp_path, progress=False)
     drawn = normalize_faces(model, to_tensor(data.target), data.originals)
-    assert neutral_ratio(data.truths, drawn, data.target) < 0.85  # 1 is the bare target, where a collapsed network stays
+    # 1 is the bare target, where a collapsed network stays
+    assert neutral_ratio(data.truths, drawn, data.target) < 0.85
     log = [json.loads(line) for line in (tmp_path / "drawing.jsonl").read_text().splitlines()]
     assert log[-1]["to_neutral"] < log[0]["to_neutral"]
 
@@ -176,7 +194,9 @@ def test_ratios_are_1_for_the_target_and_0_for_the_truth(data):
 def test_batches_do_not_change_what_is_drawn(small, data):
     stirred(small)
     target = to_tensor(data.target)
-    whole, parts = (normalize_faces(small, target, data.originals, batch_size=size) for size in (64, 5))
+    whole, parts = (
+        normalize_faces(small, target, data.originals, batch_size=size) for size in (64, 5)
+    )
     assert np.abs(whole.astype(int) - parts).max() <= 1
 
 
@@ -195,7 +215,7 @@ def test_only_chosen_images_are_mirrored():
     assert torch.equal(changed[0], images[0].flip(2)) and torch.equal(changed[1], images[1])
 
 
-# --- weights on disk --------------------------------------------------------------------------------------------------
+# --- weights on disk ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -210,7 +230,11 @@ def saved(small, tiny_benchmark, tmp_path):
 
 def test_saved_weights_draw_the_same(small, saved, data):
     model, target, card = load_normalizer(saved)
-    assert card["config"]["merging_blocks"] == 1 and card["license"] == "MIT" and card["color"] == "RGB"
+    assert (
+        card["config"]["merging_blocks"] == 1
+        and card["license"] == "MIT"
+        and card["color"] == "RGB"
+    )
     drawn, wanted = (normalize_faces(m, target, data.originals[:4]) for m in (model, small))
     assert np.abs(drawn.astype(int) - wanted).max() <= 2  # half precision
 
@@ -220,7 +244,9 @@ def test_weights_of_several_targets_give_the_one_that_is_asked_for(small, tmp_pa
     for name, picture in zip(("target.png", "target-ada.png"), pictures, strict=True):
         cv2.imwrite(str(tmp_path / name), picture[..., ::-1])
     card = {"data": {"target": "noor+ada"}}
-    saved = save_normalizer(small, tmp_path / "target.png", tmp_path / "out" / "two.safetensors", card)
+    saved = save_normalizer(
+        small, tmp_path / "target.png", tmp_path / "out" / "two.safetensors", card
+    )
     for name, wanted in ((None, pictures[0]), ("noor", pictures[0]), ("ada", pictures[1])):
         assert torch.equal(load_normalizer(saved, name)[1], to_tensor(wanted))
     with pytest.raises(CheckpointError, match="cannot draw 'emil'; its targets are noor, ada"):
@@ -258,6 +284,8 @@ def test_weights_are_found_by_name_in_the_users_folder_first(saved, monkeypatch)
 
 def test_classifiers_keep_their_label_order(tmp_path):
     config = ClassifierConfig(("AU12", "AU01"), "original", SMALL.encoder, hidden=16)
-    path = save_classifier(Classifier(config), tmp_path / "detector.safetensors", {"license": "MIT"})
+    path = save_classifier(
+        Classifier(config), tmp_path / "detector.safetensors", {"license": "MIT"}
+    )
     model, card = load_classifier(path)
     assert model.config == config and card["config"]["labels"] == ["AU12", "AU01"]

@@ -19,7 +19,8 @@ NAMES = notebook_names()
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder for runs of the smoke profile, shared so that each notebook finds what an earlier one made."""
+    """A folder for runs of the smoke profile, shared so that each notebook finds what an earlier
+    one made."""
     return tmp_path_factory.mktemp("runs")
 
 
@@ -41,7 +42,14 @@ def test_the_main_job_runs_and_its_second_run_reuses(runs, tmp_path):
     assert summary["au_detection"].keys() == {"original", "normalized", "both"}
     assert 0 <= summary["faces"]["rendered"]["smile_auc"] <= 1
     assert (runs / "smoke/faces-rendered.png").stat().st_size > 1000
-    second = command("reproduce", "--profile", "smoke", "--photos", next((runs / "cache").glob("smiles-*")), runs=runs)
+    second = command(
+        "reproduce",
+        "--profile",
+        "smoke",
+        "--photos",
+        next((runs / "cache").glob("smiles-*")),
+        runs=runs,
+    )
     assert second.returncode == 0, second.stdout + second.stderr
     assert "used as they are" in second.stdout and "used as it is" in second.stdout
     assert len(json.loads((runs / "smoke/summary.json").read_text())["faces"]) == 2
@@ -51,19 +59,33 @@ def test_the_main_job_runs_and_its_second_run_reuses(runs, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_nbval_accepts_the_notebooks(runs):
-    """nbval runs the executed smoke notebooks once more in one process and checks that no cell fails."""
+    """nbval runs the executed smoke notebooks once more in one process and checks that no cell
+    fails."""
     executed = sorted((runs / "smoke").glob("*.ipynb"))
     assert [path.stem for path in executed] == NAMES, "the main job must have run before"
-    call = [sys.executable, "-m", "pytest", "--nbval-lax", "-q", "-p", "no:cacheprovider", *map(str, executed)]
+    call = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *map(str, executed),
+    ]
     environment = os.environ | {"NORFACE_RUNS": str(runs), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=1500, cwd=NOTEBOOKS)
+    done = subprocess.run(
+        call, env=environment, capture_output=True, text=True, timeout=1500, cwd=NOTEBOOKS
+    )
     assert done.returncode == 0, done.stdout[-3000:]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_profiles_name_only_parameters_that_the_notebook_has(name):
     known = papermill.inspect_notebook(str(NOTEBOOKS / f"{name}.ipynb"))
-    assert all(entry["inferred_type_name"] != "None" and entry["help"] for entry in known.values()), "typed, with a comment"
+    assert all(
+        entry["inferred_type_name"] != "None" and entry["help"] for entry in known.values()
+    ), "typed, with a comment"
     for profile in profiles():
         assert parameters_of(name, profile).keys() <= known.keys()
 
@@ -87,17 +109,23 @@ def test_committed_notebooks_show_outputs_and_no_machine(name):
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert path.stat().st_size < 500_000
-    assert any(output.get("data", {}).get("image/jpeg") for cell in code for output in cell.outputs), "no figure to see"
+    assert any(
+        output.get("data", {}).get("image/jpeg") for cell in code for output in cell.outputs
+    ), "no figure to see"
     assert not any(output.output_type == "error" for cell in code for output in cell.outputs)
     assert "papermill" not in notebook.metadata and "widgets" not in notebook.metadata
-    assert not any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
+    assert not any(
+        "injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells
+    )
     text = "\n".join(
-        str(output.get("text", output.get("data", {}).get("text/plain", ""))) for cell in code for output in cell.outputs
+        str(output.get("text", output.get("data", {}).get("text/plain", "")))
+        for cell in code
+        for output in cell.outputs
     )
     assert not re.search(r"(?<![\w.])/(home|root|tmp|work|Users)/", text), "a machine's path"
 
 
-# --- the command line refuses what it cannot use --------------------------------------------------------------------------
+# --- the command line refuses what it cannot use --------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -123,4 +151,7 @@ def test_wrong_use_is_one_sentence_and_a_failure(arguments, words, tmp_path):
 def test_help_lists_the_commands(tmp_path):
     done = command("--help", runs=tmp_path)
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("reproduce", "render", "train-normalizer", "train-judge", "evaluate", "bench"))
+    assert all(
+        name in done.stdout
+        for name in ("reproduce", "render", "train-normalizer", "train-judge", "evaluate", "bench")
+    )

@@ -1,4 +1,5 @@
-"""Photographs as teachers and as tests: pseudo-pairs, joined benchmarks, spoiled originals, and what is measured on them."""
+"""Photographs as teachers and as tests: pseudo-pairs, joined benchmarks, spoiled originals, and
+what is measured on them."""
 
 import ast
 import json
@@ -58,16 +59,33 @@ def scores(**given):
 
 @pytest.fixture
 def photographs(tmp_path, tiny_benchmark):
-    """An aligned folder as `align` leaves it, with blendshapes that were made up, and a table of its people."""
+    """An aligned folder as `align` leaves it, with blendshapes that were made up, and a table of
+    its people."""
     folder = tmp_path / "aligned"
     rows, shapes, people = [], [], []
     for number in range(6):
         image = cv2.imread(str(sorted(tiny_benchmark.glob("images/*/*.jpg"))[number]))[..., ::-1]
         write_png(folder / f"{number}.png", image)
-        rows.append({"source": f"{number}.jpg", "frame": "", "face": 0, "status": "aligned", "output": f"{number}.png"})
-        read = scores(mouthSmileLeft=number / 6, mouthSmileRight=number / 6, jawOpen=0.5 * (number % 2))
+        rows.append(
+            {
+                "source": f"{number}.jpg",
+                "frame": "",
+                "face": 0,
+                "status": "aligned",
+                "output": f"{number}.png",
+            }
+        )
+        read = scores(
+            mouthSmileLeft=number / 6, mouthSmileRight=number / 6, jawOpen=0.5 * (number % 2)
+        )
         shapes.append({"source": f"{number}.jpg", "frame": "", "face": 0, "track": ""} | read)
-        people.append({"image": f"{number}.jpg", "subject": f"p{number // 2}", "emotion": ("neutral", "happiness")[number > 2]})
+        people.append(
+            {
+                "image": f"{number}.jpg",
+                "subject": f"p{number // 2}",
+                "emotion": ("neutral", "happiness")[number > 2],
+            }
+        )
     rows.append({"source": "none.jpg", "status": "no face"})
     pd.DataFrame(rows).to_csv(folder / FACES, index=False)
     pd.DataFrame(shapes).to_csv(folder / BLENDSHAPES, index=False)
@@ -75,7 +93,7 @@ def photographs(tmp_path, tiny_benchmark):
     return folder
 
 
-# --- from scores to intensities -----------------------------------------------------------------------------------------
+# --- from scores to intensities -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("au", [2, 4, 5, 7, 10, 12, 15, 17, 18, 20, 22, 26, 43])
@@ -94,7 +112,9 @@ def test_each_side_is_read_on_its_own():
 
 
 def test_a_score_at_zero_or_below_moves_nothing_and_one_at_full_moves_most():
-    resting, strong, beyond = (PLAIN.actions(scores(jawOpen=value))["jawOpen"] for value in (0.1, 0.9, 1.0))
+    resting, strong, beyond = (
+        PLAIN.actions(scores(jawOpen=value))["jawOpen"] for value in (0.1, 0.9, 1.0)
+    )
     assert (resting, strong, beyond) == (0.0, pytest.approx(1.25), pytest.approx(1.25))
     assert PLAIN.actions(scores(jawOpen=0.5))["jawOpen"] == pytest.approx(0.625)
 
@@ -109,7 +129,13 @@ def test_what_the_landmarker_cannot_see_follows_what_it_can():
 
 @pytest.mark.parametrize(
     ("name", "lift"),
-    [("browDownLeft", 4), ("eyeWideLeft", 4), ("mouthFrownRight", 4), ("jawOpen", 1), ("mouthSmileLeft", 1)],
+    [
+        ("browDownLeft", 4),
+        ("eyeWideLeft", 4),
+        ("mouthFrownRight", 4),
+        ("jawOpen", 1),
+        ("mouthSmileLeft", 1),
+    ],
 )
 def test_faint_brows_count_for_more_and_the_ends_stay(name, lift):
     def drawn(calibration, share):
@@ -118,15 +144,22 @@ def test_faint_brows_count_for_more_and_the_ends_stay(name, lift):
     straight = replace(PLAIN, lift=1.0)
     assert drawn(PLAIN, 1e-4) == pytest.approx(lift * drawn(straight, 1e-4), rel=1e-2)
     assert drawn(PLAIN, 0.5) == pytest.approx(0.625 if lift == 1 else 1.0)
-    assert drawn(PLAIN, 0) == drawn(straight, 0) == 0 and drawn(PLAIN, 1) == pytest.approx(drawn(straight, 1)) == 1.25
+    assert (
+        drawn(PLAIN, 0) == drawn(straight, 0) == 0
+        and drawn(PLAIN, 1) == pytest.approx(drawn(straight, 1)) == 1.25
+    )
 
 
 def test_calibration_is_taken_from_neutral_faces_and_does_not_stretch_noise():
     rng = np.random.default_rng(0)
-    shapes = pd.DataFrame({"jawOpen": rng.uniform(0, 0.9, 2000), "jawLeft": rng.uniform(0, 0.01, 2000)})
+    shapes = pd.DataFrame(
+        {"jawOpen": rng.uniform(0, 0.9, 2000), "jawLeft": rng.uniform(0, 0.01, 2000)}
+    )
     said = np.where(shapes["jawOpen"] < 0.2, "neutral", "surprise")
     made = Calibration.of(shapes, said)
-    assert made.zero["jawOpen"] == pytest.approx(0.1, abs=0.02) and made.full["jawOpen"] == pytest.approx(0.9, abs=0.01)
+    assert made.zero["jawOpen"] == pytest.approx(0.1, abs=0.02) and made.full[
+        "jawOpen"
+    ] == pytest.approx(0.9, abs=0.01)
     assert made.full["jawLeft"] - made.zero["jawLeft"] == pytest.approx(0.3, abs=1e-3)
     assert made.smile == calibration_of().smile, "nobody was called happy"
     assert Calibration.of(shapes).zero["jawOpen"] == pytest.approx(0.45, abs=0.03)
@@ -145,7 +178,8 @@ def test_a_smile_is_learned_from_all_scores_and_from_many_people():
     truth = rng.random(3000) < 0.5
     noise = 0.1 * rng.standard_normal((3000, 2))
     shapes = pd.DataFrame({"mouthSmileLeft": 0.2 * truth, "mouthDimpleLeft": 0.2 * truth}) + noise
-    said = np.where(truth ^ (rng.random(3000) < 0.1), "happy", "neutral")  # one in ten is wrong about it
+    # one in ten is wrong about it
+    said = np.where(truth ^ (rng.random(3000) < 0.1), "happy", "neutral")
     found = smile_of(shapes, said)
     odds = shapes @ pd.Series(found).drop("bias") + found["bias"]
     assert auc(odds, truth) > auc(shapes["mouthSmileLeft"], truth) + 0.04
@@ -157,10 +191,21 @@ def test_a_smile_is_learned_from_all_scores_and_from_many_people():
 def test_whether_there_is_a_smile_is_told_by_all_scores_together():
     weights = dict.fromkeys(NAMES[1:], 0.0) | {"mouthDimpleLeft": 2.0, "bias": -1.0}
     made = Calibration(PLAIN.zero, PLAIN.full, weights)
-    faint, at_rest = scores(mouthSmileLeft=0.12, mouthDimpleLeft=0.8), scores(mouthSmileLeft=0.5, mouthSmileRight=0.5)
+    faint, at_rest = (
+        scores(mouthSmileLeft=0.12, mouthDimpleLeft=0.8),
+        scores(mouthSmileLeft=0.5, mouthSmileRight=0.5),
+    )
     assert made.sides(faint)[0][12] == made.sides(faint)[1][12] == 1.5 > PLAIN.sides(faint)[0][12]
-    assert made.sides(at_rest)[0][12] == made.sides(at_rest)[1][12] == 0.9 < PLAIN.sides(at_rest)[0][12]
-    others = [{au: value for au, value in side.items() if au != 12} for side in (made.sides(faint)[0], PLAIN.sides(faint)[0])]
+    assert (
+        made.sides(at_rest)[0][12]
+        == made.sides(at_rest)[1][12]
+        == 0.9
+        < PLAIN.sides(at_rest)[0][12]
+    )
+    others = [
+        {au: value for au, value in side.items() if au != 12}
+        for side in (made.sides(faint)[0], PLAIN.sides(faint)[0])
+    ]
     assert others[0] == others[1], "nothing but AU12"
     strong = scores(mouthSmileLeft=0.9, mouthSmileRight=0.9, mouthDimpleLeft=0.8)
     assert made.sides(strong) == PLAIN.sides(strong)
@@ -173,14 +218,18 @@ def test_a_normalizer_without_a_network_draws_what_the_landmarker_saw(studio):
     neutral, opened, lost = draw_shapes(shapes, studio, PLAIN)
     assert np.array_equal(neutral, studio.neutral()) and np.array_equal(lost, neutral)
     left, right = intensities_of(PLAIN.actions(scores(jawOpen=0.9)))
-    assert np.array_equal(opened, studio.normalized(left, right)) and not np.array_equal(opened, neutral)
+    assert np.array_equal(opened, studio.normalized(left, right)) and not np.array_equal(
+        opened, neutral
+    )
 
 
-# --- writing ------------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 def test_pseudo_pairs_are_a_benchmark_whose_parts_share_nobody(photographs, tmp_path, monkeypatch):
-    monkeypatch.setattr("norface_lib.photos.pseudo_pairs.is_held_out", lambda name, share: name == "p2")
+    monkeypatch.setattr(
+        "norface_lib.photos.pseudo_pairs.is_held_out", lambda name, share: name == "p2"
+    )
     out, table = tmp_path / "pairs", tmp_path / "people.csv"
     counts = write_pseudo_pairs(photographs, out, table, PLAIN, progress=False)
     assert counts == {"train faces": 4, "train people": 2, "test faces": 2, "test people": 1}
@@ -191,21 +240,39 @@ def test_pseudo_pairs_are_a_benchmark_whose_parts_share_nobody(photographs, tmp_
     assert smile[0] == 0 and (np.diff(smile) > 0).all()
     off = np.abs(train.truths.astype(int) - train.target).mean((1, 2, 3))
     assert off[0] < 0.2 < off[3], "a face without any score is drawn neutral, a smiling one is not"
-    assert json.loads((out / "train/benchmark.json").read_text())["calibration"]["full"]["jawOpen"] == 0.9
+    assert (
+        json.loads((out / "train/benchmark.json").read_text())["calibration"]["full"]["jawOpen"]
+        == 0.9
+    )
 
 
 def test_mirrored_pairs_are_those_of_train_with_their_sides_exchanged(photographs, tmp_path):
     shapes = pd.read_csv(photographs / BLENDSHAPES)
-    shapes.assign(mouthSmileLeft=0.0, mouthSmileRight=0.9).to_csv(photographs / BLENDSHAPES, index=False)
-    counts = write_pseudo_pairs(photographs, tmp_path / "pairs", None, PLAIN, held_out=0.5, mirrored=True, progress=False)
+    shapes.assign(mouthSmileLeft=0.0, mouthSmileRight=0.9).to_csv(
+        photographs / BLENDSHAPES, index=False
+    )
+    counts = write_pseudo_pairs(
+        photographs, tmp_path / "pairs", None, PLAIN, held_out=0.5, mirrored=True, progress=False
+    )
     assert counts["mirrored faces"] == counts["train faces"] == 6 - counts["test faces"] > 0
-    plain, other = (load_rendered(tmp_path / "pairs" / part, progress=False) for part in ("train", "mirrored"))
-    assert np.array_equal(other.originals, plain.originals[:, :, ::-1]) and list(other.subjects) == list(plain.subjects)
+    plain, other = (
+        load_rendered(tmp_path / "pairs" / part, progress=False) for part in ("train", "mirrored")
+    )
+    assert np.array_equal(other.originals, plain.originals[:, :, ::-1]) and list(
+        other.subjects
+    ) == list(plain.subjects)
     codes, names, swap = plain.expression_codes()
     assert np.allclose(other.expression_codes()[0], codes[:, swap])
-    assert (codes[:, names.index("AU12R")] > 0.5).all() and (codes[:, names.index("AU12L")] == 0).all()
-    moved = [np.abs(data.truths - data.target.astype(int)).mean((0, 1, 3)) for data in (plain, other)]
-    assert moved[0][:56].sum() > 1.5 * moved[0][56:].sum() and moved[1][56:].sum() > 1.5 * moved[1][:56].sum(), "half a smile"
+    assert (codes[:, names.index("AU12R")] > 0.5).all() and (
+        codes[:, names.index("AU12L")] == 0
+    ).all()
+    moved = [
+        np.abs(data.truths - data.target.astype(int)).mean((0, 1, 3)) for data in (plain, other)
+    ]
+    assert (
+        moved[0][:56].sum() > 1.5 * moved[0][56:].sum()
+        and moved[1][56:].sum() > 1.5 * moved[1][:56].sum()
+    ), "half a smile"
 
 
 def test_a_second_call_keeps_what_is_drawn_and_other_settings_are_refused(photographs, tmp_path):
@@ -215,13 +282,17 @@ def test_a_second_call_keeps_what_is_drawn_and_other_settings_are_refused(photog
     drawn[0].unlink()
     before = {path.name: path.stat().st_mtime_ns for path in drawn[1:]}
     write_pseudo_pairs(photographs, out, table, PLAIN, held_out=0.0, progress=False)
-    assert {path.name: path.stat().st_mtime_ns for path in drawn[1:]} == before and drawn[0].exists()
+    assert {path.name: path.stat().st_mtime_ns for path in drawn[1:]} == before and drawn[
+        0
+    ].exists()
     with pytest.raises(DataError, match="other settings"):
         write_pseudo_pairs(photographs, out, table, PLAIN, held_out=0.1, progress=False)
 
 
 def test_what_is_missing_of_photographs_is_named(photographs, tmp_path):
-    assert list(read_photographs(photographs)["subject"]) == [f"{number}.jpg" for number in range(6)]
+    assert list(read_photographs(photographs)["subject"]) == [
+        f"{number}.jpg" for number in range(6)
+    ]
     table = pd.read_csv(tmp_path / "people.csv")
     for change, words in (
         (table.drop(columns="image"), "lacks the column image"),
@@ -244,10 +315,20 @@ def test_people_are_held_out_by_name_alone_in_the_share_that_was_asked_for():
 
 
 def test_joined_benchmarks_hold_all_faces_with_their_truths(tiny_benchmark, photographs, tmp_path):
-    write_pseudo_pairs(photographs, tmp_path / "pairs", tmp_path / "people.csv", PLAIN, held_out=0.0, progress=False)
+    write_pseudo_pairs(
+        photographs,
+        tmp_path / "pairs",
+        tmp_path / "people.csv",
+        PLAIN,
+        held_out=0.0,
+        progress=False,
+    )
     parts = [tiny_benchmark, tmp_path / "pairs/train"]
     assert join_benchmarks(parts, tmp_path / "joined") == 18
-    whole, (first, second) = load_rendered(tmp_path / "joined"), (load_rendered(part) for part in parts)
+    whole, (first, second) = (
+        load_rendered(tmp_path / "joined"),
+        (load_rendered(part) for part in parts),
+    )
     assert np.array_equal(whole.originals, np.concatenate([first.originals, second.originals]))
     assert np.array_equal(whole.truths, np.concatenate([first.truths, second.truths]))
     assert np.array_equal(whole.expression_codes()[0][:12], first.expression_codes()[0])
@@ -258,13 +339,15 @@ def test_joined_benchmarks_hold_all_faces_with_their_truths(tiny_benchmark, phot
 
 
 def test_benchmarks_of_two_targets_are_not_joined(tiny_benchmark, photographs, tmp_path):
-    write_pseudo_pairs(photographs, tmp_path / "ada", None, PLAIN, "ada", held_out=0.0, progress=False)
+    write_pseudo_pairs(
+        photographs, tmp_path / "ada", None, PLAIN, "ada", held_out=0.0, progress=False
+    )
     with pytest.raises(DataError, match="target"):
         join_benchmarks([tiny_benchmark, tmp_path / "ada/train"], tmp_path / "joined")
     assert not (tmp_path / "joined").exists()
 
 
-# --- photographs that anyone can get ------------------------------------------------------------------------------------
+# --- photographs that anyone can get --------------------------------------------------------------
 
 
 def test_lfw_is_a_folder_for_each_person_and_is_fetched_once(tmp_path, monkeypatch):
@@ -282,14 +365,19 @@ def test_lfw_is_a_folder_for_each_person_and_is_fetched_once(tmp_path, monkeypat
         assert fetch("lfw", tmp_path) == tmp_path / "lfw_home/lfw"
     assert calls == [False]
     people = pd.read_csv(tmp_path / "people.csv")
-    assert people["subject"].tolist() == ["Ann_A", "Ann_A", "Bo_B"] and people["image"][2] == "Bo_B/Bo_B_0001.jpg"
+    assert (
+        people["subject"].tolist() == ["Ann_A", "Ann_A", "Bo_B"]
+        and people["image"][2] == "Bo_B/Bo_B_0001.jpg"
+    )
 
 
 def test_an_lfw_archive_that_was_not_unpacked_whole_is_unpacked_again(tmp_path, monkeypatch):
     folder = tmp_path / "lfw_home/lfw"
     (folder / "Half").mkdir(parents=True)
     (tmp_path / "lfw_home/lfw.tgz").touch()
-    monkeypatch.setattr("sklearn.datasets.fetch_lfw_people", lambda **_: (folder / "Ann_A").mkdir(parents=True))
+    monkeypatch.setattr(
+        "sklearn.datasets.fetch_lfw_people", lambda **_: (folder / "Ann_A").mkdir(parents=True)
+    )
     fetch("lfw", tmp_path)
     assert [path.name for path in folder.iterdir()] == ["Ann_A"]
 
@@ -303,7 +391,10 @@ def test_celeba_names_its_people_by_number(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.CelebA", celeba)
     assert fetch("celeba", tmp_path / "new") == tmp_path / "new/celeba/img_align_celeba"
     people = pd.read_csv(tmp_path / "new/people.csv", dtype=str)
-    assert people.to_dict("list") == {"image": ["000001.jpg", "000002.jpg"], "subject": ["2880", "17"]}
+    assert people.to_dict("list") == {
+        "image": ["000001.jpg", "000002.jpg"],
+        "subject": ["2880", "17"],
+    }
 
 
 def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
@@ -317,7 +408,7 @@ def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
         fetch("faces", tmp_path)
 
 
-# --- spoiled originals --------------------------------------------------------------------------------------------------
+# --- spoiled originals ----------------------------------------------------------------------------
 
 
 def test_a_share_of_the_originals_is_spoiled_and_the_rest_is_not():
@@ -326,7 +417,8 @@ def test_a_share_of_the_originals_is_spoiled_and_the_rest_is_not():
     changed = spoiled(images, 0.5)
     assert changed.shape == images.shape and changed.min() >= 0 and changed.max() <= 1
     same = (changed == images).flatten(1).all(1).float().mean().item()
-    # each of four faults has a chance of one quarter here and the fifth of one tenth, so 0.75^4 x 0.9 stay as they are
+    # each of four faults has a chance of one quarter here and the fifth of one tenth, so 0.75^4 x
+    # 0.9 stay as they are
     assert same == pytest.approx(0.75**4 * 0.9, abs=0.08)
     assert torch.equal(spoiled(images, 0.0), images)
 
@@ -339,7 +431,7 @@ def test_only_a_share_above_zero_spoils_what_is_seen():
     assert not torch.equal(seen(images, 1.0), plain)
 
 
-# --- measures -----------------------------------------------------------------------------------------------------------
+# --- measures -------------------------------------------------------------------------------------
 
 
 def test_agreement_is_the_correlation_over_faces_in_which_both_were_found():
@@ -350,8 +442,12 @@ def test_agreement_is_the_correlation_over_faces_in_which_both_were_found():
     others[:7] = np.nan
     found = agreement(originals, others)
     assert (found["faces"], found["not_found"]) == (193, 7)
-    assert found["per_au"]["AU26"] == pytest.approx(np.corrcoef(originals[7:, 25], others[7:, 25])[0, 1], abs=1e-5)
-    assert found["per_au"].keys() == SHAPES_OF.keys() and found["mean"] == pytest.approx(0.5**0.5, abs=0.05)
+    assert found["per_au"]["AU26"] == pytest.approx(
+        np.corrcoef(originals[7:, 25], others[7:, 25])[0, 1], abs=1e-5
+    )
+    assert found["per_au"].keys() == SHAPES_OF.keys() and found["mean"] == pytest.approx(
+        0.5**0.5, abs=0.05
+    )
     assert agreement(originals, np.zeros_like(originals))["mean"] == 0
 
 
@@ -366,7 +462,9 @@ def test_verification_tells_people_by_what_is_near():
 def test_smiles_are_known_from_an_expression_or_an_emotion():
     rows, smiling = smiling_of(pd.DataFrame({"emotion": ["happy", "anger", "neutral", np.nan]}))
     assert rows.tolist() == [0, 2] and smiling.tolist() == [True, False]
-    rows, smiling = smiling_of(pd.DataFrame({"expression": ["smile", "neutral"], "emotion": [np.nan, np.nan]}))
+    rows, smiling = smiling_of(
+        pd.DataFrame({"expression": ["smile", "neutral"], "emotion": [np.nan, np.nan]})
+    )
     assert rows.tolist() == [0, 1] and smiling.tolist() == [True, False]
 
 
@@ -375,7 +473,12 @@ def test_the_interval_of_smiles_is_over_people():
     smiling = np.tile([False, True], 30)
     clear, chance = smiling + 0.0, np.random.default_rng(0).random(60)
     found = smile_measures(clear, smiling, people)
-    assert (found["auc"], found["interval"], found["faces"], found["people"]) == (1.0, [1.0, 1.0], 60, 30)
+    assert (found["auc"], found["interval"], found["faces"], found["people"]) == (
+        1.0,
+        [1.0, 1.0],
+        60,
+        30,
+    )
     low, high = smile_measures(chance, smiling, people)["interval"]
     assert low < 0.5 < high and high - low > 0.15
 
@@ -387,7 +490,8 @@ def test_smiles_are_also_compared_with_a_persons_own_neutral_face():
     found = smile_measures(at_rest, smiling, people)
     assert found["own_neutral"] == 1.0 and found["compared"] == 2 and found["auc"] < 1
     assert smile_measures(1 - at_rest, smiling, people)["own_neutral"] == 0.0
-    assert smile_measures(np.zeros(7), smiling, people)["own_neutral"] == 0.0  # nothing told, nothing won
+    # nothing told, nothing won
+    assert smile_measures(np.zeros(7), smiling, people)["own_neutral"] == 0.0
     alone = smile_measures(at_rest[[0, 5]], smiling[[0, 5]], people[[0, 5]])
     assert alone["own_neutral"] is None and alone["compared"] == 0
 
@@ -398,24 +502,57 @@ def test_photographs_are_measured_as_a_whole(photographs, tmp_path):
     folder = os.environ.get("NORFACE_MODELS", "")
     networks = [Path(folder, name) for name in (LANDMARKER_FILE, "mobileface.onnx")]
     if not all(path.is_file() for path in networks):
-        pytest.skip("NORFACE_MODELS names no folder with MediaPipe's landmarker and mobileface.onnx")
-    write_pseudo_pairs(photographs, tmp_path / "pairs", tmp_path / "people.csv", PLAIN, held_out=0.0, progress=False)
+        pytest.skip(
+            "NORFACE_MODELS names no folder with MediaPipe's landmarker and mobileface.onnx"
+        )
+    write_pseudo_pairs(
+        photographs,
+        tmp_path / "pairs",
+        tmp_path / "people.csv",
+        PLAIN,
+        held_out=0.0,
+        progress=False,
+    )
     pairs = tmp_path / "pairs/train"
     out, embedding = tmp_path / "result.json", f"arcface:{networks[1]}"
     weights = find_weights("tiny")
     sheet = tmp_path / "sheet.png"
-    found = evaluate_photographs(pairs, str(weights), "tiny-au", networks[0], embedding, pairs, out, sheet, progress=False)
+    found = evaluate_photographs(
+        pairs, str(weights), "tiny-au", networks[0], embedding, pairs, out, sheet, progress=False
+    )
     assert cv2.imread(str(sheet)).shape[0] >= 3 * 112
-    assert set(found) == {"weights", "to_pseudo_truth", "agreement", "smile", "verification", "emotion"}
-    assert found["smile"].keys() >= {"AU12", "landmarker, original", "landmarker, original, all scores"}
-    assert found["smile"]["AU12"]["faces"] == 6 and set(found["emotion"]) > {"original", "normalized", "both"}
-    assert json.loads(out.read_text())["counts"] == {"faces": 6, "people": 3, "train_faces": 6, "train_people": 3}
+    assert set(found) == {
+        "weights",
+        "to_pseudo_truth",
+        "agreement",
+        "smile",
+        "verification",
+        "emotion",
+    }
+    assert found["smile"].keys() >= {
+        "AU12",
+        "landmarker, original",
+        "landmarker, original, all scores",
+    }
+    assert found["smile"]["AU12"]["faces"] == 6 and set(found["emotion"]) > {
+        "original",
+        "normalized",
+        "both",
+    }
+    assert json.loads(out.read_text())["counts"] == {
+        "faces": 6,
+        "people": 3,
+        "train_faces": 6,
+        "train_people": 3,
+    }
 
 
 def test_the_readme_reads_a_photograph_from_python(tmp_path, monkeypatch, capsys):
     if not Path(os.environ.get("NORFACE_MODELS", ""), LANDMARKER_FILE).is_file():
         pytest.skip("NORFACE_MODELS names no folder with MediaPipe's landmarker")
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("me.jpg", astronaut()[..., ::-1])
     exec(compile(code, "README.md", "exec"), {})
@@ -428,10 +565,17 @@ def test_the_readme_reads_a_photograph_from_python(tmp_path, monkeypatch, capsys
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_shipped_weights_tell_who_smiles(tmp_path):
-    """The whole road on photographs of 51 people of whom nothing was learned: `predict`, then its AU12."""
-    photos, folder = Path(os.environ.get("NORFACE_PHOTOS", "none"), "london"), os.environ.get("NORFACE_MODELS", "")
+    """The whole road on photographs of 51 people of whom nothing was learned: `predict`, then its
+    AU12."""
+    photos, folder = (
+        Path(os.environ.get("NORFACE_PHOTOS", "none"), "london"),
+        os.environ.get("NORFACE_MODELS", ""),
+    )
     if not photos.is_dir() or not Path(folder, LANDMARKER_FILE).is_file():
-        pytest.skip("NORFACE_PHOTOS names no folder with london/, or NORFACE_MODELS none with MediaPipe's landmarker")
+        pytest.skip(
+            "NORFACE_PHOTOS names no folder with london/, or NORFACE_MODELS none with MediaPipe's "
+            "landmarker"
+        )
     counts = predict_tree(photos, tmp_path, open_detector("mediapipe"), progress=False)
     assert counts["aligned"] == 102
     found = pd.read_csv(tmp_path / "predictions.csv").merge(
@@ -439,4 +583,8 @@ def test_the_shipped_weights_tell_who_smiles(tmp_path):
     )
     smiling = found["expression"] == "smile"
     assert auc(found["AU12"], smiling) > LEAST and auc(found["AU12_intensity"], smiling) > LEAST
-    assert (found["emotion"][smiling] == "happy").mean() > 0.5 > (found["emotion"][~smiling] == "happy").mean()
+    assert (
+        (found["emotion"][smiling] == "happy").mean()
+        > 0.5
+        > (found["emotion"][~smiling] == "happy").mean()
+    )

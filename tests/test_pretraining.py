@@ -1,4 +1,5 @@
-"""The whole recipe for a normalizer's weights: a benchmark in, weights with a card out, and weights to begin with."""
+"""The whole recipe for a normalizer's weights: a benchmark in, weights with a card out, and weights
+to begin with."""
 
 import json
 from dataclasses import replace
@@ -13,7 +14,9 @@ from norface_lib.training import normalizer as normalizer_training
 from norface_lib.training.normalizer import NormalizerTraining, train_and_save
 
 _TINY = PRESETS["tiny"]
-SMALL = replace(_TINY, encoder=replace(_TINY.encoder, dim=32, depth=1, heads=2, stem=(16, 16)), widths=(16, 16))
+SMALL = replace(
+    _TINY, encoder=replace(_TINY.encoder, dim=32, depth=1, heads=2, stem=(16, 16)), widths=(16, 16)
+)
 SHORT = NormalizerTraining.of_steps(1, 2)
 
 MEASURE = normalizer_training.measure
@@ -27,13 +30,20 @@ def soon_done(monkeypatch):
     monkeypatch.setattr(normalizer_training, "_watch", lambda spec, out: None)
 
 
-def test_weights_come_with_a_card_that_says_how_good_they_are(tiny_benchmark, tmp_path, monkeypatch):
+def test_weights_come_with_a_card_that_says_how_good_they_are(
+    tiny_benchmark, tmp_path, monkeypatch
+):
     monkeypatch.setattr(normalizer_training, "measure", partial(MEASURE, subjects=1, frames=2))
     path = train_and_save(tiny_benchmark, tmp_path / "first", "tiny", SHORT)
     model, _, card = load_normalizer(str(path))
     assert path.name == "tiny.safetensors" and model.config == SMALL and card["start"] is None
-    assert card["data"]["pairs"] == 12 and card["data"]["pool"] == "lab" and card["data"]["faces"] == 0
-    assert set(card["training"]["seconds"]) == {"expression", "drawing"} and card["training"]["drawing"]["steps"] == 2
+    assert (
+        card["data"]["pairs"] == 12 and card["data"]["pool"] == "lab" and card["data"]["faces"] == 0
+    )
+    assert (
+        set(card["training"]["seconds"]) == {"expression", "drawing"}
+        and card["training"]["drawing"]["steps"] == 2
+    )
     assert set(card["measured"]) == {"lab", "wild"} and card["measured"]["wild"]["faces"] == 2
     assert card["measured"]["lab"]["distance_ratio"] > 0.5, "two steps teach nothing"
 
@@ -41,18 +51,24 @@ def test_weights_come_with_a_card_that_says_how_good_they_are(tiny_benchmark, tm
 def test_a_card_tells_all_that_weights_ever_learned_of(tiny_benchmark, tmp_path):
     path = train_and_save(tiny_benchmark, tmp_path / "first", "tiny", SHORT)
     card = load_normalizer(str(path))[2]
-    further = train_and_save(tiny_benchmark, tmp_path / "second", "tiny", SHORT, start=str(path), name="mine")
+    further = train_and_save(
+        tiny_benchmark, tmp_path / "second", "tiny", SHORT, start=str(path), name="mine"
+    )
     card_of_second = load_normalizer(str(further))[2]
     told = card_of_second["start"]
     assert further.name == "mine.safetensors" and card_of_second["name"] == "mine"
-    assert told["sha256"] == card["sha256"] and told["data"] == card["data"] and told["start"] is None
+    assert (
+        told["sha256"] == card["sha256"] and told["data"] == card["data"] and told["start"] is None
+    )
     assert json.loads(json.dumps(told["training"])) == card["training"]
 
 
 def test_weights_to_begin_with_must_fit(tiny_benchmark, tmp_path, monkeypatch):
     path = train_and_save(tiny_benchmark, tmp_path / "first", "tiny", SHORT)
     with pytest.raises(DataError, match="exclude each other"):
-        train_and_save(tiny_benchmark, tmp_path / "out", "tiny", SHORT, start=str(path), encoder="vit.pth")
+        train_and_save(
+            tiny_benchmark, tmp_path / "out", "tiny", SHORT, start=str(path), encoder="vit.pth"
+        )
     with pytest.raises(DataError, match="no preset 'huge'; there are tiny, small, base"):
         train_and_save(tiny_benchmark, tmp_path / "out", "huge", SHORT)
     monkeypatch.setitem(PRESETS, "tiny", replace(SMALL, merging_blocks=1))
@@ -73,4 +89,7 @@ def test_training_begins_with_the_weights_that_were_given(tiny_benchmark, tmp_pa
     again = train_and_save(tiny_benchmark, tmp_path / "second", "tiny", SHORT, start=str(path))
     (first,), given = begun, load_normalizer(str(path))[0].state_dict()
     assert all(value.equal(given[name]) for name, value in first.state_dict().items())
-    assert all(value.equal(given[name]) for name, value in load_normalizer(str(again))[0].state_dict().items())
+    assert all(
+        value.equal(given[name])
+        for name, value in load_normalizer(str(again))[0].state_dict().items()
+    )

@@ -1,4 +1,5 @@
-"""Protocols: the official lists, that nobody is ever on both sides, and how wrong or incomplete data are told."""
+"""Protocols: the official lists, that nobody is ever on both sides, and how wrong or incomplete
+data are told."""
 
 import re
 import warnings
@@ -12,7 +13,14 @@ from hypothesis import strategies as st
 
 from norface_lib.common.errors import DataError
 from norface_lib.datasets import official_splits
-from norface_lib.datasets.protocols import SUBJECT_SPLITS, SUBJECTS, missing_subjects, protocol, shared_labels, subject_folds
+from norface_lib.datasets.protocols import (
+    SUBJECT_SPLITS,
+    SUBJECTS,
+    missing_subjects,
+    protocol,
+    shared_labels,
+    subject_folds,
+)
 
 few = settings(max_examples=12)
 
@@ -30,7 +38,7 @@ def subjects_of(index, rows):
     return set(index["subject"].iloc[rows])
 
 
-# --- the official lists -------------------------------------------------------------------------------------------------
+# --- the official lists ---------------------------------------------------------------------------
 
 
 def numbered(letter, last):
@@ -42,7 +50,11 @@ def test_the_datasets_have_their_subjects():
     assert SUBJECTS["bp4d_plus"] == numbered("F", 82) | numbered("M", 58)
     absent = {f"SN{number:03d}" for number in (14, 15, 19, 20, 22)}
     assert SUBJECTS["disfa"] == numbered("SN", 32) - absent
-    assert {name: len(subjects) for name, subjects in SUBJECTS.items()} == {"bp4d": 41, "bp4d_plus": 140, "disfa": 27}
+    assert {name: len(subjects) for name, subjects in SUBJECTS.items()} == {
+        "bp4d": 41,
+        "bp4d_plus": 140,
+        "disfa": 27,
+    }
 
 
 @pytest.mark.parametrize(
@@ -82,11 +94,18 @@ def test_the_lists_are_those_of_paper_md():
 def test_megraph_counts_the_folds_backwards():
     for dataset in ("bp4d", "disfa"):
         index = complete(dataset)
-        ours, theirs = protocol(f"{dataset}/3fold", index), protocol(f"{dataset}/3fold-megraph", index)
+        ours, theirs = (
+            protocol(f"{dataset}/3fold", index),
+            protocol(f"{dataset}/3fold-megraph", index),
+        )
         for one, other in zip(ours, theirs[::-1], strict=True):
             np.testing.assert_array_equal(one.test, other.test)
             np.testing.assert_array_equal(one.train, other.train)
-        assert [split.name for split in ours] == [split.name for split in theirs] == ["fold1", "fold2", "fold3"]
+        assert (
+            [split.name for split in ours]
+            == [split.name for split in theirs]
+            == ["fold1", "fold2", "fold3"]
+        )
         assert SUBJECT_SPLITS[f"{dataset}/3fold-jaa"] == SUBJECT_SPLITS[f"{dataset}/3fold"]
     assert "F001" in subjects_of(complete("bp4d"), protocol("bp4d/3fold", complete("bp4d"))[0].test)
 
@@ -99,7 +118,7 @@ def test_fera_trains_on_odd_numbers_and_tests_even_ones():
     assert split.name == "fera2015"
 
 
-# --- nobody on both sides -----------------------------------------------------------------------------------------------
+# --- nobody on both sides -------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:.*no row of")
@@ -107,7 +126,9 @@ def test_fera_trains_on_odd_numbers_and_tests_even_ones():
 @few
 @given(data=st.data())
 def test_no_subject_is_ever_in_two_parts_and_every_row_is_tested_once(name, data):
-    everyone = sorted(SUBJECTS.get(name.split("/")[0], {f"lab{number:04d}" for number in range(12)}))
+    everyone = sorted(
+        SUBJECTS.get(name.split("/")[0], {f"lab{number:04d}" for number in range(12)})
+    )
     sides = sum(SUBJECT_SPLITS.get(name, ()), ())
     least = [side[0] for side in sides] or everyone[:5]  # somebody for each side
     people = least + data.draw(st.lists(st.sampled_from(everyone), max_size=50))
@@ -127,7 +148,10 @@ def test_folds_by_seed_are_subject_folds():
     ):
         np.testing.assert_array_equal(split.train, train)
         np.testing.assert_array_equal(split.test, test)
-    assert protocol("rendered/3fold-seed5", index)[0].test.tolist() != protocol("rendered/3fold-seed6", index)[0].test.tolist()
+    assert (
+        protocol("rendered/3fold-seed5", index)[0].test.tolist()
+        != protocol("rendered/3fold-seed6", index)[0].test.tolist()
+    )
 
 
 def test_a_list_that_names_somebody_twice_is_found_out(monkeypatch):
@@ -145,7 +169,7 @@ def test_all_of_one_dataset_is_no_split():
         protocol("affectnet/all", photographs)
 
 
-# --- what is missing or unknown is told ---------------------------------------------------------------------------------
+# --- what is missing or unknown is told -----------------------------------------------------------
 
 
 def test_missing_subjects_are_warned_of_by_count_and_name():
@@ -176,11 +200,19 @@ def test_unknown_subjects_are_refused_by_count_and_name(name):
 @pytest.mark.parametrize(
     ("name", "index", "words"),
     [
-        ("bp4d/4fold", complete("bp4d"), r"no protocol bp4d/4fold; known are bp4d/3fold, .*bp4d/fera2015, bp4d/3fold-seed0"),
+        (
+            "bp4d/4fold",
+            complete("bp4d"),
+            r"no protocol bp4d/4fold; known are bp4d/3fold, .*bp4d/fera2015, bp4d/3fold-seed0",
+        ),
         ("rafdb/3fold", index_of([]), "no protocol rafdb/3fold; known are rafdb/official"),
         ("bp5d/3fold", complete("bp4d"), "no dataset 'bp5d'; known are bp4d, bp4d_plus, disfa"),
         ("bp4d", complete("bp4d"), "no protocol bp4d/;"),
-        ("bp4d/3fold", index_of(["F001"]), r"bp4d/3fold \(fold1\): no row to train on; bp4d/3fold-seed0 makes folds"),
+        (
+            "bp4d/3fold",
+            index_of(["F001"]),
+            r"bp4d/3fold \(fold1\): no row to train on; bp4d/3fold-seed0 makes folds",
+        ),
         ("bp4d/3fold", index_of(["F001", None, ""]), "2 of 3 rows have no subject"),
         ("bp4d/3fold", pd.DataFrame({"path": ["a"]}), "lacks the column subject; it has path"),
         ("rendered/3fold-seed0", index_of(["a", "b"]), "at least as many subjects"),
@@ -204,7 +236,7 @@ def test_a_second_index_without_a_second_dataset_is_refused():
         protocol("bp4d/3fold", complete("bp4d"), complete("disfa"))
 
 
-# --- parts, and across datasets -----------------------------------------------------------------------------------------
+# --- parts, and across datasets -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("dataset", "tested"), [("affectnet", "val"), ("rafdb", "test")])
@@ -225,7 +257,10 @@ def test_across_datasets_each_fold_meets_the_fold_of_its_number(source, target):
     trained, tested = complete(source), complete(target, frames=3)
     across = protocol(f"{source}->{target}/3fold", trained, tested)
     for split, ours, theirs in zip(
-        across, protocol(f"{source}/3fold", trained), protocol(f"{target}/3fold", tested), strict=True
+        across,
+        protocol(f"{source}/3fold", trained),
+        protocol(f"{target}/3fold", tested),
+        strict=True,
     ):
         np.testing.assert_array_equal(split.train, ours.train)
         np.testing.assert_array_equal(split.test, theirs.test)
@@ -254,9 +289,17 @@ def test_two_indexes_of_one_dataset_may_not_share_a_person():
 @pytest.mark.parametrize(
     ("source", "target", "task", "labels", "ours", "theirs"),
     [
-        ("bp4d", "disfa", "detection", (1, 2, 4, 6, 12), [0, 1, 2, 3, 6], [0, 1, 2, 3, 5]),  # FG-Net's positions
+        # FG-Net's positions
+        ("bp4d", "disfa", "detection", (1, 2, 4, 6, 12), [0, 1, 2, 3, 6], [0, 1, 2, 3, 5]),
         ("disfa", "bp4d", "detection", (1, 2, 4, 6, 12), [0, 1, 2, 3, 5], [0, 1, 2, 3, 6]),
-        ("bp4d", "bp4d_plus", "detection", (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24), range(12), range(12)),
+        (
+            "bp4d",
+            "bp4d_plus",
+            "detection",
+            (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24),
+            range(12),
+            range(12),
+        ),
         ("bp4d", "disfa", "intensity", (6, 12, 17), [0, 2, 4], [4, 6, 8]),
     ],
 )
@@ -269,13 +312,20 @@ def test_shared_aus_are_the_published_ones(source, target, task, labels, ours, t
 
 def test_shared_emotions_are_the_published_ones():
     shared = shared_labels("rafdb", "affectnet", "emotion")
-    codes = {int(ours) + 1: int(theirs) for ours, theirs in zip(shared.source, shared.target, strict=True)}
+    codes = {
+        int(ours) + 1: int(theirs)
+        for ours, theirs in zip(shared.source, shared.target, strict=True)
+    }
     assert codes == {1: 3, 2: 4, 3: 5, 4: 1, 5: 2, 6: 6, 7: 0}  # PAPER.md 2.6
     back = shared_labels("affectnet", "rafdb", "emotion")
     assert len(back.labels) == 7 and "contempt" not in back.labels
 
 
-@pytest.mark.parametrize(("source", "target", "task"), [("bp4d", "rafdb", "emotion"), ("bp4d", "disfa", "occurrence")])
+@pytest.mark.parametrize(
+    ("source", "target", "task"), [("bp4d", "rafdb", "emotion"), ("bp4d", "disfa", "occurrence")]
+)
 def test_datasets_without_labels_of_a_task_are_refused(source, target, task):
-    with pytest.raises(DataError, match=r"no labels of the task .*detection: bp4d, bp4d_plus, disfa"):
+    with pytest.raises(
+        DataError, match=r"no labels of the task .*detection: bp4d, bp4d_plus, disfa"
+    ):
         shared_labels(source, target, task)

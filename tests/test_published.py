@@ -20,7 +20,9 @@ def rows():
     return [(table, row) for table in CONTENT["tables"] for row in table["rows"]]
 
 
-@pytest.mark.parametrize(("table", "row"), [pair for pair in rows() if pair[1]["values"] is not None])
+@pytest.mark.parametrize(
+    ("table", "row"), [pair for pair in rows() if pair[1]["values"] is not None]
+)
 def test_printed_averages_are_the_means_of_the_printed_labels(table, row):
     """Within rounding of the average itself, so a digit that was copied wrong shows."""
     assert len(row["values"]) == len(table["labels"])
@@ -34,7 +36,9 @@ def test_averages_of_folds_agree():
 
 def test_every_number_has_a_source_and_a_status():
     assert all(row["source"] and row["status"] in CONTENT["statuses"] for _, row in rows())
-    assert all(row["status"] == "second hand" for _, row in rows() if row["method"] == PAPER), "the paper was not at hand"
+    assert all(row["status"] == "second hand" for _, row in rows() if row["method"] == PAPER), (
+        "the paper was not at hand"
+    )
     assert all(table["protocol"] for table in CONTENT["tables"])
     assert len(set(NAMES)) == len(NAMES)
 
@@ -42,13 +46,19 @@ def test_every_number_has_a_source_and_a_status():
 def test_labels_are_those_of_the_datasets():
     for table in CONTENT["tables"]:
         known = LABELS[table["task"]].get(table["dataset"], ())
-        assert tuple(table["labels"]) == (() if table["task"] == "emotion" else labels.columns(known))
+        assert tuple(table["labels"]) == (
+            () if table["task"] == "emotion" else labels.columns(known)
+        )
 
 
 def test_the_papers_headlines():
     """PAPER.md 1.6."""
     found = {name: published.published(*name) for name in NAMES}
-    headlines = {"/".join(name): table.loc[PAPER, "average"] for name, table in found.items() if PAPER in table.index}
+    headlines = {
+        "/".join(name): table.loc[PAPER, "average"]
+        for name, table in found.items()
+        if PAPER in table.index
+    }
     assert headlines == {
         "detection/bp4d/f1": 69.3,
         "detection/bp4d_plus/f1": 66.7,
@@ -66,7 +76,10 @@ def test_a_table_says_where_it_is_from():
     table = published.published("detection", "disfa")
     assert table.loc[PAPER, "AU12"] == 81.7 and table.loc["FMAE-IAT", "average"] == 70.1
     assert np.isnan(table.loc["JAA-Net v2", "AU01"]), "no AU of it is known"
-    assert table.attrs["status"]["FMAE-IAT"] == "established" and "DISFA SOTA Benchmark" in table.attrs["source"][PAPER]
+    assert (
+        table.attrs["status"]["FMAE-IAT"] == "established"
+        and "DISFA SOTA Benchmark" in table.attrs["source"][PAPER]
+    )
     assert "+-0.065" in published.published("detection", "bp4d_plus").attrs["caution"]
 
 
@@ -75,9 +88,14 @@ def test_measured_and_printed_stand_apart():
     table = beside_paper(ours, "detection", "disfa")
     assert table["number"].to_dict() == {"ours": "measured", PAPER: "paper"}
     assert table["data"].to_dict() == {"ours": "rendered", PAPER: "real"}
-    assert table.loc["ours", "AU01"] == pytest.approx(30) and table.loc["ours", "average"] == pytest.approx(47.5)
+    assert table.loc["ours", "AU01"] == pytest.approx(30) and table.loc[
+        "ours", "average"
+    ] == pytest.approx(47.5)
     assert table.loc[PAPER, "average"] == 72.7 and table.attrs["unit"] == "percent"
-    assert list(beside_paper({"average": 0.4}, "emotion", "rafdb", data="real")["data"]) == ["real", "real"]
+    assert list(beside_paper({"average": 0.4}, "emotion", "rafdb", data="real")["data"]) == [
+        "real",
+        "real",
+    ]
 
 
 def test_an_average_needs_all_labels_and_keeps_its_unit():
@@ -87,11 +105,17 @@ def test_an_average_needs_all_labels_and_keeps_its_unit():
 
 
 def test_wrong_use_says_what_there_is(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match=r"no published numbers for detection/gft; there are detection/bp4d/f1, .*rafdb"):
+    with pytest.raises(
+        DataError,
+        match=r"no published numbers for detection/gft; there are detection/bp4d/f1, .*rafdb",
+    ):
         published.published("detection", "gft")
     with pytest.raises(DataError, match="detection/bp4d/icc"):
         published.published("detection", "bp4d", "icc")
-    with pytest.raises(DataError, match="paper's number for emotion/affectnet7 is not known; known are those of DAN"):
+    with pytest.raises(
+        DataError,
+        match="paper's number for emotion/affectnet7 is not known; known are those of DAN",
+    ):
         beside_paper({}, "emotion", "affectnet7")
     with pytest.raises(ValueError, match=r"no column AU99; there are AU01, .*average"):
         beside_paper({"AU99": 0.3}, "detection", "bp4d")

@@ -25,13 +25,17 @@ def drawn(tmp_path_factory):
     table["AU12L"] = table["AU12"]
     table["emotion"] = np.resize([*EMOTIONS, ""], len(table))
     nothing = np.zeros((len(table), 1, 1, 3), np.uint8)
-    return Rendered(tmp_path_factory.mktemp("none"), table.assign(subject="s"), nothing, None, nothing[:1])
+    return Rendered(
+        tmp_path_factory.mktemp("none"), table.assign(subject="s"), nothing, None, nothing[:1]
+    )
 
 
 def test_strength_keeps_what_shows_subtle():
     rng = np.random.default_rng(0)
     for draw in (lambda s: draw_intensities(rng, s), lambda s: draw_emotion(rng, "happy", s)):
-        strong, subtle = (np.concatenate([list(draw(s)[0].values()) for _ in range(300)]) for s in (1.0, 0.5))
+        strong, subtle = (
+            np.concatenate([list(draw(s)[0].values()) for _ in range(300)]) for s in (1.0, 0.5)
+        )
         assert subtle.max() < strong.max() and np.mean(subtle) < np.mean(strong) - 0.4
     with pytest.raises(ValueError, match="strength must be within"):
         BenchmarkSpec(strength=0.0)
@@ -48,7 +52,10 @@ def test_coders_give_whole_levels_and_keep_the_rates(drawn):
     assert missed.mean() < drawn.intensities()[before == 1].mean()
     np.testing.assert_array_equal(said.table["AU12L"], drawn.table["AU12L"])
     other = said.table["emotion"] != drawn.table["emotion"]
-    assert 0.02 < other.mean() < 0.05 and (said.table.loc[drawn.table["emotion"] == "", "emotion"] == "").all()
+    assert (
+        0.02 < other.mean() < 0.05
+        and (said.table.loc[drawn.table["emotion"] == "", "emotion"] == "").all()
+    )
 
 
 def test_coding_is_by_seed_and_can_be_free_of_errors(drawn):
@@ -59,22 +66,36 @@ def test_coding_is_by_seed_and_can_be_free_of_errors(drawn):
     np.testing.assert_array_equal(exact.table["emotion"], drawn.table["emotion"])
 
 
-def test_a_benchmark_is_seen_once_and_labeled_for_every_task(tiny_spec, tiny_benchmark, tmp_path, monkeypatch):
+def test_a_benchmark_is_seen_once_and_labeled_for_every_task(
+    tiny_spec, tiny_benchmark, tmp_path, monkeypatch
+):
     monkeypatch.setenv("NORFACE_RUNS", str(tmp_path))
     seen = study.prepare(tiny_spec, errors=0.0, root=tiny_benchmark)
     assert seen.counts == {"people": 4, "faces": 12, "dropped": 0}
-    monkeypatch.setattr(study, "normalize_faces", lambda *_: pytest.fail("must come from the cache"))
+    monkeypatch.setattr(
+        study, "normalize_faces", lambda *_: pytest.fail("must come from the cache")
+    )
     again = study.prepare(tiny_spec, errors=0.0, root=tiny_benchmark)
     np.testing.assert_array_equal(seen.normalized, again.normalized)
     task, pairs, embedded = again.labeled("au_detection")
     assert pairs.labels.shape == (12, 12) and embedded.originals.shape[:2] == (2, 12)
-    np.testing.assert_array_equal(pairs.labels, load_rendered(tiny_benchmark, progress=False).occurrences())
+    np.testing.assert_array_equal(
+        pairs.labels, load_rendered(tiny_benchmark, progress=False).occurrences()
+    )
     assert again.labeled("au_intensity")[1].labels.max() <= 5
     with pytest.raises(DataError, match="no frame has an emotion"):
         again.labeled("emotion")
-    named = replace(again, data=replace(again.data, table=again.data.table.assign(emotion=["happy", *[""] * 10, "fear"])))
+    named = replace(
+        again,
+        data=replace(
+            again.data, table=again.data.table.assign(emotion=["happy", *[""] * 10, "fear"])
+        ),
+    )
     task, pairs, embedded = named.labeled("emotion")
-    assert task.outputs == EMOTIONS and pairs.labels[:, 0].tolist() == [EMOTIONS.index("happy"), EMOTIONS.index("fear")]
+    assert task.outputs == EMOTIONS and pairs.labels[:, 0].tolist() == [
+        EMOTIONS.index("happy"),
+        EMOTIONS.index("fear"),
+    ]
     np.testing.assert_array_equal(pairs.originals[1], again.data.originals[11])
     np.testing.assert_array_equal(embedded.normalized[:, 1], again.embedded.normalized[:, 11])
 

@@ -1,4 +1,5 @@
-"""What the tasks make of logits and labels, and the losses of intensity and emotion against their formulas."""
+"""What the tasks make of logits and labels, and the losses of intensity and emotion against their
+formulas."""
 
 import numpy as np
 import pytest
@@ -24,7 +25,9 @@ def test_tasks_are_found_by_name_and_refuse_unknown_losses():
 def test_predictions_are_in_their_range():
     logits = torch.tensor([[-9.0, 0.0, 9.0]])
     names = ("a", "b", "c")
-    np.testing.assert_allclose(Detection(names).predictions(logits), [[0.000123, 0.5, 0.999877]], atol=1e-5)
+    np.testing.assert_allclose(
+        Detection(names).predictions(logits), [[0.000123, 0.5, 0.999877]], atol=1e-5
+    )
     np.testing.assert_array_equal(Intensity(names).predictions(logits), [[0, 0, 5]])
     assert Emotion(names).predictions(logits).sum() == pytest.approx(1)
 
@@ -70,8 +73,12 @@ def test_intensity_losses_are_their_formulas(intensities):
     x, y = intensities
     known = ~y.isnan()
     torch.testing.assert_close(losses.squared_error(x, y), (x - y)[known].square().mean())
-    torch.testing.assert_close(losses.smooth_l1(x, y), torch.nn.functional.smooth_l1_loss(x[known], y[known]))
-    assert losses.concordance(x, y).item() == pytest.approx(1 - ccc(x.numpy(), y.numpy()).mean(), abs=1e-5)
+    torch.testing.assert_close(
+        losses.smooth_l1(x, y), torch.nn.functional.smooth_l1_loss(x[known], y[known])
+    )
+    assert losses.concordance(x, y).item() == pytest.approx(
+        1 - ccc(x.numpy(), y.numpy()).mean(), abs=1e-5
+    )
     written_out = [
         np.log1p(np.exp((-1 if level >= k - 0.5 else 1) * 2.0 * (value - (k - 0.5))))
         for value, level in zip(x[known].tolist(), y[known].tolist(), strict=True)
@@ -105,6 +112,8 @@ def test_concordance_leaves_out_a_constant_label():
 def test_cross_entropy_is_smoothed_and_leaves_out_the_unknown():
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     classes = torch.tensor([0.0, 2.0, NAN, 9.0])
-    wanted = torch.nn.functional.cross_entropy(logits[:2], torch.tensor([0, 2]), label_smoothing=0.1)
+    wanted = torch.nn.functional.cross_entropy(
+        logits[:2], torch.tensor([0, 2]), label_smoothing=0.1
+    )
     torch.testing.assert_close(losses.smoothed_cross_entropy(logits, classes, 0.1), wanted)
     assert losses.smoothed_cross_entropy(logits, torch.full((4,), NAN)) == 0

@@ -13,7 +13,14 @@ from torch import nn
 
 from norface_lib.common.errors import CheckpointError, NorfaceError
 from norface_lib.common.paths import ROOT
-from norface_lib.training.loop import TrainConfig, base_rate, batch_indices, fit, parameter_groups, rate_at
+from norface_lib.training.loop import (
+    TrainConfig,
+    base_rate,
+    batch_indices,
+    fit,
+    parameter_groups,
+    rate_at,
+)
 
 CONFIG = TrainConfig(steps=12, batch_size=4, log_every=3, average=0.9, checkpoint_seconds=0.0)
 SAMPLES = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
@@ -78,7 +85,9 @@ def test_a_checkpoint_from_before_a_setting_goes_on(tmp_path):
     with pytest.raises(Stopped):
         fit(network(), stopping_at(5), 10, CONFIG, tmp_path, progress=False)
     state = torch.load(tmp_path / "train.ckpt")
-    older = {name: value for name, value in json.loads(state["config"]).items() if name != "layer_decay"}
+    older = {
+        name: value for name, value in json.loads(state["config"]).items() if name != "layer_decay"
+    }
     torch.save(state | {"config": json.dumps(older)}, tmp_path / "train.ckpt")
     resumed = fit(network(), loss, 10, CONFIG, tmp_path, progress=False)
     assert torch.equal(weights(resumed), weights(fit(network(), loss, 10, CONFIG, progress=False)))
@@ -112,7 +121,13 @@ def test_other_settings_or_a_damaged_checkpoint_are_refused(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run():
     with pytest.raises(FloatingPointError, match="step 0"):
-        fit(network(), lambda model, _: (model(SAMPLES).sum() * float("nan"), {}), 10, CONFIG, progress=False)
+        fit(
+            network(),
+            lambda model, _: (model(SAMPLES).sum() * float("nan"), {}),
+            10,
+            CONFIG,
+            progress=False,
+        )
 
 
 def test_averaged_weights_are_returned():
@@ -151,14 +166,23 @@ def test_layers_learn_slower_the_nearer_they_are_to_the_image():
     groups = parameter_groups(model, 0.05, layer_decay=0.5)
     scales = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     assert [scales[id(p)] for p in model.parameters()] == [0.25, 0.25, 0.5, 0.5, 1.0, 1.0]
-    assert all(group["weight_decay"] == (0.05 if p.ndim > 1 else 0) for group in groups for p in group["params"])
+    assert all(
+        group["weight_decay"] == (0.05 if p.ndim > 1 else 0)
+        for group in groups
+        for p in group["params"]
+    )
 
 
 def test_the_first_step_of_a_layer_is_its_share_of_the_rate():
     """Adam's first step is as long as the rate, whatever the gradient."""
-    config = TrainConfig(steps=1, batch_size=4, average=0.0, weight_decay=0.0, learning_rate=1e-3, layer_decay=0.5)
+    config = TrainConfig(
+        steps=1, batch_size=4, average=0.0, weight_decay=0.0, learning_rate=1e-3, layer_decay=0.5
+    )
     before, after = layered(), fit(layered(), loss, 10, config, progress=False)
-    moved = [(now - then).abs().max().item() for now, then in zip(after.parameters(), before.parameters(), strict=True)]
+    moved = [
+        (now - then).abs().max().item()
+        for now, then in zip(after.parameters(), before.parameters(), strict=True)
+    ]
     assert moved[0] == pytest.approx(0.25e-3, rel=1e-2)
     assert moved[-1] == pytest.approx(1e-3, rel=1e-2)
 
@@ -174,7 +198,13 @@ def test_the_rate_of_a_batch_is_that_of_256_images_in_proportion():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"steps": 1, "average": 1.0}, {"steps": 1, "batch_size": 0}, {"steps": 1, "layer_decay": 0.0}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"steps": 1, "average": 1.0},
+        {"steps": 1, "batch_size": 0},
+        {"steps": 1, "layer_decay": 0.0},
+    ],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
@@ -190,9 +220,17 @@ def test_watching_sees_the_network_in_evaluation_mode_and_changes_nothing(tmp_pa
 
     config = replace(CONFIG, watch_every=5)
     watched = fit(network(), loss, 10, config, tmp_path, progress=False, watch=watch)
-    assert [(step, training) for step, training, _ in seen] == [(5, False), (10, False), (12, False)]
+    assert [(step, training) for step, training, _ in seen] == [
+        (5, False),
+        (10, False),
+        (12, False),
+    ]
     lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
-    assert {line["step"]: line["watched"] for line in lines if "watched" in line} == {5: 5.0, 10: 10.0, 12: 12.0}
+    assert {line["step"]: line["watched"] for line in lines if "watched" in line} == {
+        5: 5.0,
+        10: 10.0,
+        12: 12.0,
+    }
     assert torch.equal(weights(watched), weights(fit(network(), loss, 10, config, progress=False)))
 
 
@@ -211,10 +249,13 @@ def test_the_log_goes_to_tensorboard_if_asked(tmp_path, monkeypatch):
 
     fit(network(), loss, 10, CONFIG, tmp_path / "without", progress=False)
     monkeypatch.setenv("NORFACE_TENSORBOARD", "1")
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if the package were not there
+    # as if the package were not there
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(NorfaceError, match="pip install tensorboard"):
         fit(network(), loss, 10, CONFIG, tmp_path / "missing", progress=False)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    monkeypatch.setitem(
+        sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer)
+    )
     fit(network(), loss, 10, CONFIG, tmp_path / "with", progress=False)
     folder = tmp_path / "with" / "tensorboard" / "train"
     assert {(folder, "figure", step) for step in (3, 6, 9, 12)} <= set(written)
@@ -247,16 +288,26 @@ torch.save(model.state_dict(), folder / f"{torch.distributed.get_rank() if torch
 def test_two_processes_learn_what_one_does(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(TWO_PROCESSES)
-    alone, together = [sys.executable], [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    alone, together = (
+        [sys.executable],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+    )
     for call, share in ((alone, "4"), (together, "2")):
         (tmp_path / share).mkdir()
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "ACCELERATE_USE_CPU": "true",
+        }
         call = [*call, str(script), str(tmp_path / share), share]
         done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
-    one, first, second = (torch.load(tmp_path / name) for name in ("4/alone.pt", "2/0.pt", "2/1.pt"))
+    one, first, second = (
+        torch.load(tmp_path / name) for name in ("4/alone.pt", "2/0.pt", "2/1.pt")
+    )
     for key in one:
-        torch.testing.assert_close(one[key], first[key], rtol=0, atol=1e-5)  # rounding differs by processor
+        # rounding differs by processor
+        torch.testing.assert_close(one[key], first[key], rtol=0, atol=1e-5)
         assert torch.equal(first[key], second[key])
     lines = (tmp_path / "2/train.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [2, 4, 6], "one process writes the log"

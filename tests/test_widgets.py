@@ -1,4 +1,5 @@
-"""The quick start's widget: what it shows follows the face, the identity and the upload that are chosen; its figures."""
+"""The quick start's widget: what it shows follows the face, the identity and the upload that are
+chosen; its figures."""
 
 import re
 from datetime import UTC, datetime
@@ -28,14 +29,18 @@ def png_of(image):
 
 
 def read(originals, normalized):
-    """A stand-in for the networks: brighter originals smile more, brighter normalized faces are happier."""
+    """A stand-in for the networks: brighter originals smile more, brighter normalized faces are
+    happier."""
     smile, happy = originals.mean((1, 2, 3)) / 51, normalized.mean((1, 2, 3)) / 255
-    table = pd.DataFrame({"AU06": happy, "AU12": smile / 5, "AU06_intensity": 5 * happy, "AU12_intensity": smile})
+    table = pd.DataFrame(
+        {"AU06": happy, "AU12": smile / 5, "AU06_intensity": 5 * happy, "AU12_intensity": smile}
+    )
     return table.assign(emotion=np.where(happy > 0.5, "happy", "sad"), happy=happy, sad=1 - happy)
 
 
 class Finder:
-    """A detector of one face in the middle of an image, or of none; its points are those of an aligned crop of ``side`` px."""
+    """A detector of one face in the middle of an image, or of none; its points are those of an
+    aligned crop of ``side`` px."""
 
     name, blendshapes = "finder", ()
 
@@ -116,7 +121,11 @@ def test_an_uploaded_picture_is_the_face_that_is_shown(photograph):
     shown = Shown(lambda: opened.append(1) or Finder())
     assert not opened, "no detector before there is a picture"
     shown.upload("me.png", png_of(photograph))
-    assert shown.face.label == "me.png" and [name for name, _ in shown.face.options] == ["dark", "bright", "me.png"]
+    assert shown.face.label == "me.png" and [name for name, _ in shown.face.options] == [
+        "dark",
+        "bright",
+        "me.png",
+    ]
     points = NORFACE_CROP.pixels(64) + ((120 - 64) / 2, (90 - 64) / 2)
     np.testing.assert_array_equal(shown.ends()[0], align_face(photograph, points, size=SIZE))
     assert shown.message.value == "" and shown.button.value == ()
@@ -129,11 +138,17 @@ def test_an_uploaded_picture_is_the_face_that_is_shown(photograph):
     ("detector", "cut", "words"),
     [
         (lambda: Finder(finds=False), 1, "a&lt;b.png: no face was found"),
-        (lambda: Finder(side=20), 1, "a&lt;b.png: its face would be 20 px wide; action units show from 48 px on"),
+        (
+            lambda: Finder(side=20),
+            1,
+            "a&lt;b.png: its face would be 20 px wide; action units show from 48 px on",
+        ),
         (Finder, 2, "a&lt;b.png: not a readable image"),
     ],
 )
-def test_a_picture_that_cannot_be_taken_is_named_and_the_old_face_stays(detector, cut, words, photograph):
+def test_a_picture_that_cannot_be_taken_is_named_and_the_old_face_stays(
+    detector, cut, words, photograph
+):
     shown = Shown(detector)
     before, bars = shown.ends(), shown.bars.value
     content = png_of(photograph)
@@ -156,7 +171,10 @@ def test_a_detector_that_cannot_be_had_is_asked_for_again(photograph):
 
     shown = Shown(detector)
     shown.upload("me.png", png_of(photograph))
-    assert shown.message.value == "landmarker.task: cannot be downloaded" and shown.face.label == "dark"
+    assert (
+        shown.message.value == "landmarker.task: cannot be downloaded"
+        and shown.face.label == "dark"
+    )
     shown.upload("me.png", png_of(photograph))
     assert shown.message.value == "" and shown.face.label == "me.png"
 
@@ -172,7 +190,7 @@ def test_the_largest_face_is_taken(photograph):
     assert widgets.face_in(png_of(photograph), "me.png", Two(), SIZE).shape == (SIZE, SIZE, 3)
 
 
-# --- the figures that it and the notebook show ------------------------------------------------------------------------------
+# --- the figures that it and the notebook show ----------------------------------------------------
 
 
 def lengths(axis):
@@ -188,10 +206,17 @@ def row():
 def test_bars_say_what_was_read(row):
     for form in (row, row.to_dict()):
         aus, emotions = plots.bars_of(form)
-        assert aus.names == ["AU06 cheek raiser", "AU12 lip corner puller"] and aus.values == pytest.approx([1, 4])
+        assert aus.names == [
+            "AU06 cheek raiser",
+            "AU12 lip corner puller",
+        ] and aus.values == pytest.approx([1, 4])
         assert emotions.names == ["happy", "sad"] and emotions.values == pytest.approx([0.2, 0.8])
         assert list(aus.dark) == list(emotions.dark) == [False, True]
-        assert (aus.limit, emotions.limit, emotions.title) == (labels.INTENSITY_MAX, 1, "emotion: sad")
+        assert (aus.limit, emotions.limit, emotions.title) == (
+            labels.INTENSITY_MAX,
+            1,
+            "emotion: sad",
+        )
 
 
 def test_the_figure_draws_the_bars(row):
@@ -199,17 +224,29 @@ def test_the_figure_draws_the_bars(row):
     assert lengths(aus) == pytest.approx([1, 4]) and lengths(emotions) == pytest.approx([0.2, 0.8])
     assert [text.get_text() for text in emotions.get_yticklabels()] == ["happy", "sad"]
     dark = [bar.get_facecolor() for bar in (aus.patches[1], emotions.patches[1])]
-    assert dark[0] == dark[1] != aus.patches[0].get_facecolor() == emotions.patches[0].get_facecolor()
+    assert (
+        dark[0] == dark[1] != aus.patches[0].get_facecolor() == emotions.patches[0].get_facecolor()
+    )
     assert aus.get_xlim() == (0, labels.INTENSITY_MAX) and emotions.get_xlim() == (0, 1)
 
 
 def test_the_widget_draws_the_same_bars(row):
     root = ElementTree.fromstring(plots.bars_as_html(row))
     spans = [span for block in root for span in block[1]]
-    assert [span.text for span in spans[::3]] == ["AU06 cheek raiser", "AU12 lip corner puller", "happy", "sad"]
+    assert [span.text for span in spans[::3]] == [
+        "AU06 cheek raiser",
+        "AU12 lip corner puller",
+        "happy",
+        "sad",
+    ]
     assert [span.text for span in spans[2::3]] == ["1.00", "4.00", "0.20", "0.80"]
     styles = [span[0].get("style") for span in spans[1::3]]
-    assert [re.search(r"width: ([\d.]+)%", style)[1] for style in styles] == ["20.0", "80.0", "20.0", "80.0"]
+    assert [re.search(r"width: ([\d.]+)%", style)[1] for style in styles] == [
+        "20.0",
+        "80.0",
+        "20.0",
+        "80.0",
+    ]
     colors = [style.rpartition(" ")[2] for style in styles]
     assert colors[0] == colors[2] != colors[1] == colors[3]
 
@@ -223,7 +260,9 @@ def test_a_face_stands_beside_its_bars(row):
 
 def test_bars_stand_below_their_faces():
     faces = np.zeros((3, 16, 16, 3), np.uint8)
-    figure = plots.readings({"original": faces}, {"AU06": [0.0, 0.5, 5.0], "AU12": [5.0, 1.0, 0.0]}, ["a", "b", "c"])
+    figure = plots.readings(
+        {"original": faces}, {"AU06": [0.0, 0.5, 5.0], "AU12": [5.0, 1.0, 0.0]}, ["a", "b", "c"]
+    )
     pictures, bars = figure.axes
     assert lengths(bars) == pytest.approx([0, 0.09, 0.9, 0.9, 0.18, 0])
     assert [bar.get_x() for bar in bars.patches[:3]] == pytest.approx([0.05, 1.05, 2.05])
@@ -236,23 +275,45 @@ def test_bars_stand_below_their_faces():
 
 def test_the_curve_of_a_film_runs_below_its_frames():
     faces = np.zeros((4, 16, 16, 3), np.uint8)
-    figure = plots.film({"original": faces, "normalized": faces}, {"read": [0, 1, 2, 3], "posed": [0, 2, 4, 5]}, "AU12")
+    figure = plots.film(
+        {"original": faces, "normalized": faces},
+        {"read": [0, 1, 2, 3], "posed": [0, 2, 4, 5]},
+        "AU12",
+    )
     pictures, curves = figure.axes
     read_line, posed = curves.get_lines()
-    assert read_line.get_xdata().tolist() == [0.5, 1.5, 2.5, 3.5] and list(posed.get_ydata()) == [0, 2, 4, 5]
-    assert posed.get_linestyle() == "--" and read_line.get_linestyle() == "-" and curves.get_xlim() == (0, 4)
+    assert read_line.get_xdata().tolist() == [0.5, 1.5, 2.5, 3.5] and list(posed.get_ydata()) == [
+        0,
+        2,
+        4,
+        5,
+    ]
+    assert (
+        posed.get_linestyle() == "--"
+        and read_line.get_linestyle() == "-"
+        and curves.get_xlim() == (0, 4)
+    )
     width, height = figure.get_size_inches()
     place = pictures.get_position()
     assert place.width * width / 4 == pytest.approx(place.height * height / 2), "frames stay square"
 
 
 def test_a_training_log_is_drawn_where_its_lines_hold_the_key():
-    lines = [{"step": 20, "loss": 1.0}, {"step": 40, "loss": 0.5, "others": 0.7}, {"step": 60, "loss": 0.4, "others": 0.6}]
-    axis = plots.curve(lines, {"loss": "learned from", "others": "other people"}, "distance").axes[0]
+    lines = [
+        {"step": 20, "loss": 1.0},
+        {"step": 40, "loss": 0.5, "others": 0.7},
+        {"step": 60, "loss": 0.4, "others": 0.6},
+    ]
+    axis = plots.curve(lines, {"loss": "learned from", "others": "other people"}, "distance").axes[
+        0
+    ]
     all_steps, watched = axis.get_lines()
     assert list(all_steps.get_xdata()) == [20, 40, 60] and list(watched.get_xdata()) == [40, 60]
     assert list(watched.get_ydata()) == [0.7, 0.6] and axis.get_ylabel() == "distance"
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["learned from", "other people"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == [
+        "learned from",
+        "other people",
+    ]
 
 
 def test_the_found_face_is_marked_where_it_is():

@@ -32,10 +32,20 @@ from norface_lib.common.records import machine, peak_memory, versions
 from norface_lib.faces.benchmark import BenchmarkSpec, Studio, draw_face, draw_frame, render_subject
 from norface_lib.images.arrays import to_tensor, to_uint8
 from norface_lib.images.crop import align_face
-from norface_lib.networks.classifier import Classifier, ClassifierConfig, ClassifierOutput, auxiliary_loss
+from norface_lib.networks.classifier import (
+    Classifier,
+    ClassifierConfig,
+    ClassifierOutput,
+    auxiliary_loss,
+)
 from norface_lib.networks.encoder import FaceEncoder
 from norface_lib.networks.inference import normalize_faces
-from norface_lib.networks.mixtures import MixtureOfExperts, OutputMixture, parameter_count, sparse_sum
+from norface_lib.networks.mixtures import (
+    MixtureOfExperts,
+    OutputMixture,
+    parameter_count,
+    sparse_sum,
+)
 from norface_lib.networks.normalizer import PRESETS, Normalizer, NormalizerConfig, Target
 from norface_lib.photos.detection import Detector, open_detector
 from norface_lib.photos.prediction import predict_tree
@@ -65,7 +75,8 @@ def _figure(name: str, value: float, unit: str, **more: Any) -> Figure:
 
 
 def _best_of(run: Callable[[], int], repeats: int = 3) -> float:
-    """Items a second in the fastest of some runs of ``run``, which returns how many items it made; the first run warms up."""
+    """Items a second in the fastest of some runs of ``run``, which returns how many items it made;
+    the first run warms up."""
     run()
     rates = []
     for _ in range(repeats):
@@ -76,10 +87,11 @@ def _best_of(run: Callable[[], int], repeats: int = 3) -> float:
 
 
 def bench_render(seconds: float = 20.0) -> Iterator[Figure]:
-    """Images a second at 112 and 224 px, originals and true images alike, written to disk: one process, then one for each core.
+    """Images a second at 112 and 224 px, originals and true images alike, written to disk: one
+    process, then one for each core.
 
-    Processes are running when the clock starts, as in any long run; memory is that of one process after its first and after its
-    last subject.
+    Processes are running when the clock starts, as in any long run; memory is that of one process
+    after its first and after its last subject.
     """
     cores = os.cpu_count() or 1
     for size in (112, 224):
@@ -89,20 +101,36 @@ def bench_render(seconds: float = 20.0) -> Iterator[Figure]:
             with tempfile.TemporaryDirectory() as folder, context.Manager() as manager:
                 spec = BenchmarkSpec("judge", subjects=10_000, frames=10, size=size)
                 (Path(folder) / "parts").mkdir()
-                job = partial(_render_for, spec, folder, seconds, processes, manager.Barrier(processes))
+                job = partial(
+                    _render_for, spec, folder, seconds, processes, manager.Barrier(processes)
+                )
                 with ProcessPoolExecutor(processes, context) as pool:
                     rates = list(pool.map(job, range(processes)))
             rate = sum(images / took for images, took, *_ in rates)
             single = single or rate
             memory = [round(max(row[k] for row in rates)) for k in (2, 3)]
             ratio = {"ratio_to": "one process", "ratio": round(rate / single, 2)}
-            yield _figure("render", rate, "images/s", size=size, processes=processes, **ratio, memory_mb_first_and_last=memory)
+            yield _figure(
+                "render",
+                rate,
+                "images/s",
+                size=size,
+                processes=processes,
+                **ratio,
+                memory_mb_first_and_last=memory,
+            )
 
 
 def _render_for(
-    spec: BenchmarkSpec, folder: str, seconds: float, processes: int, ready: threading.Barrier, first: int
+    spec: BenchmarkSpec,
+    folder: str,
+    seconds: float,
+    processes: int,
+    ready: threading.Barrier,
+    first: int,
 ) -> tuple[int, float, float, float]:
-    """Renders every ``processes``-th subject for some seconds: images, seconds, memory in MB after the first and the last."""
+    """Renders every ``processes``-th subject for some seconds: images, seconds, memory in MB after
+    the first and the last."""
     render_subject(spec, first, folder)  # loads the head, makes the buffers
     ready.wait()
     started, images, memory = time.perf_counter(), 0, []
@@ -122,19 +150,24 @@ _GPU_BATCHES = 32
 
 
 def bench_normalize(presets: Sequence[str] = tuple(PRESETS)) -> Iterator[Figure]:
-    """Faces a second, size and cost of each preset; what the tiny one loses to its parts; on a GPU what it leaves unused."""
+    """Faces a second, size and cost of each preset; what the tiny one loses to its parts; on a GPU
+    what it leaves unused."""
     device = device_of()
     factor = _GPU_BATCHES if device.type == "cuda" else 1
     for name in presets:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # its peak of memory is its own
-            yield pool.submit(_preset_figure, name, PRESETS[name], factor * _BATCHES[name], device).result()
+        # its peak of memory is its own
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            yield pool.submit(
+                _preset_figure, name, PRESETS[name], factor * _BATCHES[name], device
+            ).result()
     yield _figure_against_vit(PRESETS["tiny"], factor * _BATCHES["tiny"], device)
     if device.type == "cuda":
         yield _compiled_figure(PRESETS["base"], factor * _BATCHES["base"], device)
 
 
 def _preset_figure(name: str, config: NormalizerConfig, batch: int, device: torch.device) -> Figure:
-    """Faces a second from 8 bits to 8 bits in memory, and what a face costs. Milliseconds are the median of one at a time."""
+    """Faces a second from 8 bits to 8 bits in memory, and what a face costs. Milliseconds are the
+    median of one at a time."""
     model = _normalizer(config, device)
     rate = _normalizing_rate(model, batch)
     image = _images(config, 1, device)
@@ -145,21 +178,29 @@ def _preset_figure(name: str, config: NormalizerConfig, batch: int, device: torc
         "batch": batch,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "gflops_per_image": round(_whole_flops(model) / 1e9, 3),
-        "latency_ms": round(1000 * _median_seconds(lambda: to_uint8(_draw(model, image, target))), 2),
+        "latency_ms": round(
+            1000 * _median_seconds(lambda: to_uint8(_draw(model, image, target))), 2
+        ),
     }
     return _figure("normalize", rate, "images/s", **more, peak_memory_mb=round(peak_memory()))
 
 
-def _figure_against_vit(config: NormalizerConfig, batch: int, device: torch.device, depth: int = 12) -> Figure:
-    """Faces a second through the normalizer, over what a plain ViT of the same width and tokens leads to expect.
+def _figure_against_vit(
+    config: NormalizerConfig, batch: int, device: torch.device, depth: int = 12
+) -> Figure:
+    """Faces a second through the normalizer, over what a plain ViT of the same width and tokens
+    leads to expect.
 
-    Expected are the FLOP/s that the ViT reaches at the same batch over the FLOPs of an image: those of the bare encoder
-    (``value``: merging, drawing and 8-bit images count as loss), and those of the whole normalizer (``ratio_by_all_flops``).
+    Expected are the FLOP/s that the ViT reaches at the same batch over the FLOPs of an image: those
+    of the bare encoder (``value``: merging, drawing and 8-bit images count as loss), and those of
+    the whole normalizer (``ratio_by_all_flops``).
     """
     size = config.encoder
     vit = FaceEncoder(replace(size, depth=depth, stem=(), layer_scale=None)).vit.to(device).eval()
     model, images = _normalizer(config, device), _images(config, batch, device)
-    vit_speed = _best_of(lambda: _forward(vit.forward_features, images)) * _flops(vit.forward_features, images[:1])
+    vit_speed = _best_of(lambda: _forward(vit.forward_features, images)) * _flops(
+        vit.forward_features, images[:1]
+    )
     rate = _normalizing_rate(model, batch)
     bare, whole = _flops(model.encoder, images[:1]), _whole_flops(model)
     return _figure(
@@ -168,15 +209,23 @@ def _figure_against_vit(config: NormalizerConfig, batch: int, device: torch.devi
         "ratio",
         batch=batch,
         images_per_s=round(rate, 3),
-        vit={"width": size.dim, "depth": depth, "tokens": size.grid**2, "gflops_per_s": round(vit_speed / 1e9, 3)},
+        vit={
+            "width": size.dim,
+            "depth": depth,
+            "tokens": size.grid**2,
+            "gflops_per_s": round(vit_speed / 1e9, 3),
+        },
         encoder_gflops_per_image=round(bare / 1e9, 3),
         normalizer_gflops_per_image=round(whole / 1e9, 3),
         ratio_by_all_flops=round(rate * whole / vit_speed, 3),
     )
 
 
-def _compiled_figure(config: NormalizerConfig, batch: int, device: torch.device, matrix: int = 8192) -> Figure:
-    """Faces a second in bfloat16 through the compiled network alone, and the share of what matrix products reach there."""
+def _compiled_figure(
+    config: NormalizerConfig, batch: int, device: torch.device, matrix: int = 8192
+) -> Figure:
+    """Faces a second in bfloat16 through the compiled network alone, and the share of what matrix
+    products reach there."""
     model = _normalizer(config, device)
     images = _images(config, batch, device)
     with torch.autocast(device.type, torch.bfloat16):
@@ -185,7 +234,11 @@ def _compiled_figure(config: NormalizerConfig, batch: int, device: torch.device,
     ceiling = _matrix_speed(matrix, device)
     more = {"batch": batch, "ceiling_tflops_per_s": round(ceiling / 1e12, 3)}
     return _figure(
-        "normalize_compiled", rate, "images/s", **more, share_of_ceiling=round(rate * _whole_flops(model) / ceiling, 3)
+        "normalize_compiled",
+        rate,
+        "images/s",
+        **more,
+        share_of_ceiling=round(rate * _whole_flops(model) / ceiling, 3),
     )
 
 
@@ -235,9 +288,11 @@ def _whole_flops(model: Normalizer) -> int:
 
 
 def _flops(network: Callable[[Tensor], Tensor], image: Tensor) -> int:
-    """Floating-point operations of one image (1, 3, S, S), a multiplication and an addition counted as two.
+    """Floating-point operations of one image (1, 3, S, S), a multiplication and an addition counted
+    as two.
 
-    By ``torch.utils.flop_counter``, which overlooks the fused attention of a CPU, so attention runs as plain matrix products.
+    By ``torch.utils.flop_counter``, which overlooks the fused attention of a CPU, so attention runs
+    as plain matrix products.
     """
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         network(image)
@@ -247,32 +302,46 @@ def _flops(network: Callable[[Tensor], Tensor], image: Tensor) -> int:
 def _matrix_speed(size: int, device: torch.device) -> float:
     """FLOP/s of a product of two square bfloat16 matrices."""
     a, b = torch.randn(2, size, size, device=device, dtype=torch.bfloat16)
-    return 2 * size**2 * _best_of(lambda: _forward(a.matmul, b))  # it counts rows, which cost as much each
+    # it counts rows, which cost as much each
+    return 2 * size**2 * _best_of(lambda: _forward(a.matmul, b))
 
 
 def bench_classify(batch: int = 32) -> Iterator[Figure]:
-    """Speed and cost of the classifier over those of its backbone alone, what its inputs cost, and what sparse experts save."""
+    """Speed and cost of the classifier over those of its backbone alone, what its inputs cost, and
+    what sparse experts save."""
     device = device_of()
     for name in ("tiny", "base") if device.type == "cuda" else ("tiny",):
         config = ClassifierConfig(labels.columns(), encoder=PRESETS[name].encoder)
         for training in (True, False):
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # its peak of memory is its own
-                yield pool.submit(_against_backbone_figure, name, config, batch, training, device).result()
+            # its peak of memory is its own
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                yield pool.submit(
+                    _against_backbone_figure, name, config, batch, training, device
+                ).result()
     yield from _input_figures(2 * batch)
     for at in ("input", "output"):
         yield _sparse_figure(at, device)
 
 
-def _against_backbone_figure(name: str, config: ClassifierConfig, batch: int, training: bool, device: torch.device) -> Figure:
-    """Milliseconds of a batch of faces through the whole classifier, over those of its backbone on as many images.
+def _against_backbone_figure(
+    name: str, config: ClassifierConfig, batch: int, training: bool, device: torch.device
+) -> Figure:
+    """Milliseconds of a batch of faces through the whole classifier, over those of its backbone on
+    as many images.
 
-    ``training``: forward and backward in the precision of a training, else forward alone. Both ways images lie on the device.
-    The networks take turns, so that a machine that slows down slows both.
+    ``training``: forward and backward in the precision of a training, else forward alone. Both ways
+    images lie on the device. The networks take turns, so that a machine that slows down slows both.
     """
     model = Classifier(config).to(device, memory_format=torch.channels_last).train(training)
     count = 2 if config.inputs == "both" else 1
     images = torch.rand(count * batch, 3, model.image_size, model.image_size, device=device)
-    faces = dict(zip(("original", "normalized") if count == 2 else (config.inputs,), images.chunk(count), strict=True))
+    faces = dict(
+        zip(
+            ("original", "normalized") if count == 2 else (config.inputs,),
+            images.chunk(count),
+            strict=True,
+        )
+    )
     work = _step if training else _without_gradient
     times = _seconds_in_turns(
         [
@@ -319,10 +388,14 @@ def _without_gradient(_: nn.Module, run: Callable[[], Tensor]) -> None:
     run()
 
 
-def _seconds_in_turns(runs: Sequence[Callable[[], Any]], device: torch.device, turns: int = 7) -> Times:
-    """Least seconds of each of some runs by the clock, and of the processor. They take turns; a first turn warms up.
+def _seconds_in_turns(
+    runs: Sequence[Callable[[], Any]], device: torch.device, turns: int = 7
+) -> Times:
+    """Least seconds of each of some runs by the clock, and of the processor. They take turns; a
+    first turn warms up.
 
-    The processor's seconds, summed over its cores, leave out what other programs took meanwhile. On a GPU they say little.
+    The processor's seconds, summed over its cores, leave out what other programs took meanwhile. On
+    a GPU they say little.
     """
     seconds: list[list[tuple[float, float]]] = [[] for _ in runs]
     for _ in range(1 + turns):
@@ -332,40 +405,60 @@ def _seconds_in_turns(runs: Sequence[Callable[[], Any]], device: torch.device, t
             if device.type == "cuda":
                 torch.cuda.synchronize()
             took.append((time.perf_counter() - started, time.process_time() - worked))
-    clock, processor = ([min(turn[which] for turn in took[1:]) for took in seconds] for which in (0, 1))
+    clock, processor = (
+        [min(turn[which] for turn in took[1:]) for took in seconds] for which in (0, 1)
+    )
     return Times(clock, processor)
 
 
 def _input_figures(batch: int) -> Iterator[Figure]:
-    """Faces a second from 8 bits to probabilities for one input and for both, and how much slower two images are than one."""
+    """Faces a second from 8 bits to probabilities for one input and for both, and how much slower
+    two images are than one."""
     rates: dict[str, float] = {}
     task = Detection(labels.columns())
     for inputs in ("original", "both"):
-        model = Classifier(ClassifierConfig(labels.columns(), inputs)).to(memory_format=torch.channels_last).eval()
+        model = (
+            Classifier(ClassifierConfig(labels.columns(), inputs))
+            .to(memory_format=torch.channels_last)
+            .eval()
+        )
         size = model.image_size
         faces = np.random.default_rng(0).integers(0, 256, (2 * batch, size, size, 3), np.uint8)
-        rates[inputs] = _best_of(lambda model=model, faces=faces: len(predict(model, faces, faces, task, batch)))
-        ratio = {} if inputs == "original" else {"ratio_to": "original", "ratio": round(rates[inputs] / rates["original"], 2)}
-        yield _figure("classify", rates[inputs], "images/s", size=size, inputs=inputs, batch=batch, **ratio)
+        rates[inputs] = _best_of(
+            lambda model=model, faces=faces: len(predict(model, faces, faces, task, batch))
+        )
+        ratio = (
+            {}
+            if inputs == "original"
+            else {"ratio_to": "original", "ratio": round(rates[inputs] / rates["original"], 2)}
+        )
+        yield _figure(
+            "classify", rates[inputs], "images/s", size=size, inputs=inputs, batch=batch, **ratio
+        )
 
 
 def bench_align(photos: int = 12) -> Iterator[Figure]:
-    """Photographs of 640 x 480 px with one face a second, through MediaPipe's landmarker and the crop, on one core.
+    """Photographs of 640 x 480 px with one face a second, through MediaPipe's landmarker and the
+    crop, on one core.
 
-    ``levels``: how far it searches for small faces; with 0 it looks at the image once. Its networks are downloaded if needed.
+    ``levels``: how far it searches for small faces; with 0 it looks at the image once. Its networks
+    are downloaded if needed.
     """
     images = _photographs(photos)
     for levels in (0, 1, 2):
         detector = open_detector("mediapipe", levels=levels)
         rate = _best_of(lambda detector=detector: sum(map(partial(_align_all, detector), images)))
-        yield _figure("align", rate, "faces/s", width=640, height=480, size=112, levels=levels, threads=1)
+        yield _figure(
+            "align", rate, "faces/s", width=640, height=480, size=112, levels=levels, threads=1
+        )
 
 
 def bench_end_to_end(photos: int = 96) -> Iterator[Figure]:
-    """Faces a second of `predict` on a folder of photographs: found, cropped, normalized, read by three networks, all written.
+    """Faces a second of `predict` on a folder of photographs: found, cropped, normalized, read by
+    three networks, all written.
 
-    JPEGs of 640 x 480 px with a face each. Loading the networks is part of it. ``first_call``: the same for the
-    first call of this process.
+    JPEGs of 640 x 480 px with a face each. Loading the networks is part of it. ``first_call``: the
+    same for the first call of this process.
     """
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "photographs")
@@ -374,7 +467,9 @@ def bench_end_to_end(photos: int = 96) -> Iterator[Figure]:
             for copy in range(number, photos, 12):
                 cv2.imwrite(str(source / f"{copy:04d}.jpg"), image[..., ::-1])
         detector = open_detector("mediapipe")
-        first, second = (_predict_seconds(source, Path(folder, name), detector) for name in ("once", "again"))
+        first, second = (
+            _predict_seconds(source, Path(folder, name), detector) for name in ("once", "again")
+        )
         took, counts = second
         yield _figure("end_to_end", counts["aligned"] / took, "faces/s", width=640, height=480, faces=counts["aligned"],
                       first_call=round(counts["aligned"] / first[0], 1), threads=torch.get_num_threads())  # fmt: skip
@@ -399,23 +494,39 @@ def _align_all(detector: Detector, image: NDArray[np.uint8]) -> int:
     return len([align_face(image, face.points) for face in detector.detect(image)])
 
 
-def dense_sum(experts: Sequence[nn.Module], x: Tensor, gates: Tensor, read: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """What `norface_lib.networks.mixtures.sparse_sum` computes, by all experts for all samples: the same arguments and result."""
+def dense_sum(
+    experts: Sequence[nn.Module],
+    x: Tensor,
+    gates: Tensor,
+    read: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """What `norface_lib.networks.mixtures.sparse_sum` computes, by all experts for all samples: the
+    same arguments and result."""
     values = (expert(x) if read is None else read(expert(x)) for expert in experts)
     return sum(gate * value for gate, value in zip(gates.unbind(-1), values, strict=True))
 
 
 def _sparse_figure(
-    at: str, device: torch.device, count: int = 4096, dim: int = 512, hidden: int = 2048, experts: int = 16, turns: int = 2
+    at: str,
+    device: torch.device,
+    count: int = 4096,
+    dim: int = 512,
+    hidden: int = 2048,
+    experts: int = 16,
+    turns: int = 2,
 ) -> Figure:
-    """How much faster forward and backward of a mixture with 2 experts kept are than computing all of them, at one end.
+    """How much faster forward and backward of a mixture with 2 experts kept are than computing all
+    of them, at one end.
 
-    ``ideal`` is all pairs of sample and expert over those that are chosen. The output mixture has a gate for each of 12 labels,
-    which choose independently here: the worst case, as labels that agree choose the same experts.
+    ``ideal`` is all pairs of sample and expert over those that are chosen. The output mixture has a
+    gate for each of 12 labels, which choose independently here: the worst case, as labels that
+    agree choose the same experts.
     """
     label_count = len(labels.columns())
     mixture = (
-        MixtureOfExperts(dim, hidden, experts) if at == "input" else OutputMixture(dim, hidden, label_count, experts)
+        MixtureOfExperts(dim, hidden, experts)
+        if at == "input"
+        else OutputMixture(dim, hidden, label_count, experts)
     ).to(device)
     nn.init.normal_(mixture.gate.clean.weight)
     x = torch.randn(count, dim, device=device)
@@ -423,9 +534,13 @@ def _sparse_figure(
         gates = mixture.eval().gate(x).gates
     gates = gates[:, None] if at == "input" else gates
     read = None if at == "input" else partial(F.linear, weight=mixture.head_weight)
-    ways = [lambda way=way: way(mixture.experts, x, gates, read).square().mean() for way in (dense_sum, sparse_sum)]
+    ways = [
+        lambda way=way: way(mixture.experts, x, gates, read).square().mean()
+        for way in (dense_sum, sparse_sum)
+    ]
     step, forward = (
-        _seconds_in_turns([partial(work, mixture, way) for way in ways], device, turns) for work in (_step, _without_gradient)
+        _seconds_in_turns([partial(work, mixture, way) for way in ways], device, turns)
+        for work in (_step, _without_gradient)
     )
     return _figure(
         "sparse_experts",
@@ -456,7 +571,8 @@ BENCHES = {
 
 
 def run(names: list[str]) -> None:
-    """Prints the figures of the named benches, or of all. Raises :class:`DataError` for an unknown name."""
+    """Prints the figures of the named benches, or of all. Raises :class:`DataError` for an unknown
+    name."""
     if unknown := set(names) - BENCHES.keys():
         raise DataError(f"no bench {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
     where = {"machine": machine(), "versions": versions()}

@@ -34,7 +34,8 @@ def profiles() -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def parameters_of(notebook: str, profile: str) -> dict[str, Any]:
-    """The parameters that a profile gives to a notebook. Raises :class:`DataError` for an unknown profile."""
+    """The parameters that a profile gives to a notebook. Raises :class:`DataError` for an unknown
+    profile."""
     known = profiles()
     if profile not in known:
         raise DataError(f"no profile {profile!r}; there are {', '.join(known)}")
@@ -46,30 +47,46 @@ def notebook_names() -> list[str]:
     return sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
 
 
-def reproduce(profile: str, photos: Path | None = None, only: list[str] | None = None) -> dict[str, Any]:
-    """Runs the notebooks of a profile into ``runs/<profile>/`` and returns the summary, which is also written there.
+def reproduce(
+    profile: str, photos: Path | None = None, only: list[str] | None = None
+) -> dict[str, Any]:
+    """Runs the notebooks of a profile into ``runs/<profile>/`` and returns the summary, which is
+    also written there.
 
-    ``photos``: a folder of aligned faces for the last step, beside the faces it renders itself. ``only``: the beginnings of the
-    names of the notebooks to run; the last step is then left out. Raises :class:`NorfaceError` naming the notebook that failed;
-    what ran before is kept, and the next call takes rendered faces and trained networks from the cache.
+    ``photos``: a folder of aligned faces for the last step, beside the faces it renders itself.
+    ``only``: the beginnings of the names of the notebooks to run; the last step is then left out.
+    Raises :class:`NorfaceError` naming the notebook that failed; what ran before is kept, and the
+    next call takes rendered faces and trained networks from the cache.
     """
     parameters_of("", profile)
     if photos is not None and not Path(photos).is_dir():
         raise DataError(f"{photos}: no such folder")
-    names = [name for name in notebook_names() if only is None or any(name.startswith(start) for start in only)]
+    names = [
+        name
+        for name in notebook_names()
+        if only is None or any(name.startswith(start) for start in only)
+    ]
     if not names:
-        raise DataError(f"no notebook starts with {', '.join(only or [])}; there are {', '.join(notebook_names())}")
+        raise DataError(
+            f"no notebook starts with {', '.join(only or [])}; there are "
+            f"{', '.join(notebook_names())}"
+        )
     folder, started, seconds = runs() / profile, time.monotonic(), {}
     before = _seconds_of_last_run(folder)
     steps = len(names) + (only is None)
     for number, name in enumerate(names, 1):
         print(f"[{number}/{steps}] {name}{_estimate(before, names[number - 1 :])}", flush=True)
         seconds[name] = _run(name, profile, folder)
-    summary: dict[str, Any] = {"profile": profile, "seconds": seconds | {"all": round(time.monotonic() - started, 1)}}
+    summary: dict[str, Any] = {
+        "profile": profile,
+        "seconds": seconds | {"all": round(time.monotonic() - started, 1)},
+    }
     if only is None:
         print(f"[{steps}/{steps}] faces of a folder", flush=True)
         summary["faces"] = _read_faces(profile, folder, photos)
-        summary["seconds"] |= {"faces": round(time.monotonic() - started - sum(seconds.values()), 1)}
+        summary["seconds"] |= {
+            "faces": round(time.monotonic() - started - sum(seconds.values()), 1)
+        }
         summary["seconds"] |= {"all": round(time.monotonic() - started, 1)}
     summary |= {"au_detection": _detection(profile), "machine": machine(), "versions": versions()}
     write_json(summary, folder / "summary.json")
@@ -78,22 +95,31 @@ def reproduce(profile: str, photos: Path | None = None, only: list[str] | None =
 
 
 def publish(profile: str = "quick") -> None:
-    """Puts the outputs of a profile's run into ``notebooks/``, where readers see them, without traces of the run."""
+    """Puts the outputs of a profile's run into ``notebooks/``, where readers see them, without
+    traces of the run."""
     for name in notebook_names():
         path, executed = NOTEBOOKS / f"{name}.ipynb", runs() / profile / f"{name}.ipynb"
         if not executed.exists():
             raise DataError(f"{shown(executed)}: not there; run the profile {profile} first")
         book = nbformat.read(path, as_version=4)
-        ran = [cell for cell in nbformat.read(executed, as_version=4).cells if not _is(cell, "injected-parameters")]
+        ran = [
+            cell
+            for cell in nbformat.read(executed, as_version=4).cells
+            if not _is(cell, "injected-parameters")
+        ]
         if [cell.source for cell in ran] != [cell.source for cell in book.cells]:
-            raise DataError(f"{shown(executed)}: was run from another version of the notebook; run it again")
+            raise DataError(
+                f"{shown(executed)}: was run from another version of the notebook; run it again"
+            )
         book.metadata = {key: book.metadata[key] for key in ("kernelspec", "language_info")}
         book.metadata.language_info = {"name": "python"}
         for size in _SIZES:
             for cell, source in zip(book.cells, ran, strict=True):
                 if cell.cell_type == "code":  # widgets need a kernel
                     cell.execution_count = None
-                    cell.outputs = [] if _is(cell, "nbval-ignore-output") else _lighter(source.outputs, *size)
+                    cell.outputs = (
+                        [] if _is(cell, "nbval-ignore-output") else _lighter(source.outputs, *size)
+                    )
             if len(nbformat.writes(book)) < _LARGEST:
                 break
         nbformat.write(book, path)
@@ -103,15 +129,18 @@ _LARGEST = 490_000
 """Bytes of a committed notebook."""
 
 _SIZES = ((700_000, 62), (500_000, 58), (350_000, 54), (250_000, 50), (180_000, 45))
-"""Pixels and JPEG quality that a picture may have: the first with which the notebook stays under its limit."""
+"""Pixels and JPEG quality that a picture may have: the first with which the notebook stays under
+its limit."""
 
 
 def _lighter(
     outputs: list[nbformat.NotebookNode], pixels: int, quality: int, largest: int = 25_000
 ) -> list[nbformat.NotebookNode]:
-    """A copy of outputs with big pictures, which are rows of faces, as JPEG of no more than some pixels.
+    """A copy of outputs with big pictures, which are rows of faces, as JPEG of no more than some
+    pixels.
 
-    Without what went to stderr: warnings name the files of this machine, and progress bars are over.
+    Without what went to stderr: warnings name the files of this machine, and progress bars are
+    over.
     """
     outputs = [copy.deepcopy(output) for output in outputs if output.get("name") != "stderr"]
     for output in outputs:
@@ -134,7 +163,9 @@ def _run(name: str, profile: str, folder: Path) -> float:
     """Executes one notebook and returns its seconds."""
     started, output = time.monotonic(), folder / f"{name}.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+    )
     try:
         papermill.execute_notebook(
             str(NOTEBOOKS / f"{name}.ipynb"),
@@ -143,11 +174,14 @@ def _run(name: str, profile: str, folder: Path) -> float:
             kernel_name="python3",
             cwd=str(NOTEBOOKS),
             progress_bar={"desc": "    cells", "file": sys.stdout, "mininterval": 5.0},
-            extra_arguments=["--IPKernelApp.log_level=40"],  # its warning that local sockets are not encrypted
+            # its warning that local sockets are not encrypted
+            extra_arguments=["--IPKernelApp.log_level=40"],
         )
     except PapermillExecutionError as error:
         reason = error.evalue or error.source.strip().splitlines()[-1]
-        raise NorfaceError(f"{name}: cell {error.exec_count} failed: {error.ename}: {reason} (see {shown(output)})") from error
+        raise NorfaceError(
+            f"{name}: cell {error.exec_count} failed: {error.ename}: {reason} (see {shown(output)})"
+        ) from error
     for line in _reused(output):
         print(f"    {line}")
     return round(time.monotonic() - started, 1)
@@ -156,7 +190,13 @@ def _run(name: str, profile: str, folder: Path) -> float:
 def _reused(notebook: Path) -> list[str]:
     """What an executed notebook said it took from the cache."""
     cells = nbformat.read(notebook, as_version=4).cells
-    text = "".join(o.get("text", "") for c in cells if c.cell_type == "code" for o in c.outputs if o.output_type == "stream")
+    text = "".join(
+        o.get("text", "")
+        for c in cells
+        if c.cell_type == "code"
+        for o in c.outputs
+        if o.output_type == "stream"
+    )
     return [line.strip() for line in text.splitlines() if "used as" in line]
 
 
@@ -174,7 +214,8 @@ def _estimate(before: dict[str, float], names: list[str]) -> str:
 
 
 def _detection(profile: str) -> dict[str, float]:
-    """Mean F1 of each input on ``lab`` from the result file of notebook 05, or nothing if it has not run."""
+    """Mean F1 of each input on ``lab`` from the result file of notebook 05, or nothing if it has
+    not run."""
     path = RESULTS / profile / "au_detection.json"
     if not path.exists():
         return {}
@@ -203,9 +244,18 @@ def _read_faces(profile: str, folder: Path, photos: Path | None) -> dict[str, An
 
 def table(summary: dict[str, Any]) -> str:
     """The summary as a text table."""
-    lines = ["", f"AU detection, rendered faces, profile {summary['profile']}: mean F1 over 3 subject-exclusive folds", ""]
+    lines = [
+        "",
+        f"AU detection, rendered faces, profile {summary['profile']}: mean F1 over 3 "
+        "subject-exclusive folds",
+        "",
+    ]
     lines += [f"  {name:<12} {value:.3f}" for name, value in summary["au_detection"].items()]
     for name, row in summary.get("faces", {}).items():
         score = "not labeled" if row["smile_auc"] is None else f"AUC {row['smile_auc']:.3f}"
-        lines += ["", f"AU12 output, smiling against neutral, {row['faces']} {name} faces: {score}  (sheet: {row['sheet']})"]
+        lines += [
+            "",
+            f"AU12 output, smiling against neutral, {row['faces']} {name} faces: {score}  (sheet: "
+            f"{row['sheet']})",
+        ]
     return "\n".join([*lines, "", f"{summary['seconds']['all'] / 60:.1f} minutes"])

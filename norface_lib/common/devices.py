@@ -15,7 +15,8 @@ def device_of(name: str = "auto") -> torch.device:
 
 
 def mixed_precision(device: torch.device):
-    """bfloat16 where the hardware multiplies it, else nothing: on a CPU without such units it is many times slower."""
+    """bfloat16 where the hardware multiplies it, else nothing: on a CPU without such units it is
+    many times slower."""
     if device.type == "cuda":
         return torch.autocast("cuda", torch.bfloat16)
     fast = torch.backends.mkldnn.is_available() and _cpu_has_bf16_units()

@@ -10,7 +10,8 @@ import pandas as pd
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
-    """Calls ``write`` with a temporary path in the same folder, then renames it to ``path``. A failure leaves the old file."""
+    """Calls ``write`` with a temporary path in the same folder, then renames it to ``path``. A
+    failure leaves the old file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -29,7 +30,8 @@ def write_json(content: object, path: Path) -> Path:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:
-    """Writes a table as CSV without its index; floats keep six digits, as much as a label or an angle means."""
+    """Writes a table as CSV without its index; floats keep six digits, as much as a label or an
+    angle means."""
     return write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
 
 

@@ -1,4 +1,5 @@
-"""Normalizing arrays of faces, how far they are from the truth, and result files that say how they were made."""
+"""Normalizing arrays of faces, how far they are from the truth, and result files that say how they
+were made."""
 
 import json
 import os
@@ -20,13 +21,20 @@ from norface_lib.common.paths import ROOT
 def machine() -> dict[str, Any]:
     """What this ran on, without names or paths of the machine."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count(), "gpu": gpu}
+    return {
+        "system": platform.system(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+    }
 
 
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.machine()
 
@@ -49,7 +57,8 @@ LEAKAGE = {
     "per-fold": "it was fine-tuned on the training subjects of each fold",
     "all": "it was fine-tuned on all faces without their labels, the test fold's among them, as the paper may have done",
 }
-"""Which faces of a dataset a normalizer may have learned from before a classifier is tested on it."""
+"""Which faces of a dataset a normalizer may have learned from before a classifier is tested on it.
+"""
 
 
 def check_leakage(leakage: str) -> str:
@@ -81,7 +90,9 @@ def write_result(
         "seconds": round(time.monotonic() - started, 1),
         "peak_memory_mb": round(peak_memory()),
     }
-    return write_json({"result": result} | head | {"machine": machine(), "versions": versions()}, path)
+    return write_json(
+        {"result": result} | head | {"machine": machine(), "versions": versions()}, path
+    )
 
 
 def settings_of(**configs: Any) -> dict[str, Any]:
@@ -92,11 +103,14 @@ def settings_of(**configs: Any) -> dict[str, Any]:
 def check_expected(profile: str, name: str, value: float) -> str:
     """Compares a number with ``results/expected.json`` and says how it stands.
 
-    Raises ``AssertionError`` if it is farther off than the tolerance there. A profile or name without an entry is not compared.
+    Raises ``AssertionError`` if it is farther off than the tolerance there. A profile or name
+    without an entry is not compared.
     """
     entry = json.loads((ROOT / "results" / "expected.json").read_text()).get(profile, {}).get(name)
     if entry is None:
         return f"{name} = {value:.3f} (nothing to compare with for profile {profile})"
     off = value - entry["value"]
-    assert abs(off) <= entry["tolerance"], f"{name} = {value:.3f}, expected {entry['value']} +- {entry['tolerance']}"
+    assert abs(off) <= entry["tolerance"], (
+        f"{name} = {value:.3f}, expected {entry['value']} +- {entry['tolerance']}"
+    )
     return f"{name} = {value:.3f}, expected {entry['value']} +- {entry['tolerance']}"

@@ -23,10 +23,11 @@ DATASETS = {
 
 
 def open_dataset(name: str, root: Path, **options: Any) -> FaceDataset:
-    """The dataset ``name`` (one of ``DATASETS``) that lies at ``root``; ``options`` are those of its class, such as ``task``.
+    """The dataset ``name`` (one of ``DATASETS``) that lies at ``root``; ``options`` are those of
+    its class, such as ``task``.
 
-    ``bp4d+`` may be written for ``bp4d_plus``. Raises ``ValueError`` for an unknown name or option, and
-    :class:`norface_lib.common.errors.DataError` if the folder does not hold that dataset.
+    ``bp4d+`` may be written for ``bp4d_plus``. Raises ``ValueError`` for an unknown name or option,
+    and :class:`norface_lib.common.errors.DataError` if the folder does not hold that dataset.
     """
     key = name.lower().replace("+", "_plus")
     if key not in DATASETS:
@@ -35,5 +36,7 @@ def open_dataset(name: str, root: Path, **options: Any) -> FaceDataset:
     dataset = getattr(import_module(f"norface_lib.datasets.{module}"), name)
     known = [option for option in signature(dataset).parameters if option != "root"]
     if unknown := sorted(set(options) - set(known)):
-        raise ValueError(f"{dataset.title} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        raise ValueError(
+            f"{dataset.title} has no option {', '.join(unknown)}; it has {', '.join(known)}"
+        )
     return dataset(root, **options)

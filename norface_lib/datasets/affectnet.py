@@ -38,15 +38,18 @@ _PARTS = {"training": "train", "validation": "val"}
 
 
 class AffectNet(FaceDataset):
-    """AffectNet in its old release (lists and boxes), its new one (a file per label), or sorted into class folders.
+    """AffectNet in its old release (lists and boxes), its new one (a file per label), or sorted
+    into class folders.
 
-    ``classes`` is 8, or 7 to leave out contempt. The label is the emotion's code, its position in ``classes``. There is no
-    public test set: part ``val`` is tested on. With ``crop``, images of the old release are cut to their face box.
+    ``classes`` is 8, or 7 to leave out contempt. The label is the emotion's code, its position in
+    ``classes``. There is no public test set: part ``val`` is tested on. With ``crop``, images of
+    the old release are cut to their face box.
     """
 
     title = "AffectNet"
     source = (
-        "AffectNet is given out by the University of Denver to researchers who fill in its agreement: "
+        "AffectNet is given out by the University of Denver to researchers who fill in its "
+        "agreement: "
         "https://mohammadmahoor.com/pages/databases/affectnet/"
     )
     tree = """
@@ -78,14 +81,18 @@ train/0/0.jpg, val/0/0.jpg                                      or a folder for 
         return single_images([])
 
     def picture(self, row: pd.Series) -> NDArray[np.uint8]:
-        """The picture of a row, cut to its face box if there is one and ``crop`` is set: (H, W, 3) of 8 bits, RGB."""
+        """The picture of a row, cut to its face box if there is one and ``crop`` is set: (H, W, 3)
+        of 8 bits, RGB."""
         image = self.read(row["path"])
         if not self.crop or BOX[0] not in row.index or np.isnan(row[BOX[0]]):
             return image
         x, y, width, height = (int(row[name]) for name in BOX)
         face = image[max(0, y) : y + height, max(0, x) : x + width]
         if not face.size:
-            raise DataError(f"{self.root / row['path']}: the face box lies outside the image; drop it with check()")
+            raise DataError(
+                f"{self.root / row['path']}: the face box lies outside the image; drop it with "
+                "check()"
+            )
         return face
 
     def _emotion(self, code: int, part: str, path: str) -> Iterator[dict[str, Any]]:
@@ -105,11 +112,19 @@ train/0/0.jpg, val/0/0.jpg                                      or a folder for 
 
     def _listed(self, part: str, where: str, row: dict[str, str]) -> Iterator[dict[str, Any]]:
         try:
-            code, box, name = int(float(row["expression"])), [float(row[column]) for column in BOX], row[COLUMNS[0]]
+            code, box, name = (
+                int(float(row["expression"])),
+                [float(row[column]) for column in BOX],
+                row[COLUMNS[0]],
+            )
         except (KeyError, ValueError, OverflowError):
             self.report.drop("row that cannot be parsed", where)
             return
-        folders = ("Manually_Annotated/Manually_Annotated_Images/", "Manually_Annotated_Images/", "")
+        folders = (
+            "Manually_Annotated/Manually_Annotated_Images/",
+            "Manually_Annotated_Images/",
+            "",
+        )
         path = self.listing.find(*(folder + name for folder in folders))
         if not 0 <= code < len(self.classes):
             yield from self._emotion(code, part, name)
@@ -126,19 +141,26 @@ train/0/0.jpg, val/0/0.jpg                                      or a folder for 
         for part in _PARTS.values():
             images = {Path(name).stem: name for name in self._image_names(f"{part}_set/images")}
             folder = self.listing.find(f"{part}_set/annotations")
-            labeled = sorted(n for n in self.listing.names(folder).values() if n.endswith("_exp.npy")) if folder else []
+            labeled = (
+                sorted(n for n in self.listing.names(folder).values() if n.endswith("_exp.npy"))
+                if folder
+                else []
+            )
             for name in labeled:
                 image = images.pop(name.removesuffix("_exp.npy"), None)
                 if image is None:
                     self.report.drop("annotation without an image", f"{folder}/{name}")
                 else:
-                    yield from self._annotated(part, f"{folder}/{name}", self.listing.find(f"{part}_set/images/{image}"))
+                    yield from self._annotated(
+                        part, f"{folder}/{name}", self.listing.find(f"{part}_set/images/{image}")
+                    )
             for name in images.values():
                 self.report.drop("image without an annotation", f"{part}_set/images/{name}")
 
     def _annotated(self, part: str, annotation: str, image: str) -> Iterator[dict[str, Any]]:
         try:
-            code = int(float(np.load(self.root / annotation).item()))  # some copies hold the number as text
+            # some copies hold the number as text
+            code = int(float(np.load(self.root / annotation).item()))
         except (OSError, ValueError, EOFError):
             self.report.drop("annotation that cannot be read", annotation)
         else:
@@ -148,7 +170,11 @@ train/0/0.jpg, val/0/0.jpg                                      or a folder for 
         """Copies sorted by class."""
         for part in _PARTS.values():
             folder = self.listing.find(part)
-            codes = [name for name in self.listing.names(folder).values() if name.isdigit()] if folder else []
+            codes = (
+                [name for name in self.listing.names(folder).values() if name.isdigit()]
+                if folder
+                else []
+            )
             for code in sorted(codes, key=int):
                 for name in self._image_names(f"{folder}/{code}"):
                     yield from self._emotion(int(code), part, f"{folder}/{code}/{name}")
@@ -163,7 +189,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and values by column of a list, with or without a header."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         columns = COLUMNS
-        for number, line in enumerate(file, start=1):  # no quotes are used: a stray one must not swallow what follows
+        # no quotes are used: a stray one must not swallow what follows
+        for number, line in enumerate(file, start=1):
             row = [value.strip().strip('"') for value in line.split(",")]
             if number == 1 and "expression" in row:
                 columns = tuple(row)

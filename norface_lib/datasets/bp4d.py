@@ -1,4 +1,5 @@
-"""BP4D-Spontaneous (Zhang et al. 2014): 41 subjects, 8 tasks, 12 AUs as they occur and 5 with intensity (PAPER.md 2.1)."""
+"""BP4D-Spontaneous (Zhang et al. 2014): 41 subjects, 8 tasks, 12 AUs as they occur and 5 with
+intensity (PAPER.md 2.1)."""
 
 import re
 from collections.abc import Callable
@@ -10,12 +11,27 @@ import pandas as pd
 from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.datasets.base import FaceDataset, Report, known_values, read_codes, sequence_rows
-from norface_lib.datasets.frames import VIDEO_SUFFIXES, folder_frames, video_frames, walk, zip_frames
+from norface_lib.datasets.frames import (
+    VIDEO_SUFFIXES,
+    folder_frames,
+    video_frames,
+    walk,
+    zip_frames,
+)
 
 INTENSITY_AUS = (6, 10, 12, 14, 17)
 """AUs whose intensity is coded."""
 
-SESSIONS = {"01": "T1", "03": "T2", "07": "T3", "08": "T4", "09": "T5", "10": "T6", "11": "T7", "13": "T8"}
+SESSIONS = {
+    "01": "T1",
+    "03": "T2",
+    "07": "T3",
+    "08": "T4",
+    "09": "T5",
+    "10": "T6",
+    "11": "T7",
+    "13": "T8",
+}
 """Task of the session code in a video's name: ``2F01_11.avi`` is task T7 of F001."""
 
 _SUBJECT = r"[FM]\d{3}"
@@ -30,10 +46,11 @@ Key = tuple[str, str]  # subject and task
 
 
 class BP4D(FaceDataset):
-    """BP4D as it was given out: images in folders or zips, or videos; labels of today's release or of FERA 2015.
+    """BP4D as it was given out: images in folders or zips, or videos; labels of today's release or
+    of FERA 2015.
 
-    ``task`` is ``occurrence`` (12 AUs, 0 or 1) or ``intensity`` (5 AUs, 0..5). Frames that are not in the label tables are no
-    part of the dataset.
+    ``task`` is ``occurrence`` (12 AUs, 0 or 1) or ``intensity`` (5 AUs, 0..5). Frames that are not
+    in the label tables are no part of the dataset.
     """
 
     title = "BP4D"
@@ -48,7 +65,13 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip, or videos 2F01_0
     published = "41 subjects, 328 sequences, 146,847 coded frames"
     tasks: ClassVar[tuple[str, ...]] = tuple(f"T{n}" for n in range(1, 9))  # that are coded
 
-    def __init__(self, root: Path, task: str = "occurrence", transform: Callable[..., Any] | None = None, index: Any = None):
+    def __init__(
+        self,
+        root: Path,
+        task: str = "occurrence",
+        transform: Callable[..., Any] | None = None,
+        index: Any = None,
+    ):
         if task not in ("occurrence", "intensity"):
             raise ValueError(f"task of {self.title} must be occurrence or intensity, got {task!r}")
         self.task = task
@@ -65,7 +88,10 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip, or videos 2F01_0
         frames = self._frames(paths)
         for key in sorted(set(frames) - set(tables)):
             self.report.note("sequence without labels (not coded)", "/".join(key))
-        sequences = [self._sequence(key, tables[key], frames.get(key, {})) for key in sorted(tables, key=_order)]
+        sequences = [
+            self._sequence(key, tables[key], frames.get(key, {}))
+            for key in sorted(tables, key=_order)
+        ]
         return pd.concat(sequences, ignore_index=True)
 
     def _sequence(self, key: Key, tables: dict[int, Path], frames: dict[int, str]) -> pd.DataFrame:
@@ -74,14 +100,24 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip, or videos 2F01_0
         return sequence_rows(*key, coded, frames, self.report, "/".join(key))
 
     def _occurrence(self, tables: dict[int, Path]) -> pd.DataFrame:
-        """Columns are taken by name: in BP4D+ the position of an AU is not its number (PAPER.md 2.2)."""
+        """Columns are taken by name: in BP4D+ the position of an AU is not its number (PAPER.md
+        2.2)."""
         path = self.root / tables[0]
         table = read_codes(path, self.report, header=True)
-        names = {name: re.fullmatch(r"\s*(?:AU)?\s*0*(\d+)\s*", str(name), re.IGNORECASE) for name in table.columns}
-        table = table.rename(columns={name: int(match[1]) for name, match in names.items() if match})
+        names = {
+            name: re.fullmatch(r"\s*(?:AU)?\s*0*(\d+)\s*", str(name), re.IGNORECASE)
+            for name in table.columns
+        }
+        table = table.rename(
+            columns={name: int(match[1]) for name, match in names.items() if match}
+        )
         missing = [au for au in self.aus if au not in table.columns]
-        if len(missing) > len(self.aus) // 2:  # a first line of codes in place of names may look like AU1, and no more
-            raise DataError(f"{path}: its first line must name a column for each AU, and lacks {missing}; download it again")
+        # a first line of codes in place of names may look like AU1, and no more
+        if len(missing) > len(self.aus) // 2:
+            raise DataError(
+                f"{path}: its first line must name a column for each AU, and lacks {missing}; "
+                "download it again"
+            )
         for au in missing:
             self.report.note(f"label file without AU{au:02d}, masked", path.name)
         return table.reindex(columns=list(self.aus)).set_axis(list(self.labels), axis=1)
@@ -90,18 +126,26 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip, or videos 2F01_0
         columns = {}
         for au, column in zip(self.aus, self.labels, strict=True):
             if au in tables:
-                columns[column] = read_codes(self.root / tables[au], self.report, header=False).iloc[:, 0]
+                columns[column] = read_codes(
+                    self.root / tables[au], self.report, header=False
+                ).iloc[:, 0]
             else:
-                self.report.note(f"sequence without intensities of AU{au:02d}, masked", next(iter(tables.values())).name)
+                self.report.note(
+                    f"sequence without intensities of AU{au:02d}, masked",
+                    next(iter(tables.values())).name,
+                )
         return pd.DataFrame(columns).reindex(columns=list(self.labels)).sort_index()
 
     def _frames(self, paths: list[Path]) -> dict[Key, dict[int, str]]:
-        """Images by sequence and frame number. Folders are preferred to zips and zips to videos, as they read faster."""
+        """Images by sequence and frame number. Folders are preferred to zips and zips to videos, as
+        they read faster."""
         found: dict[Key, dict[int, str]] = {}
         for source in (self._folders, self._zips, self._videos):
             for key, frames in source(paths):
                 if key in found:
-                    self.report.note("second copy of a sequence, not used", next(iter(frames.values())))
+                    self.report.note(
+                        "second copy of a sequence, not used", next(iter(frames.values()))
+                    )
                 elif frames:
                     found[key] = frames
         return found
@@ -109,10 +153,17 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip, or videos 2F01_0
     def _folders(self, paths: list[Path]):
         for path in paths:
             other = _OTHER_CAMERAS & {part.lower() for part in path.parts}
-            if re.fullmatch(_SUBJECT, path.name, re.IGNORECASE) and (self.root / path).is_dir() and not other:
+            if (
+                re.fullmatch(_SUBJECT, path.name, re.IGNORECASE)
+                and (self.root / path).is_dir()
+                and not other
+            ):
                 for task in sorted((self.root / path).iterdir()):
                     if re.fullmatch(_TASK, task.name, re.IGNORECASE) and task.is_dir():
-                        yield (path.name.upper(), task.name.upper()), folder_frames(self.root, path / task.name)
+                        yield (
+                            (path.name.upper(), task.name.upper()),
+                            folder_frames(self.root, path / task.name),
+                        )
 
     def _zips(self, paths: list[Path]):
         for path in paths:
@@ -122,17 +173,22 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip, or videos 2F01_0
 
     def _videos(self, paths: list[Path]):
         for path in paths:
-            if path.suffix.lower() in VIDEO_SUFFIXES and (key := _video_key(path.stem, self.report)):
+            if path.suffix.lower() in VIDEO_SUFFIXES and (
+                key := _video_key(path.stem, self.report)
+            ):
                 yield key, video_frames(self.root, path)
 
 
 def _label_tables(paths: list[Path], task: str) -> dict[Key, dict[int, Path]]:
-    """Label files of each sequence: by AU, or under 0 for occurrence. ``AU_OCC`` is preferred to files beside it."""
+    """Label files of each sequence: by AU, or under 0 for occurrence. ``AU_OCC`` is preferred to
+    files beside it."""
     found: dict[Key, dict[int, Path]] = {}
     for path in sorted(paths, key=lambda path: "AU_OCC" not in path.parts):
         au = _AU_FOLDER.fullmatch(path.parent.name)
         if (match := _LABELS.fullmatch(path.name)) and (task == "intensity") == bool(au):
-            found.setdefault((match[1].upper(), match[2].upper()), {}).setdefault(int(au[1]) if au else 0, path)
+            found.setdefault((match[1].upper(), match[2].upper()), {}).setdefault(
+                int(au[1]) if au else 0, path
+            )
     return found
 
 

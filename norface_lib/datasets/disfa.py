@@ -1,4 +1,5 @@
-"""DISFA (Mavadati et al. 2013): 27 subjects, one sequence each from two cameras, 12 AUs with intensity (PAPER.md 2.3)."""
+"""DISFA (Mavadati et al. 2013): 27 subjects, one sequence each from two cameras, 12 AUs with
+intensity (PAPER.md 2.3)."""
 
 import os
 import re
@@ -33,10 +34,11 @@ Key = tuple[str, str]  # subject and camera
 class DISFA(FaceDataset):
     """DISFA from its videos, or from images that others extracted from them (``SN001/0.png``).
 
-    ``task`` is ``intensity`` (12 AUs, 0..5) or ``detection`` (8 AUs, 1 from intensity 2 on). ``camera`` is ``left``, ``right``
-    or ``both``, and names the sequence; extracted images, which serve where there is no such video, do not tell their camera.
-    Label frame 1 is the first frame of the video and the image named 0; where no image of the whole set is named 0, it is the
-    image named 1. An AU without a label file is taken for 0, as the field does, and counted.
+    ``task`` is ``intensity`` (12 AUs, 0..5) or ``detection`` (8 AUs, 1 from intensity 2 on).
+    ``camera`` is ``left``, ``right`` or ``both``, and names the sequence; extracted images, which
+    serve where there is no such video, do not tell their camera. Label frame 1 is the first frame
+    of the video and the image named 0; where no image of the whole set is named 0, it is the image
+    named 1. An AU without a label file is taken for 0, as the field does, and counted.
     """
 
     title = "DISFA"
@@ -69,8 +71,14 @@ Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
 
     def _scan(self) -> pd.DataFrame:
         paths = walk(self.root, leaf=_SUBJECT)
-        folders = [path for path in paths if re.fullmatch(_SUBJECT, path.name, re.IGNORECASE) and (self.root / path).is_dir()]
-        files = paths + [folder / name for folder in folders for name in sorted(os.listdir(self.root / folder))]
+        folders = [
+            path
+            for path in paths
+            if re.fullmatch(_SUBJECT, path.name, re.IGNORECASE) and (self.root / path).is_dir()
+        ]
+        files = paths + [
+            folder / name for folder in folders for name in sorted(os.listdir(self.root / folder))
+        ]
         tables: dict[str, dict[int, Path]] = {}
         for path in files:
             if match := _LABELS.fullmatch(path.name):
@@ -82,31 +90,58 @@ Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
         return pd.concat([pd.DataFrame(), *subjects], ignore_index=True)
 
     def _videos(self, paths: list[Path]) -> dict[Key, dict[int, str]]:
-        matches = [(path, _VIDEO.fullmatch(path.stem)) for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
-        wanted = [(path, match) for path, match in matches if match and match[1].lower() in self.cameras]
-        return {(match[2].upper(), match[1].lower()): video_frames(self.root, path) for path, match in wanted}
+        matches = [
+            (path, _VIDEO.fullmatch(path.stem))
+            for path in paths
+            if path.suffix.lower() in VIDEO_SUFFIXES
+        ]
+        wanted = [
+            (path, match) for path, match in matches if match and match[1].lower() in self.cameras
+        ]
+        return {
+            (match[2].upper(), match[1].lower()): video_frames(self.root, path)
+            for path, match in wanted
+        }
 
     def _images(self, folders: list[Path]) -> dict[Key, dict[int, str]]:
-        found = {(path.name.upper(), ""): frames for path in folders if (frames := folder_frames(self.root, path))}
+        found = {
+            (path.name.upper(), ""): frames
+            for path in folders
+            if (frames := folder_frames(self.root, path))
+        }
         first = 0 if any(0 in frames for frames in found.values()) else 1
-        return {key: {number + 1 - first: path for number, path in frames.items()} for key, frames in found.items()}
+        return {
+            key: {number + 1 - first: path for number, path in frames.items()}
+            for key, frames in found.items()
+        }
 
-    def _subject(self, subject: str, tables: dict[int, Path], frames: dict[Key, dict[int, str]]) -> pd.DataFrame:
+    def _subject(
+        self, subject: str, tables: dict[int, Path], frames: dict[Key, dict[int, str]]
+    ) -> pd.DataFrame:
         coded = self._coded(subject, tables)
         sequences = [sequence for name, sequence in sorted(frames) if name == subject]
         if not sequences:
-            self.report.drop("label row without an image", f"{subject}: no video or images", len(coded))
-        parts = [sequence_rows(subject, s, coded, frames[subject, s], self.report, f"{subject} {s}") for s in sequences]
+            self.report.drop(
+                "label row without an image", f"{subject}: no video or images", len(coded)
+            )
+        parts = [
+            sequence_rows(subject, s, coded, frames[subject, s], self.report, f"{subject} {s}")
+            for s in sequences
+        ]
         return pd.concat([pd.DataFrame(), *parts])
 
     def _coded(self, subject: str, tables: dict[int, Path]) -> pd.DataFrame:
         columns = {}
         for au, column in zip(INTENSITY_AUS, labels.columns(INTENSITY_AUS), strict=True):
             if au in tables:
-                columns[column] = read_codes(self.root / tables[au], self.report, header=False).iloc[:, 0]
+                columns[column] = read_codes(
+                    self.root / tables[au], self.report, header=False
+                ).iloc[:, 0]
             elif au in self.aus:
                 self.report.note("AU without a label file, taken for 0", f"{subject}_au{au}.txt")
-        coded = known_values(pd.DataFrame(columns).sort_index(), labels.INTENSITY_MAX, self.report, subject)
+        coded = known_values(
+            pd.DataFrame(columns).sort_index(), labels.INTENSITY_MAX, self.report, subject
+        )
         for column in set(self.labels) - set(columns):
             coded[column] = 0.0
         coded = coded[list(self.labels)]

@@ -1,7 +1,8 @@
 """Frames of a dataset wherever they lie: image files, images inside a zip, and videos.
 
-A frame is named by its path relative to the dataset's root: ``F001/T1/12.jpg``; ``2D+3D/F001.zip!F001/T1/12.jpg`` inside a zip;
-``Videos/F001_T1.mp4#11`` for the twelfth frame of a video (positions count from 0).
+A frame is named by its path relative to the dataset's root: ``F001/T1/12.jpg``;
+``2D+3D/F001.zip!F001/T1/12.jpg`` inside a zip; ``Videos/F001_T1.mp4#11`` for the twelfth frame of a
+video (positions count from 0).
 """
 
 import os
@@ -23,32 +24,42 @@ from norface_lib.images.files import SUFFIXES, decode
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".wmv")
 
 IN_ZIP = re.compile(r"(?P<file>.+?\.zip)!(?P<entry>.+)", re.IGNORECASE)
-IN_VIDEO = re.compile(rf"(?P<file>.+({'|'.join(map(re.escape, VIDEO_SUFFIXES))}))#(?P<position>\d+)", re.IGNORECASE)
+IN_VIDEO = re.compile(
+    rf"(?P<file>.+({'|'.join(map(re.escape, VIDEO_SUFFIXES))}))#(?P<position>\d+)", re.IGNORECASE
+)
 """How a frame in a zip (``a.zip!b/c.jpg``) and one in a video (``a.avi#12``) are named."""
 
 _FRAMES_MISCOUNTED = 2
 """By how much a whole video's own count of its frames may be too high."""
 
 _SKIP_AHEAD = 64
-"""Frames of a video that are decoded and thrown away rather than sought: a seek goes back to the last key frame anyway."""
+"""Frames of a video that are decoded and thrown away rather than sought: a seek goes back to the
+last key frame anyway."""
 
 
 def walk(root: Path, leaf: str, depth: int = 5) -> list[Path]:
-    """Files and folders under ``root``, relative to it and sorted. Folders whose name matches ``leaf`` are not entered.
+    """Files and folders under ``root``, relative to it and sorted. Folders whose name matches
+    ``leaf`` are not entered.
 
-    A dataset has a million frames in a few hundred folders of subjects: those are listed later, one at a time.
+    A dataset has a million frames in a few hundred folders of subjects: those are listed later, one
+    at a time.
     """
     found: list[Path] = []
     for parent, folders, files in os.walk(root):
         here = Path(parent).relative_to(root)
         found += [here / name for name in (*folders, *files) if not name.startswith(".")]
         enters = len(here.parts) + 1 < depth
-        folders[:] = [n for n in folders if enters and not n.startswith(".") and not re.fullmatch(leaf, n, re.IGNORECASE)]
+        folders[:] = [
+            n
+            for n in folders
+            if enters and not n.startswith(".") and not re.fullmatch(leaf, n, re.IGNORECASE)
+        ]
     return sorted(found)
 
 
 class Listing:
-    """Whether files exist, in any case of their names, by listing each folder once: 300,000 calls of ``stat`` take minutes."""
+    """Whether files exist, in any case of their names, by listing each folder once: 300,000 calls
+    of ``stat`` take minutes."""
 
     def __init__(self, root: Path):
         self.root = Path(root)
@@ -56,7 +67,11 @@ class Listing:
 
     def _names(self, folder: str) -> dict[str, str]:
         path = self.root / folder
-        return {name.lower(): name for name in sorted(os.listdir(path), reverse=True)} if path.is_dir() else {}
+        return (
+            {name.lower(): name for name in sorted(os.listdir(path), reverse=True)}
+            if path.is_dir()
+            else {}
+        )
 
     def find(self, *candidates: str) -> str | None:
         """The first relative path of ``candidates`` that exists, spelled as on disk."""
@@ -73,7 +88,8 @@ class Listing:
 
 
 def numbered(paths: Iterable[str]) -> dict[int, str]:
-    """Images by the integer that their name is, whatever its padding: ``0012.jpg`` is frame 12. Others are passed over."""
+    """Images by the integer that their name is, whatever its padding: ``0012.jpg`` is frame 12.
+    Others are passed over."""
     found: dict[int, str] = {}
     for path in sorted(paths):
         stem, suffix = os.path.splitext(path.rsplit("/", 1)[-1])
@@ -88,7 +104,8 @@ def folder_frames(root: Path, folder: Path) -> dict[int, str]:
 
 
 def zip_frames(root: Path, file: Path, sequence: str) -> dict[str, dict[int, str]]:
-    """Images of a zip by sequence and frame number. ``sequence`` is a pattern that the entry's folder matches.
+    """Images of a zip by sequence and frame number. ``sequence`` is a pattern that the entry's
+    folder matches.
 
     Raises :class:`DataError` for a damaged zip.
     """
@@ -101,7 +118,8 @@ def zip_frames(root: Path, file: Path, sequence: str) -> dict[str, dict[int, str
 
 
 def video_frames(root: Path, file: Path, first: int = 1) -> dict[int, str]:
-    """All frames of a video by the number that labels give them, ``first`` for the first. Raises :class:`DataError`."""
+    """All frames of a video by the number that labels give them, ``first`` for the first. Raises
+    :class:`DataError`."""
     count = int(_open_video(root / file).get(cv2.CAP_PROP_FRAME_COUNT))
     if count <= 0:
         raise DataError(f"{root / file}: holds no frame; download it again")
@@ -112,20 +130,29 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a readable zip ({error}); download it again, or delete it to do without") from error
+        raise DataError(
+            f"{path}: not a readable zip ({error}); download it again, or delete it to do without"
+        ) from error
 
 
 def _open_video(path: Path) -> cv2.VideoCapture:
     video = cv2.VideoCapture(str(path))
     if not video.isOpened():
-        raise DataError(f"{path}: not a readable video (missing, damaged or of an unknown codec); download or convert it again")
+        raise DataError(
+            f"{path}: not a readable video (missing, damaged or of an unknown codec); download or "
+            "convert it again"
+        )
     return video
 
 
-def read_video(path: Path, every: int = 1, first: int = 0) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Each ``every``-th frame of a video from the one at ``first`` on: its position and (H, W, 3) RGB, one in memory at a time.
+def read_video(
+    path: Path, every: int = 1, first: int = 0
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Each ``every``-th frame of a video from the one at ``first`` on: its position and (H, W, 3)
+    RGB, one in memory at a time.
 
-    Raises :class:`DataError` for a video that cannot be opened, and after the last readable frame of one that breaks off early.
+    Raises :class:`DataError` for a video that cannot be opened, and after the last readable frame
+    of one that breaks off early.
     """
     video = _open_video(path)
     count, position = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0
@@ -137,11 +164,14 @@ def read_video(path: Path, every: int = 1, first: int = 0) -> Iterator[tuple[int
             yield position, np.ascontiguousarray(frame[..., ::-1])
         position += 1
     if position < count - _FRAMES_MISCOUNTED or position == 0:
-        raise DataError(f"{path}: breaks off after frame {position} of {count}; download or convert it again")
+        raise DataError(
+            f"{path}: breaks off after frame {position} of {count}; download or convert it again"
+        )
 
 
 class _Video:
-    """A video that is read from front to back, and sought only where a frame is asked for out of order."""
+    """A video that is read from front to back, and sought only where a frame is asked for out of
+    order."""
 
     def __init__(self, path: Path):
         self.path, self.video, self.position = path, _open_video(path), 0
@@ -169,17 +199,22 @@ class _Video:
 
 def unreadable(name: str) -> DataError:
     """The error of a frame that is there but cannot be read."""
-    return DataError(f"{name}: unreadable frame (missing, truncated or damaged); restore it, or drop it with check()")
+    return DataError(
+        f"{name}: unreadable frame (missing, truncated or damaged); restore it, or drop it with "
+        "check()"
+    )
 
 
 _INHERITED: list[Any] = []
-"""Videos that a forked process got from its parent. They are never closed there: that would wait for threads it has not."""
+"""Videos that a forked process got from its parent. They are never closed there: that would wait
+for threads it has not."""
 
 
 class FrameReader:
     """Reads frames by their names in an index; keeps a few zips and videos open.
 
-    It may be copied, pickled and forked: each process opens its own files, as two must not share a position in one.
+    It may be copied, pickled and forked: each process opens its own files, as two must not share a
+    position in one.
     """
 
     def __init__(self, root: Path):
@@ -188,7 +223,8 @@ class FrameReader:
 
     def _open(self) -> None:
         self._process = os.getpid()
-        self._zip: Callable[[Path], Any] = lru_cache(maxsize=8)(_open_zip)  # the directory of a zip may take 20 MB
+        # the directory of a zip may take 20 MB
+        self._zip: Callable[[Path], Any] = lru_cache(maxsize=8)(_open_zip)
         self._video: Callable[[Path], Any] = lru_cache(maxsize=4)(_Video)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -198,7 +234,8 @@ class FrameReader:
         self.__init__(state["root"])
 
     def __call__(self, path: str) -> NDArray[np.uint8]:
-        """The frame (H, W, 3) of 8 bits, RGB. Raises :class:`DataError`, naming it, if it is missing or unreadable."""
+        """The frame (H, W, 3) of 8 bits, RGB. Raises :class:`DataError`, naming it, if it is
+        missing or unreadable."""
         if self._process != os.getpid():
             _INHERITED.append(self._video)
             self._open()

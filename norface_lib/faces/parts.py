@@ -1,7 +1,9 @@
-"""Parts that a face has beside its skin: teeth, hair as geometry, glasses, a garment. Plain geometry, arrays in and out.
+"""Parts that a face has beside its skin: teeth, hair as geometry, glasses, a garment. Plain
+geometry, arrays in and out.
 
-Every part has the same vertices and triangles for every subject, so that one topology serves all; a part that a subject lacks
-is collapsed to a point inside the head. Coordinates as in `head`: meters, x to the subject's left, -y forward, z up.
+Every part has the same vertices and triangles for every subject, so that one topology serves all; a
+part that a subject lacks is collapsed to a point inside the head. Coordinates as in `head`: meters,
+x to the subject's left, -y forward, z up.
 """
 
 from dataclasses import dataclass
@@ -26,20 +28,24 @@ class Mesh:
 
 
 def _grid(rows: int, columns: int) -> tuple[NDArray[np.int32], Points]:
-    """Triangles and texture coordinates (u along columns, v along rows) of a sheet of rows x columns vertices."""
+    """Triangles and texture coordinates (u along columns, v along rows) of a sheet of rows x
+    columns vertices."""
     a = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
-    triangles = np.concatenate([np.stack([a, a + columns, a + 1], 1), np.stack([a + 1, a + columns, a + columns + 1], 1)])
+    triangles = np.concatenate(
+        [np.stack([a, a + columns, a + 1], 1), np.stack([a + 1, a + columns, a + columns + 1], 1)]
+    )
     v, u = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
     return triangles.astype(np.int32), np.stack([u.ravel(), v.ravel()], 1).astype(np.float32)
 
 
-# --- teeth --------------------------------------------------------------------------------------------------------------
+# --- teeth ----------------------------------------------------------------------------------------
 
 TEETH_PARTING = -0.0665
 
 
 def teeth(columns: int = 24) -> Mesh:
-    """Two arcs of teeth and gums in template coordinates: a dental arch is close to a parabola. v runs from edge to gum."""
+    """Two arcs of teeth and gums in template coordinates: a dental arch is close to a parabola. v
+    runs from edge to gum."""
     x = np.linspace(-0.020, 0.020, columns)
     y = -0.0200 + 0.018 * (x / 0.020) ** 2
     arcs, triangles = [], []
@@ -47,20 +53,25 @@ def teeth(columns: int = 24) -> Mesh:
     for edge, gum in ((TEETH_PARTING + 0.0005, -0.0535), (TEETH_PARTING - 0.0005, -0.0765)):
         arcs += [np.stack([x, y, np.full(columns, z)], 1) for z in (edge, gum)]
         triangles.append(one + 2 * columns * len(triangles))
-    return Mesh(np.concatenate(arcs).astype(np.float32), np.concatenate(triangles), np.concatenate([uv, uv]))
+    return Mesh(
+        np.concatenate(arcs).astype(np.float32), np.concatenate(triangles), np.concatenate([uv, uv])
+    )
 
 
-# --- hair ---------------------------------------------------------------------------------------------------------------
+# --- hair -----------------------------------------------------------------------------------------
 
-_COLUMNS, _SCALP_ROWS, _HANGING_ROWS = 73, 14, 9  # the first and the last column meet at the back of the head
+# the first and the last column meet at the back of the head
+_COLUMNS, _SCALP_ROWS, _HANGING_ROWS = 73, 14, 9
 _CENTER = np.array([0.0, 0.065, 0.010])
 _PATH = np.linspace(0.0, np.radians(130), 53)  # polar angles at which the scalp is known
-_AROUND = np.linspace(-np.pi, np.pi, _COLUMNS)  # azimuths: 0 is the front, positive to the subject's left
+# azimuths: 0 is the front, positive to the subject's left
+_AROUND = np.linspace(-np.pi, np.pi, _COLUMNS)
 
 
 @dataclass(frozen=True)
 class HairStyle:
-    """A hair volume. Lengths in meters: how thick it lies, and how far it hangs below the hair line at front, side and back."""
+    """A hair volume. Lengths in meters: how thick it lies, and how far it hangs below the hair line
+    at front, side and back."""
 
     thickness: float
     edge: float  # share of the thickness that is left at the hair line
@@ -88,10 +99,12 @@ STYLES = {
 
 
 class Scalp:
-    """Where hair can grow: points of the skull by azimuth and polar angle, as weights of a head's vertices."""
+    """Where hair can grow: points of the skull by azimuth and polar angle, as weights of a head's
+    vertices."""
 
     def __init__(self, vertices: Points, usable: NDArray[np.bool_]):
-        """``vertices``: the template's skin (V, 3); ``usable``: vertices (V,) of the outer skull, ears left out."""
+        """``vertices``: the template's skin (V, 3); ``usable``: vertices (V,) of the outer skull,
+        ears left out."""
         usable = np.flatnonzero(usable)
         angles = _azimuthal(vertices[usable] - _CENTER)
         mesh = Delaunay(angles)
@@ -108,11 +121,14 @@ class Scalp:
 
     def points(self, vertices: Points) -> Points:
         """(azimuths, polar angles, 3) of a head."""
-        return np.einsum("nk,nkc->nc", self._weights, vertices[self._corners]).reshape(_COLUMNS, len(_PATH), 3)
+        return np.einsum("nk,nkc->nc", self._weights, vertices[self._corners]).reshape(
+            _COLUMNS, len(_PATH), 3
+        )
 
 
 def _azimuthal(offset: NDArray) -> NDArray:
-    """Points around the skull's center to a flat map (N, 2) with the crown in its middle, true to angles from the crown."""
+    """Points around the skull's center to a flat map (N, 2) with the crown in its middle, true to
+    angles from the crown."""
     polar = np.arctan2(np.hypot(offset[:, 0], offset[:, 1]), offset[:, 2])
     turn = np.arctan2(offset[:, 0], -offset[:, 1])
     return np.stack([polar * np.sin(turn), polar * np.cos(turn)], 1)
@@ -128,7 +144,8 @@ def hair_topology() -> Mesh:
 def hair(
     style: HairStyle, skull: Points, covered: NDArray[np.bool_], rng: np.random.Generator
 ) -> tuple[Points, NDArray[np.float32]]:
-    """Hair vertices (V, 3) on a skull (azimuths, polar angles, 3), and how far each is from the tips, in meters.
+    """Hair vertices (V, 3) on a skull (azimuths, polar angles, 3), and how far each is from the
+    tips, in meters.
 
     ``covered`` (azimuths, polar angles): where the hair line lets hair grow.
     """
@@ -152,7 +169,8 @@ def hair(
 
 
 def _hanging(style: HairStyle, roots: NDArray, rng: np.random.Generator) -> NDArray:
-    """(rows, columns, 3) of the hair below the hair line: it falls straight down, clear of brows, cheeks and ears."""
+    """(rows, columns, 3) of the hair below the hair line: it falls straight down, clear of brows,
+    cheeks and ears."""
     turn = np.abs(_AROUND)
     front = 1 / (1 + np.exp((turn - np.radians(52)) / np.radians(3)))
     back = 1 / (1 + np.exp((np.radians(115) - turn) / np.radians(6)))
@@ -170,17 +188,21 @@ def _hanging(style: HairStyle, roots: NDArray, rng: np.random.Generator) -> NDAr
 def _around(rng: np.random.Generator, waves: int) -> NDArray:
     """(azimuths,) smooth noise around the head of about unit size, closed at the back."""
     phases, sizes = rng.uniform(0, 2 * np.pi, waves), rng.normal(0, 1, waves) / np.sqrt(waves / 2)
-    return sum(s * np.sin((k + 1) * _AROUND + p) for k, (s, p) in enumerate(zip(sizes, phases, strict=True)))
+    return sum(
+        s * np.sin((k + 1) * _AROUND + p)
+        for k, (s, p) in enumerate(zip(sizes, phases, strict=True))
+    )
 
 
-# --- glasses ------------------------------------------------------------------------------------------------------------
+# --- glasses --------------------------------------------------------------------------------------
 
 _RIM, _SIDES = 28, 4
 
 
 @dataclass(frozen=True)
 class Glasses:
-    """Frames: half sizes of a lens and thickness of the rim in meters; ``square`` 2 is round, 5 nearly a rectangle."""
+    """Frames: half sizes of a lens and thickness of the rim in meters; ``square`` 2 is round, 5
+    nearly a rectangle."""
 
     width: float = 0.024
     height: float = 0.019
@@ -191,18 +213,28 @@ class Glasses:
 
 def glasses_topology() -> tuple[Mesh, Mesh]:
     """Frame (two rims, a bridge, two arms) and lenses (two discs)."""
-    frame, lenses = _glasses(Glasses(), np.array([[0.03, 0, 0, 0.016], [-0.03, 0, 0, 0.016]]), np.array([0.08, 0.06, 0.0]))
-    tubes = [_tube_triangles(n, closed) for n, closed in ((_RIM, True), (_RIM, True), (3, False), (3, False), (3, False))]
+    frame, lenses = _glasses(
+        Glasses(),
+        np.array([[0.03, 0, 0, 0.016], [-0.03, 0, 0, 0.016]]),
+        np.array([0.08, 0.06, 0.0]),
+    )
+    tubes = [
+        _tube_triangles(n, closed)
+        for n, closed in ((_RIM, True), (_RIM, True), (3, False), (3, False), (3, False))
+    ]
     starts = np.cumsum([0, *[_SIDES * n for n in (_RIM, _RIM, 3, 3)]])
     rims = np.concatenate([t + s for t, s in zip(tubes, starts, strict=True)]).astype(np.int32)
     i = np.arange(_RIM)
     fan = np.stack([np.full(_RIM, _RIM), i, (i + 1) % _RIM], 1)
     discs = np.concatenate([fan, fan + _RIM + 1]).astype(np.int32)
-    return Mesh(frame, rims, np.zeros((len(frame), 2), np.float32)), Mesh(lenses, discs, np.zeros((len(lenses), 2), np.float32))
+    return Mesh(frame, rims, np.zeros((len(frame), 2), np.float32)), Mesh(
+        lenses, discs, np.zeros((len(lenses), 2), np.float32)
+    )
 
 
 def glasses(style: Glasses | None, eyes: NDArray, ear: NDArray) -> tuple[Points, Points]:
-    """Vertices of frame and lenses in front of the eyeballs (2, 4), hooked over the left ear's root (3,) and its mirror."""
+    """Vertices of frame and lenses in front of the eyeballs (2, 4), hooked over the left ear's root
+    (3,) and its mirror."""
     frame, lenses = _glasses(style or Glasses(), eyes, ear)
     if style is None:
         frame = np.broadcast_to(HIDDEN, frame.shape)
@@ -214,7 +246,9 @@ def glasses(style: Glasses | None, eyes: NDArray, ear: NDArray) -> tuple[Points,
 def _glasses(style: Glasses, eyes: NDArray, ear: NDArray) -> tuple[NDArray, NDArray]:
     turn = np.linspace(0, 2 * np.pi, _RIM, endpoint=False)
     power = 2 / style.square
-    shape = np.stack([_power(np.cos(turn), power) * style.width, _power(np.sin(turn), power) * style.height], 1)
+    shape = np.stack(
+        [_power(np.cos(turn), power) * style.width, _power(np.sin(turn), power) * style.height], 1
+    )
     rims, lenses, hinges, inner = [], [], [], []
     for eye, side in zip(eyes, (1, -1), strict=True):
         middle = eye[:3] + np.array([side * 0.002, -eye[3] - 0.013, -0.003])
@@ -226,9 +260,15 @@ def _glasses(style: Glasses, eyes: NDArray, ear: NDArray) -> tuple[NDArray, NDAr
         outer = path[np.abs(path[:, 0]).argmax()] + np.array([0, 0, 0.4 * style.height])
         hook = ear * np.array([side, 1, 1])
         hinges.append(
-            _tube(np.stack([outer, outer * 0.4 + hook * 0.6 + np.array([side * 0.004, 0, 0]), hook]), style.rim, False)
+            _tube(
+                np.stack([outer, outer * 0.4 + hook * 0.6 + np.array([side * 0.004, 0, 0]), hook]),
+                style.rim,
+                False,
+            )
         )
-    bridge = np.stack([inner[0], inner[0] * 0.5 + inner[1] * 0.5 + np.array([0, -0.002, 0.003]), inner[1]])
+    bridge = np.stack(
+        [inner[0], inner[0] * 0.5 + inner[1] * 0.5 + np.array([0, -0.002, 0.003]), inner[1]]
+    )
     return np.concatenate([*rims, _tube(bridge, style.rim, False), *hinges]), np.concatenate(lenses)
 
 
@@ -249,14 +289,16 @@ def _tube(path: NDArray, radius: float, closed: bool) -> NDArray:
 
 
 def _tube_triangles(count: int, closed: bool) -> NDArray[np.int32]:
-    i, side = np.meshgrid(np.arange(count if closed else count - 1), np.arange(_SIDES), indexing="ij")
+    i, side = np.meshgrid(
+        np.arange(count if closed else count - 1), np.arange(_SIDES), indexing="ij"
+    )
     i, side, following = i.ravel(), side.ravel(), (i.ravel() + 1) % count
     a, b = i * _SIDES + side, i * _SIDES + (side + 1) % _SIDES
     c, d = following * _SIDES + side, following * _SIDES + (side + 1) % _SIDES
     return np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
 
 
-# --- garment ------------------------------------------------------------------------------------------------------------
+# --- garment --------------------------------------------------------------------------------------
 
 _CLOTH_ROWS, _CLOTH_COLUMNS = 6, 33
 
@@ -268,7 +310,8 @@ def garment_topology() -> Mesh:
 
 
 def garment(neck: Points, opening: float) -> Points:
-    """Vertices of a garment around a neck's skin (N, 3). ``opening``: meters by which the collar stands lower in front."""
+    """Vertices of a garment around a neck's skin (N, 3). ``opening``: meters by which the collar
+    stands lower in front."""
     middle, half = (neck.max(0) + neck.min(0)) / 2, (neck.max(0) - neck.min(0)) / 2
     turn = np.linspace(-np.pi, np.pi, _CLOTH_COLUMNS)
     x, y = np.sin(turn), -np.cos(turn)
@@ -277,5 +320,9 @@ def garment(neck: Points, opening: float) -> Points:
     rows = []
     for wider, deeper, lower in ((1.08, 1.08, 0), (1.16, 1.14, 0.006), (1.5, 1.2, 0.022), (2.4, 1.4, 0.045), (3.6, 1.7, 0.085),
                                  (4.3, 2.0, 0.22)):  # fmt: skip
-        rows.append(np.stack([middle[0] + half[0] * wider * x, middle[1] + half[1] * deeper * y, top - lower], 1))
+        rows.append(
+            np.stack(
+                [middle[0] + half[0] * wider * x, middle[1] + half[1] * deeper * y, top - lower], 1
+            )
+        )
     return np.concatenate(rows).astype(np.float32)

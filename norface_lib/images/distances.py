@@ -7,12 +7,16 @@ from norface_lib.images.arrays import Faces
 
 
 def distance_to(truths: Faces, drawn: Faces) -> NDArray[np.float64]:
-    """(N,) mean absolute difference of each face to its true normalized image, in units of the full range, 0..1."""
-    return np.array([np.abs(d.astype(np.int16) - t).mean() / 255 for d, t in zip(drawn, truths, strict=True)])
+    """(N,) mean absolute difference of each face to its true normalized image, in units of the full
+    range, 0..1."""
+    return np.array(
+        [np.abs(d.astype(np.int16) - t).mean() / 255 for d, t in zip(drawn, truths, strict=True)]
+    )
 
 
 def neutral_ratio(truths: Faces, drawn: Faces, target: NDArray[np.uint8]) -> float:
-    """Distance of I_n to the true I_n, relative to that of the bare target face (S, S, 3): 0 is perfect, 1 moves nothing."""
+    """Distance of I_n to the true I_n, relative to that of the bare target face (S, S, 3): 0 is
+    perfect, 1 moves nothing."""
     bare = np.broadcast_to(target, truths.shape)
     return float(distance_to(truths, drawn).mean() / distance_to(truths, bare).mean())
 
@@ -25,7 +29,11 @@ def region_ratios(truths: Faces, drawn: Faces, target: NDArray[np.uint8]) -> dic
     """:func:`neutral_ratio` within each of ``REGIONS`` (the middle 70 % of the width)."""
     size = truths.shape[1]
     side = slice(round(0.15 * size), round(0.85 * size))
-    bands = {name: slice(round(top * size), round(bottom * size)) for name, (top, bottom) in REGIONS.items()}
+    bands = {
+        name: slice(round(top * size), round(bottom * size))
+        for name, (top, bottom) in REGIONS.items()
+    }
     return {
-        name: neutral_ratio(truths[:, rows, side], drawn[:, rows, side], target[rows, side]) for name, rows in bands.items()
+        name: neutral_ratio(truths[:, rows, side], drawn[:, rows, side], target[rows, side])
+        for name, rows in bands.items()
     }

@@ -22,9 +22,11 @@ SMALLEST = 48
 
 
 def read_face(path: Path, size: int, crop: Crop = NORFACE_CROP) -> NDArray[np.uint8]:
-    """One aligned face as (size, size, 3) RGB. An image framed by another ``crop`` is carried over to ours.
+    """One aligned face as (size, size, 3) RGB. An image framed by another ``crop`` is carried over
+    to ours.
 
-    Raises :class:`DataError`, naming the file, if it is missing, unreadable, not square or too small to be a face crop.
+    Raises :class:`DataError`, naming the file, if it is missing, unreadable, not square or too
+    small to be a face crop.
     """
     path = Path(path)
     if not path.is_file():
@@ -32,23 +34,29 @@ def read_face(path: Path, size: int, crop: Crop = NORFACE_CROP) -> NDArray[np.ui
     return aligned(decode(path.read_bytes(), str(path)), str(path), size, crop)
 
 
-def aligned(image: NDArray[np.uint8], name: str, size: int, crop: Crop = NORFACE_CROP) -> NDArray[np.uint8]:
+def aligned(
+    image: NDArray[np.uint8], name: str, size: int, crop: Crop = NORFACE_CROP
+) -> NDArray[np.uint8]:
     """An aligned face (H, H, 3), framed by ``crop``, as (size, size, 3) in our crop.
 
     Raises :class:`DataError`, naming it, if it is not square or too small to be a face crop.
     """
     height, width = image.shape[:2]
     if height != width or height < SMALLEST:
-        raise DataError(f"{name}: {width} x {height} px is no face crop: aligned faces are square and at least {SMALLEST} px")
+        raise DataError(
+            f"{name}: {width} x {height} px is no face crop: aligned faces are square and at least "
+            f"{SMALLEST} px"
+        )
     return _reframe(image, size, crop)
 
 
 def decode(data: bytes, name: str) -> NDArray[np.uint8]:
-    """An encoded image as (H, W, 3) RGB of 8 bits, turned as its EXIF says; what is transparent lies over white.
+    """An encoded image as (H, W, 3) RGB of 8 bits, turned as its EXIF says; what is transparent
+    lies over white.
 
-    Of 16 bits the upper eight are kept. Raises :class:`DataError`, naming it, for what is no image, also for a truncated JPEG,
-    which OpenCV would fill with gray, for one of more than 179 million pixels, and for pixels that are floating point numbers,
-    whose range is not known.
+    Of 16 bits the upper eight are kept. Raises :class:`DataError`, naming it, for what is no image,
+    also for a truncated JPEG, which OpenCV would fill with gray, for one of more than 179 million
+    pixels, and for pixels that are floating point numbers, whose range is not known.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -57,7 +65,8 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
         raise DataError(f"{name}: too large an image ({error}); shrink it first") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(
-            f"{name}: not a readable image (truncated, damaged, or not one of {', '.join(SUFFIXES)}): {error}"
+            f"{name}: not a readable image (truncated, damaged, or not one of "
+            f"{', '.join(SUFFIXES)}): {error}"
         ) from error
 
 
@@ -77,15 +86,24 @@ def _reframe(image: NDArray[np.uint8], size: int, crop: Crop) -> NDArray[np.uint
         if len(image) == size:
             return np.ascontiguousarray(image)
         shrinks = len(image) > size
-        return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    # Both sets half a pixel off: so cv2.warpAffine counts pixels, and so every number on these crops was measured.
-    return warp(image, similarity(crop.pixels(len(image)) + 0.5, NORFACE_CROP.pixels(size) + 0.5), size)
+        return cv2.resize(
+            image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        )
+    # Both sets half a pixel off: so cv2.warpAffine counts pixels, and so every number on these
+    # crops was measured.
+    return warp(
+        image, similarity(crop.pixels(len(image)) + 0.5, NORFACE_CROP.pixels(size) + 0.5), size
+    )
 
 
-def read_faces(paths: Sequence[Path], size: int, crop: Crop = NORFACE_CROP, progress: bool = False) -> NDArray[np.uint8]:
+def read_faces(
+    paths: Sequence[Path], size: int, crop: Crop = NORFACE_CROP, progress: bool = False
+) -> NDArray[np.uint8]:
     """Many aligned faces as (N, size, size, 3) RGB, in the order of ``paths``."""
     faces = np.empty((len(paths), size, size, 3), np.uint8)
-    for index, path in enumerate(tqdm(paths, desc="read faces", unit="face", disable=not progress, leave=False)):
+    for index, path in enumerate(
+        tqdm(paths, desc="read faces", unit="face", disable=not progress, leave=False)
+    ):
         faces[index] = read_face(path, size, crop)
     return faces
 
@@ -98,7 +116,8 @@ def write_png(path: Path, image: NDArray[np.uint8]) -> bytes:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files under a folder, sorted by path. Raises :class:`DataError` if there is no such folder or no image in it."""
+    """Image files under a folder, sorted by path. Raises :class:`DataError` if there is no such
+    folder or no image in it."""
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")

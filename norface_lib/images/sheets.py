@@ -8,7 +8,8 @@ from norface_lib.images.arrays import Faces
 
 
 def contact_sheet(rows: Sequence[Faces], columns: int = 12, gap: int = 2) -> Faces:
-    """Rows of faces (each (N, S, S, 3)) broken into blocks of ``columns``: one image, white between faces."""
+    """Rows of faces (each (N, S, S, 3)) broken into blocks of ``columns``: one image, white between
+    faces."""
     count, size = len(rows[0]), rows[0].shape[1]
     blocks = -(-count // columns)
     height = blocks * (len(rows) * (size + gap) + 3 * gap)
@@ -17,11 +18,14 @@ def contact_sheet(rows: Sequence[Faces], columns: int = 12, gap: int = 2) -> Fac
         block, column = divmod(index, columns)
         for row, faces in enumerate(rows):
             top = block * (len(rows) * (size + gap) + 3 * gap) + row * (size + gap)
-            sheet[top : top + size, column * (size + gap) : column * (size + gap) + size] = faces[index]
+            sheet[top : top + size, column * (size + gap) : column * (size + gap) + size] = faces[
+                index
+            ]
     return sheet
 
 
 def difference(faces: Faces, others: Faces, gain: float = 4.0) -> Faces:
-    """Absolute difference of two sets of faces, ``gain`` times, as gray on white: what is dark is wrong."""
+    """Absolute difference of two sets of faces, ``gain`` times, as gray on white: what is dark is
+    wrong."""
     distance = np.abs(faces.astype(np.float32) - others).mean(-1, keepdims=True) * gain
     return np.repeat(255 - distance.clip(0, 255), 3, axis=-1).astype(np.uint8)

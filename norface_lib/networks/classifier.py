@@ -1,9 +1,12 @@
-"""The classification network: original and normalized face to a logit for each label, with a mixture of experts at both ends.
+"""The classification network: original and normalized face to a logit for each label, with a
+mixture of experts at both ends.
 
-Established are the two places of the mixtures, m = 4 experts with k = 2 kept, and two auxiliary losses of weight 0.001
-(PAPER.md 1.1, 1.2). The rest is our choice after PAPER.md 1.5: noisy top-k gates (Shazeer et al. 2017), one gate and one head
-for each label at the output (MMoE, Ma et al. 2018), one embedding per face as the experts' input. At both ends an expert
-computes the samples that a gate chose it for, and no sample is ever dropped: experts have no capacity that could be full.
+Established are the two places of the mixtures, m = 4 experts with k = 2 kept, and two auxiliary
+losses of weight 0.001 (PAPER.md 1.1, 1.2). The rest is our choice after PAPER.md 1.5: noisy top-k
+gates (Shazeer et al. 2017), one gate and one head for each label at the output (MMoE, Ma et al.
+2018), one embedding per face as the experts' input. At both ends an expert computes the samples
+that a gate chose it for, and no sample is ever dropped: experts have no capacity that could be
+full.
 
 Shapes: N images, L labels, m experts, D the width of the encoder.
 """
@@ -16,7 +19,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from norface_lib.networks.encoder import TINY_ENCODER, EncoderConfig, FaceEncoder, TimmEncoder, check_timm, timm_width
+from norface_lib.networks.encoder import (
+    TINY_ENCODER,
+    EncoderConfig,
+    FaceEncoder,
+    TimmEncoder,
+    check_timm,
+    timm_width,
+)
 from norface_lib.networks.mixtures import (
     Dense,
     Gating,
@@ -39,7 +49,8 @@ OWN_BACKBONE = "norface"
 
 
 class ClassifierOutput(NamedTuple):
-    """Logits (N, L) in the order of ``ClassifierConfig.labels``, and the gating of each mixture that is on."""
+    """Logits (N, L) in the order of ``ClassifierConfig.labels``, and the gating of each mixture
+    that is on."""
 
     logits: Tensor
     input_gating: Gating | None
@@ -47,7 +58,8 @@ class ClassifierOutput(NamedTuple):
 
 
 class SumFusion(nn.Module):
-    """Original and normalized embedding side by side (N, 2 D) to a linear layer of their sum (N, D)."""
+    """Original and normalized embedding side by side (N, 2 D) to a linear layer of their sum (N,
+    D)."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -59,10 +71,11 @@ class SumFusion(nn.Module):
 
 
 class GatedFusion(nn.Module):
-    """Original and normalized embedding (N, 2 D) to a linear layer of g original + (1 - g) normalized (N, D).
+    """Original and normalized embedding (N, 2 D) to a linear layer of g original + (1 - g)
+    normalized (N, D).
 
-    g (N, D) in (0, 1), a share for each feature, is the sigmoid of a linear layer of both: a gated multimodal unit (Arevalo et
-    al. 2017). It starts at 1/2.
+    g (N, D) in (0, 1), a share for each feature, is the sigmoid of a linear layer of both: a gated
+    multimodal unit (Arevalo et al. 2017). It starts at 1/2.
     """
 
     def __init__(self, dim: int):
@@ -81,14 +94,17 @@ FUSIONS: dict[str, Callable[[int], nn.Module]] = {
     "sum": SumFusion,
     "gated": GatedFusion,
 }
-"""Ways to make one feature vector (N, D) of the standardized embeddings (N, 2 D) of both faces, by name: D -> module."""
+"""Ways to make one feature vector (N, D) of the standardized embeddings (N, 2 D) of both faces, by
+name: D -> module."""
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """All that makes a classifier; ``dataclasses.asdict`` makes it JSON and `from_dict` brings it back.
+    """All that makes a classifier; ``dataclasses.asdict`` makes it JSON and `from_dict` brings it
+    back.
 
-    Raises ``ValueError`` for labels that are no tuple of distinct names, and for settings out of range.
+    Raises ``ValueError`` for labels that are no tuple of distinct names, and for settings out of
+    range.
     """
 
     labels: tuple[str, ...]  # names in the order of the logits
@@ -100,13 +116,18 @@ class ClassifierConfig:
     input_mixture: bool = True  # False: a dense MLP of as many parameters
     output_mixture: bool = True  # the same
     dropout: float = 0.1  # of the standardized embeddings, before they are fused
-    fusion: str = "concat"  # one of FUSIONS, where inputs is both; a single face has nothing to be fused with
+    # one of FUSIONS, where inputs is both; a single face has nothing to be fused with
+    fusion: str = "concat"
     backbone: str = OWN_BACKBONE  # or timm:NAME, any network of timm
-    image_size: int | None = None  # pixels that a timm backbone sees; None: as many as it was trained with
-    drop_path_rate: float = 0.0  # stochastic depth of the backbone in training; MAE fine-tunes with 0.1
+    # pixels that a timm backbone sees; None: as many as it was trained with
+    image_size: int | None = None
+    # stochastic depth of the backbone in training; MAE fine-tunes with 0.1
+    drop_path_rate: float = 0.0
 
     def __post_init__(self):
-        names = isinstance(self.labels, tuple) and all(isinstance(name, str) for name in self.labels)
+        names = isinstance(self.labels, tuple) and all(
+            isinstance(name, str) for name in self.labels
+        )
         if not names or not self.labels or len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels must be a tuple of distinct names, got {self.labels!r}")
         if self.inputs not in INPUTS:
@@ -126,7 +147,9 @@ class ClassifierConfig:
         elif self.backbone != OWN_BACKBONE:
             raise ValueError(f"backbone must be {OWN_BACKBONE} or timm:NAME, got {self.backbone!r}")
         elif self.image_size is not None:
-            raise ValueError("image_size is of timm backbones; the own one has that of its encoder config")
+            raise ValueError(
+                "image_size is of timm backbones; the own one has that of its encoder config"
+            )
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size must be 1 or more, got {self.image_size}")
         if not 0 <= self.drop_path_rate < 1:
@@ -144,20 +167,23 @@ class ClassifierConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ClassifierConfig":
-        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples. ``TypeError`` for an unknown key."""
+        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
+        ``TypeError`` for an unknown key."""
         encoder = EncoderConfig.from_dict(values["encoder"])
         return cls(**values | {"labels": tuple(values["labels"]), "encoder": encoder})
 
 
 def input_stage(config: ClassifierConfig) -> nn.Module:
-    """Features (N, D) to features (N, D) and their gating: the input mixture, or a dense MLP of as many parameters."""
+    """Features (N, D) to features (N, D) and their gating: the input mixture, or a dense MLP of as
+    many parameters."""
     dim = config.dim
     mixture = partial(MixtureOfExperts, dim, config.hidden, config.experts, config.top_k)
     return mixture() if config.input_mixture else Dense(_mlp_of_size(dim, _size(mixture)))
 
 
 def output_stage(config: ClassifierConfig) -> nn.Module:
-    """Features (N, D) to logits (N, L) and their gating: the output mixture, or a dense MLP of as many parameters."""
+    """Features (N, D) to logits (N, L) and their gating: the output mixture, or a dense MLP of as
+    many parameters."""
     dim, labels = config.dim, len(config.labels)
     mixture = partial(OutputMixture, dim, config.hidden, labels, config.experts, config.top_k)
     if config.output_mixture:
@@ -167,7 +193,8 @@ def output_stage(config: ClassifierConfig) -> nn.Module:
 
 
 def _size(build: Callable[[], nn.Module]) -> int:
-    """Parameters of the module that ``build`` makes, without spending memory or random numbers on it."""
+    """Parameters of the module that ``build`` makes, without spending memory or random numbers on
+    it."""
     with torch.device("meta"):
         return parameter_count(build())
 
@@ -178,24 +205,29 @@ def _mlp_of_size(dim: int, parameters: int) -> nn.Sequential:
 
 
 class ClassifierHead(nn.Module):
-    """Expression embeddings of the faces (N, D) to a logit for each label: all of a classifier behind its backbone.
+    """Expression embeddings of the faces (N, D) to a logit for each label: all of a classifier
+    behind its backbone.
 
-    ``forward(original, normalized)`` reads the embeddings that ``config.inputs`` names and ignores the other; it raises
-    ``ValueError`` if a needed one is missing or if they differ in number. Over a frozen backbone it is all there is to train.
+    ``forward(original, normalized)`` reads the embeddings that ``config.inputs`` names and ignores
+    the other; it raises ``ValueError`` if a needed one is missing or if they differ in number. Over
+    a frozen backbone it is all there is to train.
     """
 
     def __init__(self, config: ClassifierConfig):
         super().__init__()
         dim, both = config.dim, config.inputs == "both"
         self.config = config
-        # each feature on its own scale: within one face the few that are large for everybody would drown the rest
+        # each feature on its own scale: within one face the few that are large for everybody would
+        # drown the rest
         self.norm = nn.BatchNorm1d(2 * dim if both else dim)
         self.dropout = nn.Dropout(config.dropout)
         self.fusion = FUSIONS[config.fusion](dim) if both else nn.Linear(dim, dim)
         self.input_stage = input_stage(config)
         self.output_stage = output_stage(config)
 
-    def forward(self, original: Tensor | None = None, normalized: Tensor | None = None) -> ClassifierOutput:
+    def forward(
+        self, original: Tensor | None = None, normalized: Tensor | None = None
+    ) -> ClassifierOutput:
         embeddings = torch.cat(needed(self.config.inputs, original, normalized), dim=1)
         features = self.fusion(self.dropout(self.norm(embeddings)))
         refined, input_gating = self.input_stage(features)
@@ -206,9 +238,10 @@ class ClassifierHead(nn.Module):
 class Classifier(nn.Module):
     """Faces to a logit for each label; images are (N, 3, S, S) in [0, 1] with S = ``image_size``.
 
-    The backbone is a normalizer's, encoder and expression embedding, or any of timm; `ClassifierHead` reads what it sees.
-    ``forward(original, normalized)`` uses the images that ``config.inputs`` names and ignores the other. It raises
-    ``ValueError`` if a needed one is missing, if they differ in number, and for another image size.
+    The backbone is a normalizer's, encoder and expression embedding, or any of timm;
+    `ClassifierHead` reads what it sees. ``forward(original, normalized)`` uses the images that
+    ``config.inputs`` names and ignores the other. It raises ``ValueError`` if a needed one is
+    missing, if they differ in number, and for another image size.
     """
 
     def __init__(self, config: ClassifierConfig):
@@ -227,7 +260,9 @@ class Classifier(nn.Module):
         """S, the side of the images in pixels."""
         return self.encoder.image_size
 
-    def forward(self, original: Tensor | None = None, normalized: Tensor | None = None) -> ClassifierOutput:
+    def forward(
+        self, original: Tensor | None = None, normalized: Tensor | None = None
+    ) -> ClassifierOutput:
         images = needed(self.config.inputs, original, normalized)
         embeddings = self.embed(torch.cat(images)).chunk(len(images))
         return self.head(**dict(zip(_names(self.config.inputs), embeddings, strict=True)))
@@ -239,18 +274,22 @@ class Classifier(nn.Module):
     def start_from(self, normalizer: Normalizer) -> None:
         """Copies a normalizer's encoder and expression embedding.
 
-        Raises ``RuntimeError`` if they are of another size, ``ValueError`` if the backbone is one of timm.
+        Raises ``RuntimeError`` if they are of another size, ``ValueError`` if the backbone is one
+        of timm.
         """
         if self.config.timm_name is not None:
             raise ValueError(
-                f"the backbone {self.config.backbone} cannot start from a normalizer, only {OWN_BACKBONE} can; "
-                "its weights come by norface_lib.networks.pretrained.load_encoder_weights(classifier.encoder, source)"
+                f"the backbone {self.config.backbone} cannot start from a normalizer, only "
+                f"{OWN_BACKBONE} can; "
+                "its weights come by "
+                "norface_lib.networks.pretrained.load_encoder_weights(classifier.encoder, source)"
             )
         self.encoder.load_state_dict(normalizer.encoder.state_dict())
         self.expression.load_state_dict(normalizer.expression.state_dict())
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
-        """Depth of a parameter by its name, for ``timm.optim.param_groups_layer_decay``: the encoder's, then all behind it.
+        """Depth of a parameter by its name, for ``timm.optim.param_groups_layer_decay``: the
+        encoder's, then all behind it.
 
         ``coarse`` is part of timm's call and changes nothing.
         """
@@ -259,14 +298,19 @@ class Classifier(nn.Module):
 
 
 def needed(inputs: str, original: Tensor | None, normalized: Tensor | None) -> list[Tensor]:
-    """The tensors (N, ...) that ``inputs`` names, the original first. ``ValueError`` if one is missing or they differ in N."""
+    """The tensors (N, ...) that ``inputs`` names, the original first. ``ValueError`` if one is
+    missing or they differ in N."""
     given = {"original": original, "normalized": normalized}
     missing = [name for name in _names(inputs) if given[name] is None]
     if missing:
-        raise ValueError(f"a classifier of inputs={inputs!r} needs the {' and '.join(missing)} images too")
+        raise ValueError(
+            f"a classifier of inputs={inputs!r} needs the {' and '.join(missing)} images too"
+        )
     counts = [len(given[name]) for name in _names(inputs)]
     if len(set(counts)) > 1:
-        raise ValueError(f"there must be as many original as normalized images, got {counts[0]} and {counts[1]}")
+        raise ValueError(
+            f"there must be as many original as normalized images, got {counts[0]} and {counts[1]}"
+        )
     return [given[name] for name in _names(inputs)]
 
 
@@ -274,14 +318,21 @@ def _names(inputs: str) -> tuple[str, ...]:
     return ("original", "normalized") if inputs == "both" else (inputs,)
 
 
-def auxiliary_loss(output: ClassifierOutput, importance_weight: float = 1e-3, load_weight: float = 1e-3) -> Tensor:
-    """Weighted importance and load loss of the mixtures that are on, added up; 0 if both are off. Scalar.
+def auxiliary_loss(
+    output: ClassifierOutput, importance_weight: float = 1e-3, load_weight: float = 1e-3
+) -> Tensor:
+    """Weighted importance and load loss of the mixtures that are on, added up; 0 if both are off.
+    Scalar.
 
-    Weights are the paper's lambda_imp and lambda_g&l (PAPER.md 1.2); reading the latter as the load is our choice (1.5). The
-    output mixture counts with the mean over its labels.
+    Weights are the paper's lambda_imp and lambda_g&l (PAPER.md 1.2); reading the latter as the load
+    is our choice (1.5). The output mixture counts with the mean over its labels.
     """
     loss = output.logits.new_zeros(())
     for gating in (output.input_gating, output.output_gating):
         if gating is not None:
-            loss = loss + importance_weight * importance(gating.gates) + load_weight * load(gating.load)
+            loss = (
+                loss
+                + importance_weight * importance(gating.gates)
+                + load_weight * load(gating.load)
+            )
     return loss

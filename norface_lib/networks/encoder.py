@@ -1,9 +1,10 @@
-"""The face encoder that both networks share, image to tokens; and any other network of timm as a classifier's backbone.
+"""The face encoder that both networks share, image to tokens; and any other network of timm as a
+classifier's backbone.
 
-The paper's encoder is a masked autoencoder's ViT (PAPER.md 1.2); its size is not known. Ours is timm's ``VisionTransformer``
-with, for the smaller presets, a convolutional stem in place of the patch embedding ("Early Convolutions Help Transformers See
-Better", Xiao et al. 2021): a ViT that is trained from scratch on some ten thousand faces learns far slower without one.
-Our choice.
+The paper's encoder is a masked autoencoder's ViT (PAPER.md 1.2); its size is not known. Ours is
+timm's ``VisionTransformer`` with, for the smaller presets, a convolutional stem in place of the
+patch embedding ("Early Convolutions Help Transformers See Better", Xiao et al. 2021): a ViT that is
+trained from scratch on some ten thousand faces learns far slower without one. Our choice.
 """
 
 from collections.abc import Sequence
@@ -21,9 +22,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Size of the encoder. ``stem`` holds the widths at 1/4, 1/8, ... of the image; () means a plain ViT patch embedding.
+    """Size of the encoder. ``stem`` holds the widths at 1/4, 1/8, ... of the image; () means a
+    plain ViT patch embedding.
 
-    ``mean`` and ``std`` of red, green and blue standardize images. Weights that were trained elsewhere need their own.
+    ``mean`` and ``std`` of red, green and blue standardize images. Weights that were trained
+    elsewhere need their own.
     """
 
     image_size: int = 112  # pixels, square
@@ -32,14 +35,21 @@ class EncoderConfig:
     depth: int = 3  # transformer blocks
     heads: int = 4
     stem: tuple[int, ...] = (64, 128)
-    layer_scale: float | None = 0.1  # where it starts: a shallow ViT trained from scratch settles faster; None: there is none
+    # where it starts: a shallow ViT trained from scratch settles faster; None: there is none
+    layer_scale: float | None = 0.1
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "EncoderConfig":
-        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples. ``TypeError`` for an unknown key."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
+        ``TypeError`` for an unknown key."""
+        return cls(
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in values.items()
+            }
+        )
 
     @property
     def grid(self) -> int:
@@ -51,7 +61,8 @@ TINY_ENCODER = EncoderConfig()
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with group normalization before each (pre-activation, He et al. 2016). (N, C, H, W) -> same."""
+    """Two 3x3 convolutions with group normalization before each (pre-activation, He et al. 2016).
+    (N, C, H, W) -> same."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -62,21 +73,33 @@ class ResidualBlock(nn.Module):
 
 
 def conv_unit(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    """GroupNorm, SiLU and a 3x3 convolution. Groups of 16 channels, so that one image is normalized like a batch of many."""
-    return nn.GroupNorm(max(1, inputs // 16), inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1)
+    """GroupNorm, SiLU and a 3x3 convolution. Groups of 16 channels, so that one image is normalized
+    like a batch of many."""
+    return (
+        nn.GroupNorm(max(1, inputs // 16), inputs),
+        nn.SiLU(),
+        nn.Conv2d(inputs, outputs, 3, padding=1),
+    )
 
 
 class ConvStem(nn.Module):
-    """Patch embedding by convolutions: (N, 3, S, S) -> (N, grid * grid, dim). Takes the arguments timm's ViT passes to it."""
+    """Patch embedding by convolutions: (N, 3, S, S) -> (N, grid * grid, dim). Takes the arguments
+    timm's ViT passes to it."""
 
-    def __init__(self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, widths=(64, 128), **_):
+    def __init__(
+        self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, widths=(64, 128), **_
+    ):
         super().__init__()
         widths = (*widths, embed_dim)
         if 4 * 2 ** (len(widths) - 1) != patch_size:
             raise ValueError(
-                f"a stem of {len(widths) - 1} widths makes patches of {4 * 2 ** (len(widths) - 1)} px, not {patch_size}"
+                f"a stem of {len(widths) - 1} widths makes patches of {4 * 2 ** (len(widths) - 1)} "
+                f"px, not {patch_size}"
             )
-        layers: list[nn.Module] = [nn.Conv2d(in_chans, widths[0], 7, stride=4, padding=3), ResidualBlock(widths[0])]
+        layers: list[nn.Module] = [
+            nn.Conv2d(in_chans, widths[0], 7, stride=4, padding=3),
+            ResidualBlock(widths[0]),
+        ]
         for before, after in pairwise(widths):
             layers += [
                 nn.Conv2d(before, after, 3, stride=2, padding=1),
@@ -90,26 +113,34 @@ class ConvStem(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """What all encoders do with images (N, 3, S, S) in [0, 1] before their network, their only child, sees them."""
+    """What all encoders do with images (N, 3, S, S) in [0, 1] before their network, their only
+    child, sees them."""
 
     def __init__(self, image_size: int, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         self.image_size = image_size
         for name, values in {"mean": mean, "std": std}.items():
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)  # its place is the config
+            # its place is the config
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def standardized(self, images: Tensor) -> Tensor:
-        """What the network takes: images (N, 3, S, S) in [0, 1] minus ``mean``, divided by ``std``. Same shape.
+        """What the network takes: images (N, 3, S, S) in [0, 1] minus ``mean``, divided by ``std``.
+        Same shape.
 
-        Raises ``ValueError`` for images of another size: a wrong crop must never be drawn from silently.
+        Raises ``ValueError`` for images of another size: a wrong crop must never be drawn from
+        silently.
         """
         size = self.image_size
         if images.shape[1:] != (3, size, size):
-            raise ValueError(f"the encoder takes images of shape (N, 3, {size}, {size}), got {tuple(images.shape)}")
+            raise ValueError(
+                f"the encoder takes images of shape (N, 3, {size}, {size}), got "
+                f"{tuple(images.shape)}"
+            )
         return (images - self.mean) / self.std
 
     def layers(self) -> dict[str, int]:
-        """Depth of each parameter by its name, as timm counts: 0 is the stem, of a ViT block b is b + 1."""
+        """Depth of each parameter by its name, as timm counts: 0 is the stem, of a ViT block b is b
+        + 1."""
         ((child, network),) = self.named_children()
         depths = group_parameters(network, network.group_matcher(coarse=False), reverse=True)
         return {f"{child}.{name}": depth for name, depth in depths.items()}
@@ -118,8 +149,9 @@ class ImageEncoder(nn.Module):
 class FaceEncoder(ImageEncoder):
     """Images (N, 3, S, S) in [0, 1] to tokens (N, L, D) with L = (S / patch)^2, in row-major order.
 
-    ``drop_path_rate``: in training, the chance that the last block is skipped for an image (stochastic depth, Huang et al.
-    2016); it grows linearly from 0 at the first. Raises ``ValueError`` for images of another size.
+    ``drop_path_rate``: in training, the chance that the last block is skipped for an image
+    (stochastic depth, Huang et al. 2016); it grows linearly from 0 at the first. Raises
+    ``ValueError`` for images of another size.
     """
 
     def __init__(self, config: EncoderConfig = TINY_ENCODER, drop_path_rate: float = 0.0):
@@ -146,16 +178,20 @@ class FaceEncoder(ImageEncoder):
 
 
 class TimmEncoder(ImageEncoder):
-    """Images (N, 3, S, S) in [0, 1] to embeddings (N, D): any network of timm without its classification head.
+    """Images (N, 3, S, S) in [0, 1] to embeddings (N, D): any network of timm without its
+    classification head.
 
-    ``name`` as in ``timm.list_models(pretrained=True)``: with the tag of its weights, which decides mean, std and, unless
-    ``image_size`` does, S. Weights are left to chance: `norface_lib.networks.pretrained.load_encoder_weights` brings others. For
-    ``drop_path_rate`` see `FaceEncoder`. Raises ``ValueError`` for settings that this network does not take, and for images of
-    another size.
+    ``name`` as in ``timm.list_models(pretrained=True)``: with the tag of its weights, which decides
+    mean, std and, unless ``image_size`` does, S. Weights are left to chance:
+    `norface_lib.networks.pretrained.load_encoder_weights` brings others. For ``drop_path_rate`` see
+    `FaceEncoder`. Raises ``ValueError`` for settings that this network does not take, and for
+    images of another size.
     """
 
     def __init__(self, name: str, image_size: int | None = None, drop_path_rate: float = 0.0):
-        network = create_timm(name, image_size, **({"drop_path_rate": drop_path_rate} if drop_path_rate else {}))
+        network = create_timm(
+            name, image_size, **({"drop_path_rate": drop_path_rate} if drop_path_rate else {})
+        )
         known = network.pretrained_cfg
         super().__init__(image_size or known["input_size"][-1], known["mean"], known["std"])
         self.name, self.network = name, network
@@ -165,31 +201,40 @@ class TimmEncoder(ImageEncoder):
 
 
 def create_timm(name: str, image_size: int | None = None, **settings: Any) -> nn.Module:
-    """A network of timm without its classification head, and with settings of ``timm.create_model``.
+    """A network of timm without its classification head, and with settings of
+    ``timm.create_model``.
 
-    ``image_size`` is passed to networks that are built for one size. Raises ``ValueError`` with timm's reason for settings that
-    this network does not take.
+    ``image_size`` is passed to networks that are built for one size. Raises ``ValueError`` with
+    timm's reason for settings that this network does not take.
     """
     sized = image_size is not None and timm.get_pretrained_cfg(name).fixed_input_size
     settings = {"num_classes": 0, **settings, **({"img_size": image_size} if sized else {})}
     try:
         return timm.create_model(name, **settings)
     except (TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"timm's {name} cannot be built with {settings}: {error}; leave out what it does not take") from error
+        raise ValueError(
+            f"timm's {name} cannot be built with {settings}: {error}; leave out what it does not "
+            "take"
+        ) from error
 
 
 def check_timm(name: str) -> None:
-    """Raises ``ValueError`` unless timm has a network of this name, and weights of its tag if it has one."""
+    """Raises ``ValueError`` unless timm has a network of this name, and weights of its tag if it
+    has one."""
     try:
         known = timm.is_model(name) and timm.get_pretrained_cfg(name) is not None
     except RuntimeError:  # a tag that is not there
         known = False
     if not known:
-        raise ValueError(f"timm has no network {name!r}; timm.list_models('*vit*', pretrained=True) lists names like it")
+        raise ValueError(
+            f"timm has no network {name!r}; timm.list_models('*vit*', pretrained=True) lists names "
+            "like it"
+        )
 
 
 @lru_cache
 def timm_width(name: str) -> int:
     """D, the width of the embeddings (N, D) of a network of timm."""
     with torch.device("meta"):  # costs neither memory nor random numbers
-        return create_timm(name).head_hidden_size  # num_features is what some widen once more before their head
+        # num_features is what some widen once more before their head
+        return create_timm(name).head_hidden_size

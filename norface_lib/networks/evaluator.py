@@ -1,8 +1,9 @@
 """The judge: AUs and emotion of a face, read by a network that only measures.
 
-It is trained apart from every normalizer and classifier, on subjects of its own pool, and is different in kind on purpose: a
-small residual network (He et al. 2016, timm's ``ResNet``) where they have a transformer. So what it reads in I_n was drawn
-there, and is not a habit that two networks share. Its feature maps serve as a frozen measure of likeness.
+It is trained apart from every normalizer and classifier, on subjects of its own pool, and is
+different in kind on purpose: a small residual network (He et al. 2016, timm's ``ResNet``) where
+they have a transformer. So what it reads in I_n was drawn there, and is not a habit that two
+networks share. Its feature maps serve as a frozen measure of likeness.
 
 Shapes: N images of S x S pixels, A action units, E emotions.
 """
@@ -25,41 +26,55 @@ class JudgeConfig:
     aus: tuple[int, ...] = tuple(sorted(labels.AUS))  # AU numbers in the order of the outputs
     emotions: tuple[str, ...] = labels.EMOTIONS  # in the order of the logits
     image_size: int = 112  # pixels, square
-    widths: tuple[int, ...] = (32, 64, 128, 256)  # of the maps at 1/4, 1/8, 1/16 and 1/32 of the image
+    # of the maps at 1/4, 1/8, 1/16 and 1/32 of the image
+    widths: tuple[int, ...] = (32, 64, 128, 256)
     blocks: tuple[int, ...] = (1, 1, 1, 1)  # residual blocks at each of these sizes
     hidden: int = 256  # width of the layer before the outputs
     dropout: float = 0.1
 
     def __post_init__(self):
         if len(self.widths) != 4 or len(self.blocks) != 4:
-            raise ValueError(f"a judge has four stages, got widths {self.widths} and blocks {self.blocks}")
+            raise ValueError(
+                f"a judge has four stages, got widths {self.widths} and blocks {self.blocks}"
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "JudgeConfig":
-        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples. ``TypeError`` for an unknown key."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
+        ``TypeError`` for an unknown key."""
+        return cls(
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in values.items()
+            }
+        )
 
 
 class JudgeOutput(NamedTuple):
     """What the judge reads, in the order of ``JudgeConfig.aus`` and ``JudgeConfig.emotions``."""
 
     occurrence: Tensor  # (N, A) logits
-    intensity: Tensor  # (N, A), within 0..5 in evaluation; not clipped in training, so that gradients pass everywhere
+    # (N, A), within 0..5 in evaluation; not clipped in training, so that gradients pass everywhere
+    intensity: Tensor
     emotion: Tensor  # (N, E) logits
 
 
 class Judge(nn.Module):
     """Images (N, 3, S, S) in [0, 1], originals or normalized ones, to `JudgeOutput`.
 
-    The first convolution goes to a quarter of the size at once, which on a CPU halves the cost of a ResNet. The last map keeps
-    its places, as an aligned mouth is where mouths are. Raises ``ValueError`` for images of another size.
+    The first convolution goes to a quarter of the size at once, which on a CPU halves the cost of a
+    ResNet. The last map keeps its places, as an aligned mouth is where mouths are. Raises
+    ``ValueError`` for images of another size.
     """
 
     def __init__(self, config: JudgeConfig = JudgeConfig()):
         super().__init__()
         self.config = config
         body = ResNet(BasicBlock, config.blocks, num_classes=0, channels=config.widths)
-        body.conv1, body.maxpool = nn.Conv2d(3, body.conv1.out_channels, 7, stride=4, padding=3, bias=False), nn.Identity()
+        body.conv1, body.maxpool = (
+            nn.Conv2d(3, body.conv1.out_channels, 7, stride=4, padding=3, bias=False),
+            nn.Identity(),
+        )
         self.body = body
         side = -(-config.image_size // _STRIDE)
         self.neck = nn.Sequential(
@@ -77,12 +92,16 @@ class Judge(nn.Module):
         )
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Maps (N, W, S / k, S / k) of images (N, 3, S, S) for k = 4, 8, 16, 32, with the widths W of the config."""
+        """Maps (N, W, S / k, S / k) of images (N, 3, S, S) for k = 4, 8, 16, 32, with the widths W
+        of the config."""
         size = self.config.image_size
         if images.shape[1:] != (3, size, size):
-            raise ValueError(f"the judge takes images of shape (N, 3, {size}, {size}), got {tuple(images.shape)}")
+            raise ValueError(
+                f"the judge takes images of shape (N, 3, {size}, {size}), got {tuple(images.shape)}"
+            )
         body, maps = self.body, []
-        x = body.act1(body.bn1(body.conv1((images - 0.5) * 4.0)))  # about zero mean and unit variance
+        # about zero mean and unit variance
+        x = body.act1(body.bn1(body.conv1((images - 0.5) * 4.0)))
         for stage in (body.layer1, body.layer2, body.layer3, body.layer4):
             x = stage(x)
             maps.append(x)
@@ -91,4 +110,8 @@ class Judge(nn.Module):
     def forward(self, images: Tensor) -> JudgeOutput:
         read = self.neck(self.features(images)[-1].flatten(1))
         output = JudgeOutput(**{name: head(read) for name, head in self.heads.items()})
-        return output if self.training else output._replace(intensity=output.intensity.clamp(0, labels.INTENSITY_MAX))
+        return (
+            output
+            if self.training
+            else output._replace(intensity=output.intensity.clamp(0, labels.INTENSITY_MAX))
+        )

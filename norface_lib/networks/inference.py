@@ -19,7 +19,8 @@ def normalize_faces(
     progress: bool = False,
     which: NDArray[np.intp] | None = None,
 ) -> Faces:
-    """I_n of many faces, same shape as ``faces``, for one target (1, 3, S, S), whose features are computed once.
+    """I_n of many faces, same shape as ``faces``, for one target (1, 3, S, S), whose features are
+    computed once.
 
     With several targets (K, 3, S, S), ``which`` (N,) says which of them each face gets.
     """
@@ -30,6 +31,8 @@ def normalize_faces(
     for start in tqdm(starts, desc="normalize", unit="batch", disable=not progress, leave=False):
         rows = slice(start, start + batch_size)
         images = to_tensor(faces[rows]).to(device)
-        wanted = prepared if which is None else prepared.of(torch.from_numpy(which[rows]).to(device))
+        wanted = (
+            prepared if which is None else prepared.of(torch.from_numpy(which[rows]).to(device))
+        )
         drawn[rows] = to_uint8(model.draw(model.encoder(images), wanted))
     return drawn

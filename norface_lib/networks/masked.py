@@ -1,8 +1,9 @@
 """Masked autoencoding of faces: how the shared encoder can learn from pictures without any label.
 
-After "Masked Autoencoders Are Scalable Vision Learners" (He et al. 2022): three quarters of the patches are hidden, the encoder
-sees the others, and a small decoder draws what was hidden. The convolutional stem of the smaller presets looks beyond the edges
-of a patch, so hidden patches are blanked in the pixels first: nothing of them reaches a token (our choice).
+After "Masked Autoencoders Are Scalable Vision Learners" (He et al. 2022): three quarters of the
+patches are hidden, the encoder sees the others, and a small decoder draws what was hidden. The
+convolutional stem of the smaller presets looks beyond the edges of a patch, so hidden patches are
+blanked in the pixels first: nothing of them reaches a token (our choice).
 
 Shapes: N images of S x S pixels, L patches of P x P pixels on a grid of G x G, in row-major order.
 """
@@ -34,11 +35,13 @@ class MaskedConfig:
 
 
 class MaskedAutoencoder(nn.Module):
-    """Encoder of the visible patches and decoder of all: images (N, 3, S, S) in [0, 1] and a mask to loss, patches and mask.
+    """Encoder of the visible patches and decoder of all: images (N, 3, S, S) in [0, 1] and a mask
+    to loss, patches and mask.
 
-    ``mask`` (N, L) of bool is true where a patch is hidden, as many in each image; without one it is drawn at random from
-    torch's global generator. Predicted patches (N, L, 3 P P) are standardized each on its own, and so is what they are compared
-    with ("norm-pix", He et al. 2022); the loss is the mean squared error of hidden patches, about 1 for one who knows of each
+    ``mask`` (N, L) of bool is true where a patch is hidden, as many in each image; without one it
+    is drawn at random from torch's global generator. Predicted patches (N, L, 3 P P) are
+    standardized each on its own, and so is what they are compared with ("norm-pix", He et al.
+    2022); the loss is the mean squared error of hidden patches, about 1 for one who knows of each
     only its mean. Raises ``ValueError`` for images of another size and for a mask of another shape.
     """
 
@@ -48,20 +51,28 @@ class MaskedAutoencoder(nn.Module):
         self.encoder, self.config = encoder, config
         self.narrow = nn.Linear(encoder.config.dim, config.dim)
         self.mask_token = nn.Parameter(torch.randn(config.dim) * 0.02)
-        self.register_buffer("places", build_sincos2d_pos_embed([grid, grid], config.dim), persistent=False)  # (L, dim)
-        self.blocks = nn.Sequential(*(Block(config.dim, config.heads, qkv_bias=True) for _ in range(config.depth)))
+        # (L, dim)
+        self.register_buffer(
+            "places", build_sincos2d_pos_embed([grid, grid], config.dim), persistent=False
+        )
+        self.blocks = nn.Sequential(
+            *(Block(config.dim, config.heads, qkv_bias=True) for _ in range(config.depth))
+        )
         self.norm = nn.LayerNorm(config.dim)
         self.predict = nn.Linear(config.dim, 3 * patch * patch)
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         mask = self.random_mask(len(images), images.device) if mask is None else mask
         predicted = self.decode(self.encode(images, mask), mask)
-        wanted, _, _ = standardized_patches(self.encoder.standardized(images), self.encoder.config.patch_size)
+        wanted, _, _ = standardized_patches(
+            self.encoder.standardized(images), self.encoder.config.patch_size
+        )
         error = (predicted.float() - wanted).square().mean(dim=2)  # (N, L)
         return error[mask].mean(), predicted, mask
 
     def random_mask(self, count: int, device: torch.device | None = None) -> Tensor:
-        """(N, L) of bool: of the L patches of each image, L (1 - ratio) are visible (rounded down, but at least one)."""
+        """(N, L) of bool: of the L patches of each image, L (1 - ratio) are visible (rounded down,
+        but at least one)."""
         patches = self.encoder.config.grid**2
         visible = max(1, int(patches * (1 - self.config.ratio)))
         return torch.rand(count, patches, device=device).argsort(dim=1).argsort(dim=1) >= visible
@@ -71,14 +82,17 @@ class MaskedAutoencoder(nn.Module):
         config, vit = self.encoder.config, self.encoder.vit
         _check_mask(mask, len(images), config.grid**2)
         hidden = mask.view(-1, 1, config.grid, config.grid)
-        hidden = hidden.repeat_interleave(config.patch_size, dim=2).repeat_interleave(config.patch_size, dim=3)
+        hidden = hidden.repeat_interleave(config.patch_size, dim=2).repeat_interleave(
+            config.patch_size, dim=3
+        )
         blanked = self.encoder.standardized(images).masked_fill(hidden, 0.0)  # 0 is the mean color
         tokens = vit.patch_embed(blanked) + vit.pos_embed
         visible = tokens[~mask].view(len(images), -1, config.dim)
         return vit.norm(vit.blocks(visible))
 
     def decode(self, visible: Tensor, mask: Tensor) -> Tensor:
-        """Predicted patches (N, L, 3 P P) from the visible tokens (N, V, D): the hidden ones start as one learned token."""
+        """Predicted patches (N, L, 3 P P) from the visible tokens (N, V, D): the hidden ones start
+        as one learned token."""
         narrow = self.narrow(visible)
         tokens = self.mask_token.to(narrow.dtype).expand(*mask.shape, -1).clone()
         tokens[~mask] = narrow.flatten(0, 1)
@@ -87,14 +101,21 @@ class MaskedAutoencoder(nn.Module):
 
 def _check_mask(mask: Tensor, count: int, patches: int) -> None:
     if mask.shape != (count, patches) or mask.dtype != torch.bool:
-        raise ValueError(f"the mask must be ({count}, {patches}) of bool, got {tuple(mask.shape)} of {mask.dtype}")
+        raise ValueError(
+            f"the mask must be ({count}, {patches}) of bool, got {tuple(mask.shape)} of "
+            f"{mask.dtype}"
+        )
     hidden = mask.sum(dim=1)
     if not 0 < hidden[0] < patches or (hidden != hidden[0]).any():
-        raise ValueError(f"as many patches must be hidden in each image, some but not all, got {hidden.tolist()} of {patches}")
+        raise ValueError(
+            "as many patches must be hidden in each image, some but not all, got "
+            f"{hidden.tolist()} of {patches}"
+        )
 
 
 def to_patches(images: Tensor, patch: int) -> Tensor:
-    """(N, 3, S, S) -> (N, L, 3 P P): each patch by row, column and color, as He et al. 2022 order them."""
+    """(N, 3, S, S) -> (N, L, 3 P P): each patch by row, column and color, as He et al. 2022 order
+    them."""
     count, colors, size, _ = images.shape
     tiles = images.reshape(count, colors, size // patch, patch, size // patch, patch)
     return tiles.permute(0, 2, 4, 3, 5, 1).reshape(count, (size // patch) ** 2, -1)
@@ -108,7 +129,8 @@ def from_patches(patches: Tensor, patch: int) -> Tensor:
 
 
 def standardized_patches(images: Tensor, patch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Patches (N, L, 3 P P) of mean 0 and variance 1, and the mean and standard deviation (N, L, 1) that each had."""
+    """Patches (N, L, 3 P P) of mean 0 and variance 1, and the mean and standard deviation (N, L, 1)
+    that each had."""
     patches = to_patches(images, patch)
     mean = patches.mean(dim=2, keepdim=True)
     spread = (patches.var(dim=2, keepdim=True) + _SMALLEST_VARIANCE).sqrt()
@@ -116,10 +138,14 @@ def standardized_patches(images: Tensor, patch: int) -> tuple[Tensor, Tensor, Te
 
 
 @torch.inference_mode()
-def reconstruct(model: MaskedAutoencoder, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """For a figure: originals, originals with gray over hidden patches, and what is drawn there; each (N, 3, S, S) in [0, 1].
+def reconstruct(
+    model: MaskedAutoencoder, images: Tensor, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For a figure: originals, originals with gray over hidden patches, and what is drawn there;
+    each (N, 3, S, S) in [0, 1].
 
-    As the network predicts standardized patches, each takes its mean and contrast from the original.
+    As the network predicts standardized patches, each takes its mean and contrast from the
+    original.
     """
     _, predicted, mask = model(images, mask)
     encoder, patch = model.encoder, model.encoder.config.patch_size

@@ -1,7 +1,9 @@
-"""Mixtures of experts: the noisy top-k gate, sparse experts at either end of a classifier, and the losses that balance them.
+"""Mixtures of experts: the noisy top-k gate, sparse experts at either end of a classifier, and the
+losses that balance them.
 
-After Shazeer et al. 2017 and, at the output, MMoE (Ma et al. 2018). Every expert computes only the samples that a gate chose it
-for, and no sample is ever dropped: experts have no capacity that could be full.
+After Shazeer et al. 2017 and, at the output, MMoE (Ma et al. 2018). Every expert computes only the
+samples that a gate chose it for, and no sample is ever dropped: experts have no capacity that could
+be full.
 
 Shapes: N images, L labels, m experts, D the width of the features.
 """
@@ -16,18 +18,21 @@ from torch import Tensor, nn
 
 
 def importance(gates: Tensor) -> Tensor:
-    """Squared coefficient of variation of the experts' summed gates (Shazeer et al. 2017, eq. 6-7): gates (N, m) -> scalar.
+    """Squared coefficient of variation of the experts' summed gates (Shazeer et al. 2017, eq. 6-7):
+    gates (N, m) -> scalar.
 
-    0 if all experts weigh the same over the batch, m - 1 if one takes all. Gates per label (N, L, m) give the mean over labels.
+    0 if all experts weigh the same over the batch, m - 1 if one takes all. Gates per label (N, L,
+    m) give the mean over labels.
     """
     return _squared_variation(gates.sum(dim=0))
 
 
 def load(probabilities: Tensor) -> Tensor:
-    """Squared coefficient of variation of the experts' load (Shazeer et al. 2017, eq. 10-11), else as `importance`.
+    """Squared coefficient of variation of the experts' load (Shazeer et al. 2017, eq. 10-11), else
+    as `importance`.
 
-    probabilities (N, m) or (N, L, m) of each expert to be chosen: `selection_probability`, which has a gradient as a count of
-    samples has not.
+    probabilities (N, m) or (N, L, m) of each expert to be chosen: `selection_probability`, which
+    has a gradient as a count of samples has not.
     """
     return _squared_variation(probabilities.sum(dim=0))
 
@@ -38,16 +43,19 @@ def _squared_variation(sums: Tensor) -> Tensor:
 
 
 def selection_probability(clean: Tensor, noisy: Tensor, noise: Tensor, top_k: int) -> Tensor:
-    """Chance of each expert to be among the k best if its own noise were drawn anew (Shazeer et al. 2017, eq. 8-9).
+    """Chance of each expert to be among the k best if its own noise were drawn anew (Shazeer et al.
+    2017, eq. 8-9).
 
-    P_i = Phi((clean_i - k-th largest of the other noisy logits) / noise_i), with logits ``clean`` and ``noisy`` and the
-    standard deviation ``noise`` > 0, all (..., m) -> (..., m) in [0, 1]. All 1 for k = m.
+    P_i = Phi((clean_i - k-th largest of the other noisy logits) / noise_i), with logits ``clean``
+    and ``noisy`` and the standard deviation ``noise`` > 0, all (..., m) -> (..., m) in [0, 1]. All
+    1 for k = m.
     """
     if top_k == clean.shape[-1]:
         return torch.ones_like(clean)
     best = noisy.topk(top_k + 1, dim=-1).values
     last_in, first_out = best[..., -2:].split(1, dim=-1)
-    # the k-th largest of the others: who is in must stay above the first that is out, who is out must pass the last that is in
+    # the k-th largest of the others: who is in must stay above the first that is out, who is out
+    # must pass the last that is in
     return torch.special.ndtr((clean - torch.where(noisy > first_out, first_out, last_in)) / noise)
 
 
@@ -60,14 +68,17 @@ class Gating(NamedTuple):
 
     gates: Tensor  # weight of each expert in [0, 1]: k are kept and sum to 1, the others are 0
     clean_logits: Tensor  # before the noise
-    load: Tensor  # in training the probability to be kept if the noise were drawn anew, else 1 if kept and 0 if not
+    # in training the probability to be kept if the noise were drawn anew, else 1 if kept and 0 if
+    # not
+    load: Tensor
 
 
 class NoisyTopKGate(nn.Module):
-    """Noisy top-k gate (Shazeer et al. 2017, eq. 3-5): x (N, D) -> `Gating` (N, m), or (N, L, m) if ``labels`` = L is given.
+    """Noisy top-k gate (Shazeer et al. 2017, eq. 3-5): x (N, D) -> `Gating` (N, m), or (N, L, m) if
+    ``labels`` = L is given.
 
-    There is noise in training only. With k = 1 the kept gate is always 1, so only the load loss trains the gate. Raises
-    ``ValueError`` unless 1 <= top_k <= experts.
+    There is noise in training only. With k = 1 the kept gate is always 1, so only the load loss
+    trains the gate. Raises ``ValueError`` unless 1 <= top_k <= experts.
     """
 
     def __init__(self, dim: int, experts: int, top_k: int, labels: int | None = None):
@@ -82,7 +93,8 @@ class NoisyTopKGate(nn.Module):
         nn.init.zeros_(self.noise.weight)
 
     def forward(self, x: Tensor) -> Gating:
-        clean = self.clean(x).float().unflatten(-1, self.shape)  # float: half precision is too coarse to rank experts
+        # float: half precision is too coarse to rank experts
+        clean = self.clean(x).float().unflatten(-1, self.shape)
         if not self.training:
             gates, kept = keep_top_k(clean, self.top_k)
             return Gating(gates, clean, kept)
@@ -93,26 +105,34 @@ class NoisyTopKGate(nn.Module):
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """Softmax over the k largest logits (..., m) with 0 elsewhere, and 1 or 0 for who was kept: both (..., m)."""
+    """Softmax over the k largest logits (..., m) with 0 elsewhere, and 1 or 0 for who was kept:
+    both (..., m)."""
     values, indices = logits.topk(top_k, dim=-1)
     nothing = torch.zeros_like(logits)
     return nothing.scatter(-1, indices, values.softmax(dim=-1)), nothing.scatter(-1, indices, 1.0)
 
 
 def sparse_sum(
-    experts: Sequence[nn.Module], x: Tensor, gates: Tensor, read: Callable[[Tensor], Tensor] | None = None
+    experts: Sequence[nn.Module],
+    x: Tensor,
+    gates: Tensor,
+    read: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """sum_i gate_i read(expert_i(x)), where an expert computes only the samples that have a gate other than 0 for it.
+    """sum_i gate_i read(expert_i(x)), where an expert computes only the samples that have a gate
+    other than 0 for it.
 
-    x (N, D), gates (N, C, m) in [0, 1] -> (N, C), or (N, width of ``read``) if C = 1; in the type of the gates. ``read`` maps
-    (R, D) to (R, width) row by row; without it features are summed as experts make them. Rows are sorted by expert once, so
-    each expert gets one contiguous slice, and a device is waited for only once.
+    x (N, D), gates (N, C, m) in [0, 1] -> (N, C), or (N, width of ``read``) if C = 1; in the type
+    of the gates. ``read`` maps (R, D) to (R, width) row by row; without it features are summed as
+    experts make them. Rows are sorted by expert once, so each expert gets one contiguous slice, and
+    a device is waited for only once.
     """
     chosen = (gates != 0).any(dim=1).t()  # (m, N); NaN counts, as a broken sample must stay broken
     counts = chosen.sum(dim=1).tolist()
-    expert, row = chosen.nonzero_static(size=sum(counts)).unbind(1)  # (R,) each, in the order of the experts
+    # (R,) each, in the order of the experts
+    expert, row = chosen.nonzero_static(size=sum(counts)).unbind(1)
     parts = x.index_select(0, row).split(counts)
-    # an expert without samples runs on none, at no cost: on several GPUs each needs a gradient everywhere, if only 0
+    # an expert without samples runs on none, at no cost: on several GPUs each needs a gradient
+    # everywhere, if only 0
     features = torch.cat([run(part) for run, part in zip(experts, parts, strict=True)])
     values = features if read is None else read(features)
     weights = gates.permute(2, 0, 1).flatten(0, 1).index_select(0, expert * len(x) + row)  # (R, C)
@@ -120,16 +140,21 @@ def sparse_sum(
 
 
 class MixtureOfExperts(nn.Module):
-    """Sparse mixture of two-layer experts: x (N, D) -> output (N, out) = sum_i gate_i expert_i(x), and its `Gating` (N, m).
+    """Sparse mixture of two-layer experts: x (N, D) -> output (N, out) = sum_i gate_i expert_i(x),
+    and its `Gating` (N, m).
 
-    An expert computes only the samples that chose it. ``out`` is D by default; a residual connection is the caller's. Raises
-    ``ValueError`` unless 1 <= top_k <= experts.
+    An expert computes only the samples that chose it. ``out`` is D by default; a residual
+    connection is the caller's. Raises ``ValueError`` unless 1 <= top_k <= experts.
     """
 
-    def __init__(self, dim: int, hidden: int, experts: int = 4, top_k: int = 2, out: int | None = None):
+    def __init__(
+        self, dim: int, hidden: int, experts: int = 4, top_k: int = 2, out: int | None = None
+    ):
         super().__init__()
         self.gate = NoisyTopKGate(dim, experts, top_k)
-        self.experts = nn.ModuleList(mlp(dim, hidden, dim if out is None else out) for _ in range(experts))
+        self.experts = nn.ModuleList(
+            mlp(dim, hidden, dim if out is None else out) for _ in range(experts)
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Gating]:
         gating = self.gate(x)
@@ -139,9 +164,10 @@ class MixtureOfExperts(nn.Module):
 class OutputMixture(nn.Module):
     """Experts shared by all labels, a gate and a linear head for each (MMoE, Ma et al. 2018).
 
-    x (N, D) -> logits (N, L), and a `Gating` (N, L, m). An expert computes, once, the samples that at least one label chose it
-    for. Heads read the experts before the gates sum them up, which is the same, as both are linear, and needs no tensor
-    (N, L, D). Raises ``ValueError`` unless 1 <= top_k <= experts.
+    x (N, D) -> logits (N, L), and a `Gating` (N, L, m). An expert computes, once, the samples that
+    at least one label chose it for. Heads read the experts before the gates sum them up, which is
+    the same, as both are linear, and needs no tensor (N, L, D). Raises ``ValueError`` unless 1 <=
+    top_k <= experts.
     """
 
     def __init__(self, dim: int, hidden: int, labels: int, experts: int = 4, top_k: int = 2):

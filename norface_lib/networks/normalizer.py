@@ -1,9 +1,11 @@
-"""The normalization network F_nor(I_o, I_t) -> I_n: the target's identity, pose and light, the original's expression.
+"""The normalization network F_nor(I_o, I_t) -> I_n: the target's identity, pose and light, the
+original's expression.
 
-Established (PAPER.md 1.1): one shared face encoder embeds original and target, an expression merging module integrates the two,
-a decoder draws the face. Our choice, after PAPER.md 1.5: target tokens query original tokens by cross attention; the decoder is
-convolutional and predicts what to *change* in the target image, helped by the target's fine features, so that background, hair
-and skin come for free and all capacity goes to the expression.
+Established (PAPER.md 1.1): one shared face encoder embeds original and target, an expression
+merging module integrates the two, a decoder draws the face. Our choice, after PAPER.md 1.5: target
+tokens query original tokens by cross attention; the decoder is convolutional and predicts what to
+*change* in the target image, helped by the target's fine features, so that background, hair and
+skin come for free and all capacity goes to the expression.
 
 Shapes: N images of S x S pixels, L tokens on a grid of G x G, D the width of the encoder.
 """
@@ -15,12 +17,19 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from norface_lib.networks.encoder import TINY_ENCODER, EncoderConfig, FaceEncoder, ResidualBlock, conv_unit
+from norface_lib.networks.encoder import (
+    TINY_ENCODER,
+    EncoderConfig,
+    FaceEncoder,
+    ResidualBlock,
+    conv_unit,
+)
 
 
 @dataclass(frozen=True)
 class NormalizerConfig:
-    """All that makes a normalizer; ``dataclasses.asdict`` makes it JSON and `from_dict` brings it back."""
+    """All that makes a normalizer; ``dataclasses.asdict`` makes it JSON and `from_dict` brings it
+    back."""
 
     encoder: EncoderConfig = TINY_ENCODER
     merging_blocks: int = 2
@@ -28,20 +37,32 @@ class NormalizerConfig:
 
     def __post_init__(self):
         if not self.widths or self.encoder.patch_size % 2 ** len(self.widths):
-            raise ValueError(f"patches of {self.encoder.patch_size} px cannot be drawn by {len(self.widths)} doublings")
+            raise ValueError(
+                f"patches of {self.encoder.patch_size} px cannot be drawn by {len(self.widths)} "
+                "doublings"
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "NormalizerConfig":
-        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples. ``TypeError`` for an unknown key."""
+        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
+        ``TypeError`` for an unknown key."""
         encoder = EncoderConfig.from_dict(values["encoder"])
         return cls(**values | {"encoder": encoder, "widths": tuple(values["widths"])})
 
 
 _SMALL_ENCODER = EncoderConfig(224, dim=384, depth=6, heads=6, stem=(96, 192))
 
-# plain and with ImageNet's colors, so that the weights of masked autoencoders fit (norface_lib.networks.pretrained)
+# plain and with ImageNet's colors, so that the weights of masked autoencoders fit
+# (norface_lib.networks.pretrained)
 _BASE_ENCODER = EncoderConfig(
-    256, dim=768, depth=12, heads=12, stem=(), layer_scale=None, mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD
+    256,
+    dim=768,
+    depth=12,
+    heads=12,
+    stem=(),
+    layer_scale=None,
+    mean=IMAGENET_DEFAULT_MEAN,
+    std=IMAGENET_DEFAULT_STD,
 )
 
 PRESETS = {
@@ -49,29 +70,44 @@ PRESETS = {
     "small": NormalizerConfig(_SMALL_ENCODER, 3, (192, 96, 48)),
     "base": NormalizerConfig(_BASE_ENCODER, 4, (384, 192, 96)),
 }
-"""Normalizers by name: each doubling of the decoder halves the width, so that all of its stages cost alike (our choice)."""
+"""Normalizers by name: each doubling of the decoder halves the width, so that all of its stages
+cost alike (our choice)."""
 
 
 class MergingBlock(nn.Module):
-    """One block of the expression merging module: target tokens (N, L, D) ask the original's (N, L, D) what the face does.
+    """One block of the expression merging module: target tokens (N, L, D) ask the original's (N, L,
+    D) what the face does.
 
-    Pre-norm cross attention (queries: target, keys and values: original), self attention and MLP, each with a residual
-    connection (the sibling FlowFace's fusion block with the roles changed, PAPER.md 1.5). Aligned faces have their parts in
-    about the same places, so a learned bias of the cross attention starts out by asking next door.
+    Pre-norm cross attention (queries: target, keys and values: original), self attention and MLP,
+    each with a residual connection (the sibling FlowFace's fusion block with the roles changed,
+    PAPER.md 1.5). Aligned faces have their parts in about the same places, so a learned bias of the
+    cross attention starts out by asking next door.
     """
 
     def __init__(self, dim: int, heads: int, grid: int):
         super().__init__()
-        self.norm_target, self.norm_original, self.norm_self, self.norm_mlp = (nn.LayerNorm(dim) for _ in range(4))
+        self.norm_target, self.norm_original, self.norm_self, self.norm_mlp = (
+            nn.LayerNorm(dim) for _ in range(4)
+        )
         self.cross = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.self_attention = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         place = torch.cartesian_prod(torch.arange(grid), torch.arange(grid)).float()
-        self.nearness = nn.Parameter(-0.5 * torch.cdist(place, place) ** 2)  # (L, L), added to the attention's logits
+        # (L, L), added to the attention's logits
+        self.nearness = nn.Parameter(-0.5 * torch.cdist(place, place) ** 2)
 
     def forward(self, target: Tensor, original: Tensor) -> Tensor:
         memory = self.norm_original(original)
-        x = target + self.cross(self.norm_target(target), memory, memory, need_weights=False, attn_mask=self.nearness)[0]
+        x = (
+            target
+            + self.cross(
+                self.norm_target(target),
+                memory,
+                memory,
+                need_weights=False,
+                attn_mask=self.nearness,
+            )[0]
+        )
         y = self.norm_self(x)
         x = x + self.self_attention(y, y, y, need_weights=False)[0]
         return x + self.mlp(self.norm_mlp(x))
@@ -83,10 +119,11 @@ class MergingBlock(nn.Module):
 
 
 class ExpressionMerging(nn.Module):
-    """The expression merging module: merged tokens (N, L, D) from target tokens, original tokens, expression embedding (N, D).
+    """The expression merging module: merged tokens (N, L, D) from target tokens, original tokens,
+    expression embedding (N, D).
 
-    The embedding tells what the face does as a whole and is added to every target token; what each part looks like comes by
-    attention.
+    The embedding tells what the face does as a whole and is added to every target token; what each
+    part looks like comes by attention.
     """
 
     def __init__(self, dim: int, heads: int, blocks: int, grid: int):
@@ -102,7 +139,8 @@ class ExpressionMerging(nn.Module):
         return self.norm(target)
 
     def attention(self, target: Tensor, original: Tensor, expression: Tensor) -> Tensor:
-        """For a figure: where in the original (last axis) each target token (second last) looks in each block, (B, N, L, L)."""
+        """For a figure: where in the original (last axis) each target token (second last) looks in
+        each block, (B, N, L, L)."""
         target, maps = target + self.tell(expression)[:, None], []
         for block in self.blocks:
             maps.append(block.attention(target, original))
@@ -113,25 +151,29 @@ class ExpressionMerging(nn.Module):
 class ExpressionEmbedding(nn.Module):
     """The expression of a face as a whole: encoder tokens (N, L, D) to an embedding (N, D).
 
-    In training, AUs are read from it by a linear head; the merging module gets it beside the tokens. Tokens keep their places,
-    as an aligned mouth is where mouths are, and are standardized over the batch: what faces have in common would else drown
-    what tells them apart.
+    In training, AUs are read from it by a linear head; the merging module gets it beside the
+    tokens. Tokens keep their places, as an aligned mouth is where mouths are, and are standardized
+    over the batch: what faces have in common would else drown what tells them apart.
     """
 
     def __init__(self, tokens: int, dim: int, narrow: int = 32):
         super().__init__()
         self.narrow = nn.Linear(dim, narrow)
-        self.body = nn.Sequential(nn.BatchNorm1d(tokens * narrow), nn.Linear(tokens * narrow, dim), nn.GELU())
+        self.body = nn.Sequential(
+            nn.BatchNorm1d(tokens * narrow), nn.Linear(tokens * narrow, dim), nn.GELU()
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.body(self.narrow(tokens).flatten(1))
 
 
 class FaceDecoder(nn.Module):
-    """Merged tokens (N, L, D) and the target's details (1 or N, C, H, W) to the change of the target image (N, 3, S, S).
+    """Merged tokens (N, L, D) and the target's details (1 or N, C, H, W) to the change of the
+    target image (N, 3, S, S).
 
-    Each stage doubles the grid by sub-pixel convolution (Shi et al. 2016) of single tokens, which on a CPU costs a fraction of
-    full-resolution convolutions, adds the target's features at that size and looks at the neighborhood in a residual block.
+    Each stage doubles the grid by sub-pixel convolution (Shi et al. 2016) of single tokens, which
+    on a CPU costs a fraction of full-resolution convolutions, adds the target's features at that
+    size and looks at the neighborhood in a residual block.
     """
 
     def __init__(self, config: NormalizerConfig):
@@ -144,7 +186,9 @@ class FaceDecoder(nn.Module):
             self.stages.append(nn.Sequential(nn.Conv2d(before, 4 * width, 1), nn.PixelShuffle(2)))
             self.details.append(nn.Conv2d(3, width, patch, stride=patch))
         self.blocks = nn.ModuleList(ResidualBlock(width) for width in config.widths)
-        self.draw = nn.Sequential(*conv_unit(config.widths[-1], 3 * patch * patch), nn.PixelShuffle(patch))
+        self.draw = nn.Sequential(
+            *conv_unit(config.widths[-1], 3 * patch * patch), nn.PixelShuffle(patch)
+        )
         nn.init.zeros_(self.draw[2].weight)  # the first I_n is the target itself
         nn.init.zeros_(self.draw[2].bias)
 
@@ -160,7 +204,8 @@ class FaceDecoder(nn.Module):
 
 
 class Target(NamedTuple):
-    """All that the network knows of K target faces, computed once for any number of originals: `Normalizer.target`."""
+    """All that the network knows of K target faces, computed once for any number of originals:
+    `Normalizer.target`."""
 
     image: Tensor  # (K, 3, S, S) in [0, 1]
     tokens: Tensor  # (K, L, D)
@@ -169,17 +214,19 @@ class Target(NamedTuple):
     def of(self, which: Tensor) -> "Target":
         """The targets with these indices (N,), one for each original.
 
-        By ``index_select``: the gradient of ``[which]`` adds up repeated rows in any order on several cores of a CPU, and no
-        two trainings would end alike.
+        By ``index_select``: the gradient of ``[which]`` adds up repeated rows in any order on
+        several cores of a CPU, and no two trainings would end alike.
         """
         chosen = (part.index_select(0, which) for part in (self.image, self.tokens, *self.details))
         return Target(next(chosen), next(chosen), tuple(chosen))
 
 
 class Normalizer(nn.Module):
-    """F_nor: original images (N, 3, S, S) and target images (1 or N, 3, S, S), both in [0, 1], to I_n (N, 3, S, S).
+    """F_nor: original images (N, 3, S, S) and target images (1 or N, 3, S, S), both in [0, 1], to
+    I_n (N, 3, S, S).
 
-    In training I_n is not clipped, so that gradients pass everywhere; in evaluation it is within [0, 1].
+    In training I_n is not clipped, so that gradients pass everywhere; in evaluation it is within
+    [0, 1].
     """
 
     def __init__(self, config: NormalizerConfig = PRESETS["tiny"]):
@@ -199,7 +246,8 @@ class Normalizer(nn.Module):
         return Target(images, self.encoder(images), self.decoder.detail(images))
 
     def draw(self, tokens: Tensor, target: Target, expression: Tensor | None = None) -> Tensor:
-        """I_n (N, 3, S, S) from the tokens (N, L, D) of originals and one target for all, or one for each.
+        """I_n (N, 3, S, S) from the tokens (N, L, D) of originals and one target for all, or one
+        for each.
 
         ``expression``: the embedding (N, D) of the tokens if it is at hand already.
         """

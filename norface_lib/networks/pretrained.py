@@ -1,14 +1,19 @@
-"""Weights of other people's encoders for ours: masked autoencoders of faces or of photographs, and timm's ViTs.
+"""Weights of other people's encoders for ours: masked autoencoders of faces or of photographs, and
+timm's ViTs.
 
 The paper starts from a masked autoencoder of millions of faces (PAPER.md 1.2). Read are
 
-- pre-training checkpoints of facebookresearch/mae and of MAE-Face (Ma et al. 2022): ``{"model": weights}`` with a decoder,
-- fine-tuned ones, which have a classification head in its place, and plain ViT weights of timm, as .pth, .pt or .safetensors,
+- pre-training checkpoints of facebookresearch/mae and of MAE-Face (Ma et al. 2022): ``{"model":
+  weights}`` with a decoder,
+- fine-tuned ones, which have a classification head in its place, and plain ViT weights of timm, as
+  .pth, .pt or .safetensors,
 - ``timm:NAME``, pre-trained weights that timm fetches.
 
-All name their parts alike. What our encoder has no place for is on a list here, with the reason; every other difference is an
-error, because half an encoder would train without complaint and be worse than it says. A backbone that is timm's own network
-(`norface_lib.networks.encoder.TimmEncoder`) gets its weights here too, as strictly; timm fits its positions.
+All name their parts alike. What our encoder has no place for is on a list here, with the reason;
+every other difference is an error, because half an encoder would train without complaint and be
+worse than it says. A backbone that is timm's own network
+(`norface_lib.networks.encoder.TimmEncoder`) gets its weights here too, as strictly; timm fits its
+positions.
 """
 
 import argparse
@@ -53,21 +58,31 @@ class LoadReport:
     changed: tuple[str, ...]  # what did not go in as it was
 
     def __str__(self) -> str:
-        lines = [f"{self.source}: {self.loaded} weights loaded, {sum(self.dropped.values())} left out"]
+        lines = [
+            f"{self.source}: {self.loaded} weights loaded, {sum(self.dropped.values())} left out"
+        ]
         lines += [f"  {count} left out: {reason}" for reason, count in self.dropped.items()]
         return "\n".join([*lines, *(f"  changed: {change}" for change in self.changed)])
 
 
-def load_encoder_weights(encoder: FaceEncoder | TimmEncoder, source: str | Path, sha256: str | None = None) -> LoadReport:
-    """Puts weights into every part of an encoder, or raises :class:`CheckpointError` and leaves it as it was.
+def load_encoder_weights(
+    encoder: FaceEncoder | TimmEncoder, source: str | Path, sha256: str | None = None
+) -> LoadReport:
+    """Puts weights into every part of an encoder, or raises :class:`CheckpointError` and leaves it
+    as it was.
 
-    ``source``: a file, or ``timm:NAME``. ``sha256``: what a file must have, in hex. The class token's position is cut off, and
-    positions are resampled to the encoder's grid (bicubic). How many heads a network had cannot be seen in a file. A
-    `TimmEncoder` keeps its class token, and takes ``timm:NAME`` of its own name alone, as mean and std belong to the name.
+    ``source``: a file, or ``timm:NAME``. ``sha256``: what a file must have, in hex. The class
+    token's position is cut off, and positions are resampled to the encoder's grid (bicubic). How
+    many heads a network had cannot be seen in a file. A `TimmEncoder` keeps its class token, and
+    takes ``timm:NAME`` of its own name alone, as mean and std belong to the name.
     """
     if isinstance(encoder, TimmEncoder):
         return _load_timm_encoder(encoder, str(source), sha256)
-    weights = _of_timm(encoder, str(source), sha256) if str(source).startswith("timm:") else _of_file(Path(source), sha256)
+    weights = (
+        _of_timm(encoder, str(source), sha256)
+        if str(source).startswith("timm:")
+        else _of_file(Path(source), sha256)
+    )
     changed = _normalize_tokens(weights)
     kept, dropped = _without_unused(weights)
     changed += _fit_positions(kept, encoder)
@@ -78,25 +93,42 @@ def load_encoder_weights(encoder: FaceEncoder | TimmEncoder, source: str | Path,
 
 def _of_file(path: Path, sha256: str | None) -> Weights:
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; give a .pth, .pt or .safetensors file, or timm:NAME")
+        raise CheckpointError(
+            f"{path}: no such file; give a .pth, .pt or .safetensors file, or timm:NAME"
+        )
     if sha256 is not None and (found := sha256_of(path)) != sha256.lower():
         raise CheckpointError(f"{path}: its SHA-256 is {found}, not {sha256}; fetch the file again")
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
-    except (OSError, EOFError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        SafetensorError,
+        pickle.UnpicklingError,
+    ) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"{path}: damaged, or holds more than weights ({reason}); fetch it again, or save its state dict alone"
+            f"{path}: damaged, or holds more than weights ({reason}); fetch it again, or save its "
+            "state dict alone"
         ) from error
     for name in ("model", "state_dict"):
         content = content.get(name, content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path}: holds no named weights, neither by themselves nor under model or state_dict")
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(value, Tensor) for value in content.values())
+    ):
+        raise CheckpointError(
+            f"{path}: holds no named weights, neither by themselves nor under model or state_dict"
+        )
     return content
 
 
 def _unpickle(path: Path) -> Any:
-    """A file of ``torch.save`` without running code of it. MAE's own training also stores its command line."""
+    """A file of ``torch.save`` without running code of it. MAE's own training also stores its
+    command line."""
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -105,24 +137,32 @@ def _of_timm(encoder: FaceEncoder, source: str, sha256: str | None) -> Weights:
     model = _fetch(timm.create_model, source, sha256)
     theirs = {name: tuple(model.pretrained_cfg[name]) for name in ("mean", "std")}
     if theirs != (ours := {"mean": encoder.config.mean, "std": encoder.config.std}):
-        raise CheckpointError(f"{source}: was trained on images standardized by {theirs}, the encoder's config says {ours}")
+        raise CheckpointError(
+            f"{source}: was trained on images standardized by {theirs}, the encoder's config says "
+            f"{ours}"
+        )
     return model.state_dict()
 
 
 def _fetch(build: Callable[..., nn.Module], source: str, sha256: str | None) -> nn.Module:
     """The network of ``timm:NAME`` as ``build(NAME, pretrained=True)`` makes it."""
     if sha256 is not None:
-        raise CheckpointError(f"{source}: a SHA-256 is checked of a file alone; download it and give its path")
+        raise CheckpointError(
+            f"{source}: a SHA-256 is checked of a file alone; download it and give its path"
+        )
     try:
         return build(source.removeprefix("timm:"), pretrained=True)
-    except Exception as error:  # each release of the hub's client raises kinds of its own when there is no network
+    # each release of the hub's client raises kinds of its own when there is no network
+    except Exception as error:
         raise CheckpointError(
-            f"{source}: timm cannot fetch these weights ({error}); download the file on a machine that can, and give its path"
+            f"{source}: timm cannot fetch these weights ({error}); download the file on a machine "
+            "that can, and give its path"
         ) from error
 
 
 def _load_timm_encoder(encoder: TimmEncoder, source: str, sha256: str | None) -> LoadReport:
-    """As `load_encoder_weights`. Names must agree both ways, which timm itself does not ask of a network without a head."""
+    """As `load_encoder_weights`. Names must agree both ways, which timm itself does not ask of a
+    network without a head."""
     own = {name: tuple(value.shape) for name, value in encoder.network.state_dict().items()}
     if source.startswith("timm:"):
         weights, network = {}, _fetched_network(encoder, source, sha256)
@@ -131,18 +171,26 @@ def _load_timm_encoder(encoder: TimmEncoder, source: str, sha256: str | None) ->
         weights, dropped = _without_unused(_of_file(Path(source), sha256), _unused_by_timm(encoder))
         network = _network_of(encoder, weights, source)
     encoder.network.load_state_dict(network.state_dict())
-    changed = [f"{k} from {tuple(v.shape)} to {own[k]}" for k, v in weights.items() if k in own and own[k] != v.shape]
+    changed = [
+        f"{k} from {tuple(v.shape)} to {own[k]}"
+        for k, v in weights.items()
+        if k in own and own[k] != v.shape
+    ]
     return LoadReport(source, len(own), dict(dropped), tuple(changed))
 
 
 def _with_head(encoder: TimmEncoder, name: str, **settings: Any) -> nn.Module:
     """Its network with the head that it was trained with."""
-    return create_timm(name, encoder.image_size, num_classes=timm.get_pretrained_cfg(name).num_classes, **settings)
+    return create_timm(
+        name, encoder.image_size, num_classes=timm.get_pretrained_cfg(name).num_classes, **settings
+    )
 
 
 def _fetched_network(encoder: TimmEncoder, source: str, sha256: str | None) -> nn.Module:
     if source != f"timm:{encoder.name}":
-        raise CheckpointError(f"{source}: these weights need backbone={source!r}, which here is 'timm:{encoder.name}'")
+        raise CheckpointError(
+            f"{source}: these weights need backbone={source!r}, which here is 'timm:{encoder.name}'"
+        )
     network = _fetch(partial(_with_head, encoder), source, sha256)
     network.reset_classifier(0)
     return network
@@ -151,28 +199,44 @@ def _fetched_network(encoder: TimmEncoder, source: str, sha256: str | None) -> n
 def _unused_by_timm(encoder: TimmEncoder) -> dict[str, str]:
     """As ``UNUSED``: what a network of timm has no place for once its head is gone."""
     with torch.device("meta"):
-        head = _with_head(encoder, encoder.name).state_dict().keys() - encoder.network.state_dict().keys()
-    return dict.fromkeys(head, UNUSED["head."]) | {start: UNUSED[start] for start in ("mask_token", "decoder_")}
+        head = (
+            _with_head(encoder, encoder.name).state_dict().keys()
+            - encoder.network.state_dict().keys()
+        )
+    return dict.fromkeys(head, UNUSED["head."]) | {
+        start: UNUSED[start] for start in ("mask_token", "decoder_")
+    }
 
 
 def _network_of(encoder: TimmEncoder, weights: Weights, source: str) -> nn.Module:
     """The network with these weights, which timm renames and resamples where it knows how."""
-    settings = {"state_dict": dict(weights), "num_classes": 0, "label_offset": 0}  # no head on either side: timm is strict
+    # no head on either side: timm is strict
+    settings = {"state_dict": dict(weights), "num_classes": 0, "label_offset": 0}
     try:
-        return create_timm(encoder.name, encoder.image_size, pretrained=True, pretrained_cfg_overlay=settings)
+        return create_timm(
+            encoder.name, encoder.image_size, pretrained=True, pretrained_cfg_overlay=settings
+        )
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{source}: does not fit timm's {encoder.name}; name the backbone it is of. {reason}") from error
+        raise CheckpointError(
+            f"{source}: does not fit timm's {encoder.name}; name the backbone it is of. {reason}"
+        ) from error
 
 
-def _without_unused(weights: Weights, unused: dict[str, str] = UNUSED) -> tuple[Weights, Counter[str]]:
-    reasons = {name: next((why for start, why in unused.items() if name.startswith(start)), None) for name in weights}
+def _without_unused(
+    weights: Weights, unused: dict[str, str] = UNUSED
+) -> tuple[Weights, Counter[str]]:
+    reasons = {
+        name: next((why for start, why in unused.items() if name.startswith(start)), None)
+        for name in weights
+    }
     kept = {name: value for name, value in weights.items() if reasons[name] is None}
     return kept, Counter(reason for reason in reasons.values() if reason)
 
 
 def _normalize_tokens(weights: Weights) -> list[str]:
-    """A ViT that was fine-tuned by the mean of its tokens normalizes that mean, where ours normalizes each token."""
+    """A ViT that was fine-tuned by the mean of its tokens normalizes that mean, where ours
+    normalizes each token."""
     if "norm.weight" in weights or "fc_norm.weight" not in weights:
         return []
     for name in [name for name in weights if name.startswith("fc_norm.")]:
@@ -181,13 +245,18 @@ def _normalize_tokens(weights: Weights) -> list[str]:
 
 
 def _fit_positions(kept: Weights, encoder: FaceEncoder) -> list[str]:
-    """Cuts off the class token's position (1, 1 + L, D) and resamples a square grid of others to the encoder's."""
+    """Cuts off the class token's position (1, 1 + L, D) and resamples a square grid of others to
+    the encoder's."""
     grid, places = encoder.config.grid, kept.get("pos_embed")
     if places is None or places.ndim != 3:
         return []
     count, changed = places.shape[1], []
     if round((count - 1) ** 0.5) ** 2 == count - 1:
-        places, count, changed = places[:, 1:], count - 1, ["pos_embed without the class token's position"]
+        places, count, changed = (
+            places[:, 1:],
+            count - 1,
+            ["pos_embed without the class token's position"],
+        )
     old = round(count**0.5)
     if old**2 == count and old != grid:
         places = resample_abs_pos_embed(places, [grid, grid], [old, old], num_prefix_tokens=0)
@@ -203,14 +272,22 @@ def _check(kept: Weights, encoder: FaceEncoder, source: str) -> None:
     wrong = {
         "missing": sorted(wanted.keys() - found.keys()),
         "unexpected": sorted(found.keys() - wanted.keys()),
-        "of another shape": [f"{k} {found[k]}, not {wanted[k]}" for k in wanted if k in found and found[k] != wanted[k]],
+        "of another shape": [
+            f"{k} {found[k]}, not {wanted[k]}"
+            for k in wanted
+            if k in found and found[k] != wanted[k]
+        ],
     }
     if not any(wrong.values()):
         return
-    listed = "; ".join(f"{len(names)} {kind}: {', '.join(names)}" for kind, names in wrong.items() if names)
+    listed = "; ".join(
+        f"{len(names)} {kind}: {', '.join(names)}" for kind, names in wrong.items() if names
+    )
     config = encoder.config
     raise CheckpointError(
-        f"{source}: does not fit an encoder of width {config.dim}, depth {config.depth}, patches of {config.patch_size} px, "
-        f"stem {config.stem} and layer scale {config.layer_scale}; choose the preset of its size (ViT-B/16: base) or set these "
+        f"{source}: does not fit an encoder of width {config.dim}, depth {config.depth}, patches "
+        f"of {config.patch_size} px, "
+        f"stem {config.stem} and layer scale {config.layer_scale}; choose the preset of its size "
+        "(ViT-B/16: base) or set these "
         f"fields of EncoderConfig. {listed}"
     )

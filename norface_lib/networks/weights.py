@@ -27,24 +27,29 @@ FOLDER = Path(__file__).parents[1] / "weights"
 
 
 def save_normalizer(model: Normalizer, target: Path, path: Path, card: dict[str, Any]) -> Path:
-    """Writes weights, card and target faces (.png) side by side. ``target``: picture of the first; the others lie beside it.
+    """Writes weights, card and target faces (.png) side by side. ``target``: picture of the first;
+    the others lie beside it.
 
-    ``card`` says what the weights are: data with the target's name, seed, measured scores, license. Config, crop, color order
-    and hash are added.
+    ``card`` says what the weights are: data with the target's name, seed, measured scores, license.
+    Config, crop, color order and hash are added.
     """
     for name in (names := target_names(card)):
-        source, copy = (target_picture(first, names, name) for first in (Path(target), path.with_suffix(".png")))
+        source, copy = (
+            target_picture(first, names, name) for first in (Path(target), path.with_suffix(".png"))
+        )
         write_atomically(copy, lambda part, source=source: part.write_bytes(source.read_bytes()))
     return _save(model, path, {"kind": "normalizer"} | card)
 
 
 def save_classifier(model: Classifier, path: Path, card: dict[str, Any]) -> Path:
-    """Writes weights and card of a classifier; its label names and their order are part of its config."""
+    """Writes weights and card of a classifier; its label names and their order are part of its
+    config."""
     return _save(model, path, {"kind": "classifier"} | card)
 
 
 def save_judge(model: Judge, path: Path, card: dict[str, Any]) -> Path:
-    """Writes weights and card of a judge; its AUs, its emotions and their order are part of its config."""
+    """Writes weights and card of a judge; its AUs, its emotions and their order are part of its
+    config."""
     return _save(model, path, {"kind": "judge"} | card)
 
 
@@ -60,12 +65,14 @@ def _save(model: nn.Module, path: Path, card: dict[str, Any]) -> Path:
 
 
 def _half(value: torch.Tensor) -> torch.Tensor:
-    """Half precision, but integers as they are: a count of batches may be larger than half precision can say."""
+    """Half precision, but integers as they are: a count of batches may be larger than half
+    precision can say."""
     return value.detach().half() if value.is_floating_point() else value
 
 
 def find_weights(name: str | os.PathLike[str]) -> Path:
-    """The weights file of a name (``tiny``) or path. Raises :class:`CheckpointError` that lists what is there."""
+    """The weights file of a name (``tiny``) or path. Raises :class:`CheckpointError` that lists
+    what is there."""
     if Path(name).suffix == ".safetensors":
         places = [Path(name)]
     else:
@@ -75,7 +82,9 @@ def find_weights(name: str | os.PathLike[str]) -> Path:
         if place.is_file():
             return place
     shipped = ", ".join(sorted(path.stem for path in FOLDER.glob("*.safetensors"))) or "none"
-    raise CheckpointError(f"no weights {str(name)!r} (looked for {', '.join(map(str, places))}; shipped: {shipped})")
+    raise CheckpointError(
+        f"no weights {str(name)!r} (looked for {', '.join(map(str, places))}; shipped: {shipped})"
+    )
 
 
 def target_names(card: dict[str, Any]) -> tuple[str, ...]:
@@ -86,13 +95,16 @@ def target_names(card: dict[str, Any]) -> tuple[str, ...]:
 def load_normalizer(
     name: str | os.PathLike[str] = "tiny", target: str | None = None
 ) -> tuple[Normalizer, torch.Tensor, dict[str, Any]]:
-    """A normalizer in evaluation mode, the face (1, 3, S, S) in [0, 1] of one of its targets (default: the first), its card.
+    """A normalizer in evaluation mode, the face (1, 3, S, S) in [0, 1] of one of its targets
+    (default: the first), its card.
 
-    Raises :class:`CheckpointError` if a file is missing or damaged, if weights and config do not fit key for key, or if the
-    weights do not know the target.
+    Raises :class:`CheckpointError` if a file is missing or damaged, if weights and config do not
+    fit key for key, or if the weights do not know the target.
     """
     path = find_weights(name)
-    model, card = _load(path, "normalizer", lambda config: Normalizer(NormalizerConfig.from_dict(config)))
+    model, card = _load(
+        path, "normalizer", lambda config: Normalizer(NormalizerConfig.from_dict(config))
+    )
     names = target_names(card)
     if target is not None and target not in names:
         raise CheckpointError(f"{path}: cannot draw {target!r}; its targets are {', '.join(names)}")
@@ -102,7 +114,11 @@ def load_normalizer(
 
 def load_classifier(name: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any]]:
     """A classifier in evaluation mode, and its card. Errors as of :func:`load_normalizer`."""
-    return _load(find_weights(name), "classifier", lambda config: Classifier(ClassifierConfig.from_dict(config)))
+    return _load(
+        find_weights(name),
+        "classifier",
+        lambda config: Classifier(ClassifierConfig.from_dict(config)),
+    )
 
 
 def load_judge(name: str | os.PathLike[str] = "judge") -> tuple[Judge, dict[str, Any]]:
@@ -110,14 +126,21 @@ def load_judge(name: str | os.PathLike[str] = "judge") -> tuple[Judge, dict[str,
     return _load(find_weights(name), "judge", lambda config: Judge(JudgeConfig.from_dict(config)))
 
 
-def _load(path: Path, kind: str, build: Callable[[dict[str, Any]], nn.Module]) -> tuple[Any, dict[str, Any]]:
+def _load(
+    path: Path, kind: str, build: Callable[[dict[str, Any]], nn.Module]
+) -> tuple[Any, dict[str, Any]]:
     card = _read_card(path)
     if card["kind"] != kind:
         raise CheckpointError(f"{path}: holds a {card['kind']}, a {kind} was asked for")
     if card["sha256"] != sha256_of(path):
-        raise CheckpointError(f"{path}: damaged (its SHA-256 is not the one of its card); fetch the file again")
+        raise CheckpointError(
+            f"{path}: damaged (its SHA-256 is not the one of its card); fetch the file again"
+        )
     if card["crop"]["points"] != [list(point) for point in NORFACE_CROP.points]:
-        raise CheckpointError(f"{path}: was trained on another crop than this version draws; use the version that made it")
+        raise CheckpointError(
+            f"{path}: was trained on another crop than this version draws; use the version that "
+            "made it"
+        )
     try:
         model = build(card["config"])
         model.load_state_dict(load_file(path), strict=True)
@@ -131,7 +154,9 @@ def _read_card(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(card_path.read_text())
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{card_path}: the card of these weights is missing or damaged") from error
+        raise CheckpointError(
+            f"{card_path}: the card of these weights is missing or damaged"
+        ) from error
     if missing := {"kind", "config", "crop", "sha256"} - card.keys():
         raise CheckpointError(f"{card_path}: the card lacks {', '.join(sorted(missing))}")
     return card

@@ -1,7 +1,9 @@
-"""Faces found in every frame of a dataset, wherever the frames lie: the dataset stays as it is, a table tells how to crop it.
+"""Faces found in every frame of a dataset, wherever the frames lie: the dataset stays as it is, a
+table tells how to crop it.
 
-BP4D, BP4D+ and DISFA are given out as whole frames, in zips or videos. Cropped copies would take hundreds of gigabytes and lose
-their labels on the way; five points a frame take a few megabytes, and `FaceDataset.aligned_by` crops what is read by them.
+BP4D, BP4D+ and DISFA are given out as whole frames, in zips or videos. Cropped copies would take
+hundreds of gigabytes and lose their labels on the way; five points a frame take a few megabytes,
+and `FaceDataset.aligned_by` crops what is read by them.
 """
 
 import csv
@@ -19,15 +21,19 @@ from norface_lib.photos.detection import Detector
 from norface_lib.photos.folders import NO_FACE, UNREADABLE
 
 COLUMNS = ("path", "status", "score", *POINT_COLUMNS)
-"""Of the table: the frame as the dataset's index names it, what became of it, and the five points in pixels of the frame."""
+"""Of the table: the frame as the dataset's index names it, what became of it, and the five points
+in pixels of the frame."""
 
 
-def find_points(data: FaceDataset, path: Path, detector: Detector, progress: bool = True) -> Counter[str]:
-    """Writes the five points of the largest face of each frame of a dataset into the table ``path`` (.csv).
+def find_points(
+    data: FaceDataset, path: Path, detector: Detector, progress: bool = True
+) -> Counter[str]:
+    """Writes the five points of the largest face of each frame of a dataset into the table ``path``
+    (.csv).
 
-    Each line is written as soon as its frame was looked at, and a call after an interruption goes on with those that are
-    missing. Returns how many frames have which status. Raises :class:`DataError` for a table that is damaged, or lies inside
-    the dataset's root.
+    Each line is written as soon as its frame was looked at, and a call after an interruption goes
+    on with those that are missing. Returns how many frames have which status. Raises
+    :class:`DataError` for a table that is damaged, or lies inside the dataset's root.
     """
     path = Path(path)
     if path.resolve().is_relative_to(data.root.resolve()):
@@ -36,7 +42,12 @@ def find_points(data: FaceDataset, path: Path, detector: Detector, progress: boo
     missing = data.index[~data.index["path"].isin(done)]
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")
-        bar = tqdm(missing.iterrows(), total=len(data), initial=len(data) - len(missing), disable=not progress)
+        bar = tqdm(
+            missing.iterrows(),
+            total=len(data),
+            initial=len(data) - len(missing),
+            disable=not progress,
+        )
         bar.set_description(f"align {data.title}")
         for _, row in bar:
             writer.writerow(_look(data, row, detector))
@@ -45,7 +56,8 @@ def find_points(data: FaceDataset, path: Path, detector: Detector, progress: boo
 
 
 def _begin(path: Path) -> set[str]:
-    """Paths of the frames that the table holds; begins one if there is none, and cuts off the half line of a killed call."""
+    """Paths of the frames that the table holds; begins one if there is none, and cuts off the half
+    line of a killed call."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")

@@ -1,7 +1,9 @@
-"""Where the faces of an image are: one interface over MediaPipe's landmarker, insightface's detector, and aligned crops.
+"""Where the faces of an image are: one interface over MediaPipe's landmarker, insightface's
+detector, and aligned crops.
 
-Whatever finds a face, its five points mean the same: the fronts of the two eyeballs, the tip of the nose and the corners of the
-mouth, as the rendered faces have them (``HeadModel.five_points``). So photographs are cropped as renderings are.
+Whatever finds a face, its five points mean the same: the fronts of the two eyeballs, the tip of the
+nose and the corners of the mouth, as the rendered faces have them (``HeadModel.five_points``). So
+photographs are cropped as renderings are.
 """
 
 import shutil
@@ -25,8 +27,9 @@ Image = NDArray[np.uint8]
 class Face:
     """A face in an image, in pixels from the image's corner.
 
-    ``box`` (4,): x0, y0, x1, y1. ``points`` (5, 2): image-left eye, image-right eye, nose tip, image-left and image-right mouth
-    corner. ``score`` in 0..1. ``blendshapes``: name to 0..1, empty if the detector knows none.
+    ``box`` (4,): x0, y0, x1, y1. ``points`` (5, 2): image-left eye, image-right eye, nose tip,
+    image-left and image-right mouth corner. ``score`` in 0..1. ``blendshapes``: name to 0..1, empty
+    if the detector knows none.
     """
 
     box: NDArray[np.float64]
@@ -41,7 +44,8 @@ class Face:
 
 
 class Detector(Protocol):
-    """Finds faces. ``name`` goes into tables; ``blendshapes`` are the names of those that its faces have."""
+    """Finds faces. ``name`` goes into tables; ``blendshapes`` are the names of those that its faces
+    have."""
 
     name: str
     blendshapes: tuple[str, ...]
@@ -54,9 +58,10 @@ class Detector(Protocol):
 def open_detector(name: str, model: Path | None = None, levels: int = 1) -> Detector:
     """A detector by name: one of `DETECTORS`.
 
-    ``model``: the landmarker's ``.task`` file, or the folder of insightface's model pack; default: where `MediaPipe` and
-    `Insightface` look. ``levels``: how far MediaPipe searches for small faces. Raises :class:`DataError` for an unknown name
-    and :class:`CheckpointError` for networks that cannot be had.
+    ``model``: the landmarker's ``.task`` file, or the folder of insightface's model pack; default:
+    where `MediaPipe` and `Insightface` look. ``levels``: how far MediaPipe searches for small
+    faces. Raises :class:`DataError` for an unknown name and :class:`CheckpointError` for networks
+    that cannot be had.
     """
     if name == "mediapipe":
         return MediaPipe(model, levels)
@@ -82,31 +87,34 @@ class WholeImage:
         """The image as a face. Raises :class:`DataError` if it is not square."""
         height, width = image.shape[:2]
         if height != width:
-            raise DataError(f"{width} x {height} px is no face crop: aligned faces are square; choose another detector")
+            raise DataError(
+                f"{width} x {height} px is no face crop: aligned faces are square; choose another "
+                "detector"
+            )
         return [Face(np.array([0, 0, width, height], float), self.crop.pixels(width), 1.0)]
 
 
-# --- MediaPipe ----------------------------------------------------------------------------------------------------------
+# --- MediaPipe ------------------------------------------------------------------------------------
 
-LANDMARKER_URL = (
-    "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
-)
+LANDMARKER_URL = "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
 LANDMARKER_FILE = "face_landmarker_v2_with_blendshapes.task"
 
 _FIVE = ((159, 145), (386, 374), (1,), (61,), (291,))
-"""Landmarks whose mean each of the five points is: middles of the upper and the lower lid, tip of the nose, mouth corners."""
+"""Landmarks whose mean each of the five points is: middles of the upper and the lower lid, tip of
+the nose, mouth corners."""
 
 _TOO_LOW = np.array([0.013, 0.013, -0.018, -0.008, -0.008])
-"""How far below the points of rendered faces these landmarks lie, in distances of the eyes: measured on 160 renderings of 40
-people of both domains, and taken off. Sideways they agree within 0.01."""
+"""How far below the points of rendered faces these landmarks lie, in distances of the eyes:
+measured on 160 renderings of 40 people of both domains, and taken off. Sideways they agree within
+0.01."""
 
 
 class MediaPipe:
     """Google's face landmarker, with 478 landmarks and 52 blendshapes for each face.
 
-    ``path``: its ``.task`` file. By default ``face_landmarker_v2_with_blendshapes.task`` in the folder ``$NORFACE_MODELS`` or
-    in the user's cache, into which it is downloaded once (3.8 MB). Raises :class:`CheckpointError` if it cannot be had or is
-    damaged.
+    ``path``: its ``.task`` file. By default ``face_landmarker_v2_with_blendshapes.task`` in the
+    folder ``$NORFACE_MODELS`` or in the user's cache, into which it is downloaded once (3.8 MB).
+    Raises :class:`CheckpointError` if it cannot be had or is damaged.
     """
 
     name = "mediapipe"
@@ -118,8 +126,11 @@ class MediaPipe:
         self._find = Landmarker(landmarker_file(path), levels)
 
     def detect(self, image: Image) -> list[Face]:
-        """All faces of an image (H, W, 3) RGB, the largest first. Their boxes are those of the landmarks."""
-        faces = [self._face(found.points, found.score, found.blendshapes) for found in self._find(image)]
+        """All faces of an image (H, W, 3) RGB, the largest first. Their boxes are those of the
+        landmarks."""
+        faces = [
+            self._face(found.points, found.score, found.blendshapes) for found in self._find(image)
+        ]
         return sorted(faces, key=lambda face: -face.area)
 
     def _face(self, points: NDArray, score: float, shapes: NDArray) -> Face:
@@ -128,7 +139,8 @@ class MediaPipe:
 
 
 def landmarker_file(path: Path | None = None) -> Path:
-    """The landmarker's networks: ``path``, or where `MediaPipe` looks; downloaded once if they are not there."""
+    """The landmarker's networks: ``path``, or where `MediaPipe` looks; downloaded once if they are
+    not there."""
     path = Path(path) if path else models(LANDMARKER_FILE)
     return path if path.is_file() else download_landmarker(path)
 
@@ -157,22 +169,26 @@ def download_landmarker(path: Path, url: str = LANDMARKER_URL) -> Path:
         return write_atomically(path, fetch)
     except OSError as error:
         raise CheckpointError(
-            f"{path}: MediaPipe's face landmarker is not there, and its download failed ({error}); fetch {url} on a machine "
-            f"with a network and put it there, or as {LANDMARKER_FILE} into a folder that NORFACE_MODELS names"
+            f"{path}: MediaPipe's face landmarker is not there, and its download failed ({error}); "
+            f"fetch {url} on a machine "
+            f"with a network and put it there, or as {LANDMARKER_FILE} into a folder that "
+            "NORFACE_MODELS names"
         ) from error
 
 
-# --- insightface --------------------------------------------------------------------------------------------------------
+# --- insightface ----------------------------------------------------------------------------------
 
 INSIGHTFACE_PACK = "buffalo_l"
 
 
 class Insightface:
-    """Insightface's detector (SCRFD) with its five points; its networks are for research that is not commercial.
+    """Insightface's detector (SCRFD) with its five points; its networks are for research that is
+    not commercial.
 
-    ``folder``: a model pack, which holds the detector's ONNX file. By default the folder ``buffalo_l`` in ``$NORFACE_MODELS``,
-    else ``~/.insightface/models/buffalo_l``, into which insightface downloads it once (280 MB). Raises :class:`CheckpointError`
-    if there is no detector, or no network to download it over.
+    ``folder``: a model pack, which holds the detector's ONNX file. By default the folder
+    ``buffalo_l`` in ``$NORFACE_MODELS``, else ``~/.insightface/models/buffalo_l``, into which
+    insightface downloads it once (280 MB). Raises :class:`CheckpointError` if there is no detector,
+    or no network to download it over.
     """
 
     name, blendshapes = "insightface", ()
@@ -182,21 +198,34 @@ class Insightface:
 
         here = Path(folder) if folder else models(INSIGHTFACE_PACK)
         if folder and not any(here.glob("*.onnx")):
-            raise CheckpointError(f"{here}: holds no ONNX file; give the folder of an insightface model pack")
+            raise CheckpointError(
+                f"{here}: holds no ONNX file; give the folder of an insightface model pack"
+            )
         home = Path.home() / ".insightface" / "models" / INSIGHTFACE_PACK
         if not here.is_dir() and not home.is_dir():
-            print(f"Downloading insightface's model pack {INSIGHTFACE_PACK} (280 MB, non-commercial research only) to {home}")
+            print(
+                f"Downloading insightface's model pack {INSIGHTFACE_PACK} (280 MB, non-commercial "
+                f"research only) to {home}"
+            )
         try:
-            self._app = FaceAnalysis(str(here) if here.is_dir() else INSIGHTFACE_PACK, allowed_modules=["detection"])
+            self._app = FaceAnalysis(
+                str(here) if here.is_dir() else INSIGHTFACE_PACK, allowed_modules=["detection"]
+            )
             self._app.prepare(ctx_id=-1, det_size=(640, 640))
-        except Exception as error:  # a refused connection, half a zip, a folder without a detector: each has a kind of its own
+        # a refused connection, half a zip, a folder without a detector: each has a kind of its own
+        except Exception as error:
             raise CheckpointError(
-                f"{here if here.is_dir() else home}: no detector of insightface there, or its download failed ({error}); fetch "
-                f"{INSIGHTFACE_PACK}.zip from github.com/deepinsight/insightface/releases, unpack it there, or use mediapipe"
+                f"{here if here.is_dir() else home}: no detector of insightface there, or its "
+                f"download failed ({error}); fetch "
+                f"{INSIGHTFACE_PACK}.zip from github.com/deepinsight/insightface/releases, unpack "
+                "it there, or use mediapipe"
             ) from error
 
     def detect(self, image: Image) -> list[Face]:
         """All faces of an image (H, W, 3) RGB, the largest first."""
-        found = self._app.get(np.ascontiguousarray(image[..., ::-1]))  # it takes BGR, as OpenCV reads it
-        faces = [Face(np.array(f.bbox, float), np.array(f.kps, float), float(f.det_score)) for f in found]
+        # it takes BGR, as OpenCV reads it
+        found = self._app.get(np.ascontiguousarray(image[..., ::-1]))
+        faces = [
+            Face(np.array(f.bbox, float), np.array(f.kps, float), float(f.det_score)) for f in found
+        ]
         return sorted(faces, key=lambda face: -face.area)

@@ -1,8 +1,10 @@
-"""MediaPipe's face landmarker without the package mediapipe: its three networks, run by LiteRT, and what lies between them.
+"""MediaPipe's face landmarker without the package mediapipe: its three networks, run by LiteRT, and
+what lies between them.
 
-A detector (BlazeFace, 128 px) finds faces, a second network sets 478 landmarks into each, a third reads 52 blendshapes of
-them. The package itself is no requirement: it pulls a second OpenCV (opencv-contrib-python) over the one that is here, and
-two packages that own ``cv2`` break each other. The constants are those of MediaPipe's graphs (Google, Apache 2.0:
+A detector (BlazeFace, 128 px) finds faces, a second network sets 478 landmarks into each, a third
+reads 52 blendshapes of them. The package itself is no requirement: it pulls a second OpenCV
+(opencv-contrib-python) over the one that is here, and two packages that own ``cv2`` break each
+other. The constants are those of MediaPipe's graphs (Google, Apache 2.0:
 ``face_detector_graph.cc``, ``face_landmarks_detector_graph.cc``, ``face_blendshapes_graph.cc``).
 """
 
@@ -22,23 +24,27 @@ from norface_lib.common.errors import CheckpointError
 from norface_lib.images.crop import overlap, similarity, warp
 
 _NAMES = """
-_neutral browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft
-cheekSquintRight eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight eyeLookInLeft eyeLookInRight eyeLookOutLeft
-eyeLookOutRight eyeLookUpLeft eyeLookUpRight eyeSquintLeft eyeSquintRight eyeWideLeft eyeWideRight jawForward jawLeft
-jawOpen jawRight mouthClose mouthDimpleLeft mouthDimpleRight mouthFrownLeft mouthFrownRight mouthFunnel mouthLeft
-mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight mouthPucker mouthRight mouthRollLower mouthRollUpper
-mouthShrugLower mouthShrugUpper mouthSmileLeft mouthSmileRight mouthStretchLeft mouthStretchRight mouthUpperUpLeft
-mouthUpperUpRight noseSneerLeft noseSneerRight
+_neutral browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff
+cheekSquintLeft cheekSquintRight eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight
+eyeLookInLeft eyeLookInRight eyeLookOutLeft eyeLookOutRight eyeLookUpLeft eyeLookUpRight
+eyeSquintLeft eyeSquintRight eyeWideLeft eyeWideRight jawForward jawLeft jawOpen jawRight mouthClose
+mouthDimpleLeft mouthDimpleRight mouthFrownLeft mouthFrownRight mouthFunnel mouthLeft
+mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight mouthPucker mouthRight
+mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft mouthSmileRight
+mouthStretchLeft mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRight
+
 """
 BLENDSHAPES = tuple(_NAMES.split())
 """Names of the blendshapes, in the network's order; left and right are the subject's."""
 
 _NUMBERS = """
-0 1 4 5 6 7 8 10 13 14 17 21 33 37 39 40 46 52 53 54 55 58 61 63 65 66 67 70 78 80 81 82 84 87 88 91 93 95 103 105 107 109
-127 132 133 136 144 145 146 148 149 150 152 153 154 155 157 158 159 160 161 162 163 168 172 173 176 178 181 185 191 195
-197 234 246 249 251 263 267 269 270 276 282 283 284 285 288 291 293 295 296 297 300 308 310 311 312 314 317 318 321 323
-324 332 334 336 338 356 361 362 365 373 374 375 377 378 379 380 381 382 384 385 386 387 388 389 390 397 398 400 402 405
-409 415 454 466 468 469 470 471 472 473 474 475 476 477
+0 1 4 5 6 7 8 10 13 14 17 21 33 37 39 40 46 52 53 54 55 58 61 63 65 66 67 70 78 80 81 82 84 87 88 91
+93 95 103 105 107 109 127 132 133 136 144 145 146 148 149 150 152 153 154 155 157 158 159 160 161
+162 163 168 172 173 176 178 181 185 191 195 197 234 246 249 251 263 267 269 270 276 282 283 284 285
+288 291 293 295 296 297 300 308 310 311 312 314 317 318 321 323 324 332 334 336 338 356 361 362 365
+373 374 375 377 378 379 380 381 382 384 385 386 387 388 389 390 397 398 400 402 405 409 415 454 466
+468 469 470 471 472 473 474 475 476 477
+
 """
 _READ_BY_BLENDSHAPES = np.array([int(number) for number in _NUMBERS.split()])
 """The 146 landmarks that the third network takes."""
@@ -48,30 +54,35 @@ NETWORKS = {
     "face_landmarks_detector.tflite": "c7d54204ce0448474c7f3fa9af494787c0965cbdd6f20fc72867e43046bd43d5",
     "face_blendshapes.tflite": "4f36dded049db18d76048567439b2a7f58f1daabc00d78bfe8f3ad396a2d2082",
 }
-"""The networks that a bundle must hold, with their SHA-256. Google packs the same three into files of several names."""
+"""The networks that a bundle must hold, with their SHA-256. Google packs the same three into files
+of several names."""
 _LOOK, _FACE = 128, 256
 """Pixels that detector and landmark network see."""
 
 _LONGEST = 1280
-"""Pixels along the longer side of an image in which faces are looked for; larger ones are shrunk first."""
+"""Pixels along the longer side of an image in which faces are looked for; larger ones are shrunk
+first."""
 
 _ROOM = 1.5
 """Side of what the landmark network sees, over that of the detector's box."""
 
 _MIN_SCORE, _MIN_PRESENCE, _SAME_FACE = 0.5, 0.5, 0.3
-"""Of a detection, of a face that has landmarks, and the overlap (IoU) above which two detections are one face."""
+"""Of a detection, of a face that has landmarks, and the overlap (IoU) above which two detections
+are one face."""
 
 _EYE_CORNERS = 33, 263
 """Landmarks at the outer corners of the image-left and the image-right eye of a face."""
 
 
 View = tuple[float, float, float]
-"""A square of an image: x and y of its top left corner, and its side, in pixels; it may reach beyond the image."""
+"""A square of an image: x and y of its top left corner, and its side, in pixels; it may reach
+beyond the image."""
 
 
 @dataclass(frozen=True)
 class Landmarks:
-    """One face: ``points`` (478, 2) in pixels of the image, ``score`` in 0..1, ``blendshapes`` (52,) in 0..1."""
+    """One face: ``points`` (478, 2) in pixels of the image, ``score`` in 0..1, ``blendshapes``
+    (52,) in 0..1."""
 
     points: NDArray[np.float64]
     score: float
@@ -79,15 +90,19 @@ class Landmarks:
 
 
 class Landmarker:
-    """Finds landmarks of all faces in an image. ``path``: MediaPipe's bundle of networks (``.task``).
+    """Finds landmarks of all faces in an image. ``path``: MediaPipe's bundle of networks
+    (``.task``).
 
-    ``levels``: how often the image is halved in the search for small faces, see `views_of`. Raises :class:`CheckpointError` as
-    `read_networks` does.
+    ``levels``: how often the image is halved in the search for small faces, see `views_of`. Raises
+    :class:`CheckpointError` as `read_networks` does.
     """
 
     def __init__(self, path: Path, levels: int = 1, threads: int = 1):
         self.levels = levels
-        nets = [Interpreter(model_content=content, num_threads=threads) for content in read_networks(path)]
+        nets = [
+            Interpreter(model_content=content, num_threads=threads)
+            for content in read_networks(path)
+        ]
         for net in nets:
             net.allocate_tensors()
         self._detector, self._landmarks, self._shapes = nets
@@ -96,43 +111,69 @@ class Landmarker:
         """All faces of an image (H, W, 3) RGB, the best first."""
         found: list[Landmarks] = []
         for place in self._detect(image):
-            points, score = self._look_closely(image, square_around(place[:4], place[4:6], place[6:]))
+            points, score = self._look_closely(
+                image, square_around(place[:4], place[4:6], place[6:])
+            )
             seen = np.array([_box(face.points) for face in found]).reshape(-1, 4)
             if score >= _MIN_PRESENCE and (overlap(_box(points), seen) < _SAME_FACE).all():
                 found.append(Landmarks(points, score, self._blendshapes(points)))
         return found
 
     def _detect(self, image: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
-        """Places (8,) of faces: box x0, y0, x1, y1 and two eyes, in pixels of the image, the best first.
+        """Places (8,) of faces: box x0, y0, x1, y1 and two eyes, in pixels of the image, the best
+        first.
 
-        The detector misses some faces that fill the picture; if there is none, it steps back and looks once more.
+        The detector misses some faces that fill the picture; if there is none, it steps back and
+        looks once more.
         """
         height, width = image.shape[:2]
         scale = min(1.0, _LONGEST / max(height, width))
-        small = image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        small = (
+            image
+            if scale == 1
+            else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        )
         views = views_of(small.shape[1], small.shape[0], self.levels)
         found = self._glances(small, views) or self._glances(small, [_from_afar(views[0])])
         ratio = np.tile((width / small.shape[1], height / small.shape[0]), 4)
         return [place * ratio for place in found]
 
-    def _glances(self, image: NDArray[np.uint8], views: Sequence[View]) -> list[NDArray[np.float64]]:
+    def _glances(
+        self, image: NDArray[np.uint8], views: Sequence[View]
+    ) -> list[NDArray[np.float64]]:
         found = [self._glance(image, *view) for view in views]
-        return merged(np.concatenate([scores for scores, _ in found]), np.concatenate([places for _, places in found]))
+        return merged(
+            np.concatenate([scores for scores, _ in found]),
+            np.concatenate([places for _, places in found]),
+        )
 
-    def _glance(self, image: NDArray[np.uint8], x: float, y: float, side: float) -> tuple[NDArray, NDArray]:
-        """Scores (N,) and places (N, 8) - box x0, y0, x1, y1, two eyes - of what a square of the image holds."""
+    def _glance(
+        self, image: NDArray[np.uint8], x: float, y: float, side: float
+    ) -> tuple[NDArray, NDArray]:
+        """Scores (N,) and places (N, 8) - box x0, y0, x1, y1, two eyes - of what a square of the
+        image holds."""
         scale = _LOOK / side
-        seen = warp(image, np.array([(scale, 0, -x * scale), (0, scale, -y * scale)]), _LOOK, cv2.BORDER_CONSTANT)
+        seen = warp(
+            image,
+            np.array([(scale, 0, -x * scale), (0, scale, -y * scale)]),
+            _LOOK,
+            cv2.BORDER_CONSTANT,
+        )
         offsets, logits = _run(self._detector, seen / np.float32(127.5) - 1)
         scores = _sigmoid(logits[0, :, 0])
         good = scores >= _MIN_SCORE
         found, anchors = offsets[0, good, :8] / _LOOK, _anchors()[good]
         middle, half = found[:, :2] + anchors, found[:, 2:4] / 2
-        places = np.concatenate([middle - half, middle + half, found[:, 4:] + np.tile(anchors, 2)], axis=1)
+        places = np.concatenate(
+            [middle - half, middle + half, found[:, 4:] + np.tile(anchors, 2)], axis=1
+        )
         return scores[good], places * side + np.tile((x, y), 4)
 
-    def _look_closely(self, image: NDArray[np.uint8], corners: NDArray) -> tuple[NDArray[np.float64], float]:
-        """Landmarks (478, 2) in pixels of the image and the score of the face in a turned square (3, 2) of it."""
+    def _look_closely(
+        self, image: NDArray[np.uint8], corners: NDArray
+    ) -> tuple[NDArray[np.float64], float]:
+        """Landmarks (478, 2) in pixels of the image and the score of the face in a turned square
+        (3, 2) of it."""
         there = np.array([(0, 0), (_FACE, 0), (0, _FACE)], np.float64)
         to_face = similarity(corners, there)
         outputs = _run(self._landmarks, warp(image, to_face, _FACE) / np.float32(255))
@@ -159,16 +200,18 @@ def read_networks(path: Path) -> list[bytes]:
     for name, content in contents.items():
         if (found := hashlib.sha256(content).hexdigest()) != NETWORKS[name]:
             raise CheckpointError(
-                f"{path}: the SHA-256 of its {name} is {found}, not {NETWORKS[name]}; delete it and call again"
+                f"{path}: the SHA-256 of its {name} is {found}, not {NETWORKS[name]}; delete it "
+                "and call again"
             )
     return list(contents.values())
 
 
 def views_of(width: int, height: int, levels: int = 1) -> list[View]:
-    """Squares (x, y, side) of an image that the detector looks at: around all of it, then halves, quarters..., overlapping.
+    """Squares (x, y, side) of an image that the detector looks at: around all of it, then halves,
+    quarters..., overlapping.
 
-    The detector sees nothing much smaller than a tenth of its view. Views of fewer than 256 px are left out: they could only
-    add faces that are too small to be read.
+    The detector sees nothing much smaller than a tenth of its view. Views of fewer than 256 px are
+    left out: they could only add faces that are too small to be read.
     """
     longest = max(width, height)
     views = [((width - longest) / 2, (height - longest) / 2, float(longest))]
@@ -196,7 +239,8 @@ def _box(points: NDArray) -> NDArray[np.float64]:
 
 
 def merged(scores: NDArray, places: NDArray) -> list[NDArray]:
-    """Places (N, 8), which begin with a box, to one for each face: the mean of all that overlap its best, weighted by score."""
+    """Places (N, 8), which begin with a box, to one for each face: the mean of all that overlap its
+    best, weighted by score."""
     left, found = np.argsort(-scores), []
     while len(left):
         same = overlap(places[left[0], :4], places[left, :4]) > _SAME_FACE
@@ -207,7 +251,8 @@ def merged(scores: NDArray, places: NDArray) -> list[NDArray]:
 
 
 def square_around(box: NDArray, eye_left: NDArray, eye_right: NDArray) -> NDArray[np.float64]:
-    """Three corners (3, 2) - top left, top right, bottom left - of the square about a box in which the eyes stand level."""
+    """Three corners (3, 2) - top left, top right, bottom left - of the square about a box in which
+    the eyes stand level."""
     across = (eye_right - eye_left) / max(np.linalg.norm(eye_right - eye_left), 1e-9)
     down = np.array([-across[1], across[0]])
     half = 0.5 * _ROOM * (box[2:] - box[:2]).max()
@@ -217,7 +262,8 @@ def square_around(box: NDArray, eye_left: NDArray, eye_right: NDArray) -> NDArra
 
 @cache
 def _anchors() -> NDArray[np.float64]:
-    """Middles (896, 2) in 0..1 of the detector's cells: two in each of 16 x 16, then six in each of 8 x 8."""
+    """Middles (896, 2) in 0..1 of the detector's cells: two in each of 16 x 16, then six in each of
+    8 x 8."""
     grids = []
     for cells, each in ((16, 2), (8, 6)):
         y, x = np.mgrid[:cells, :cells]

@@ -1,4 +1,5 @@
-"""Photographs and videos in, a tidy table out: faces found, aligned, normalized, and read for AUs, intensities and emotions."""
+"""Photographs and videos in, a tidy table out: faces found, aligned, normalized, and read for AUs,
+intensities and emotions."""
 
 import csv
 import hashlib
@@ -34,7 +35,8 @@ READERS = ("tiny-photo-au", "tiny-photo-intensity", "tiny-photo-emotion")
 PREDICTIONS = "predictions.csv"
 
 WHERE = ("source", "frame", "face", "track", "score", "x0", "y0", "x1", "y1")
-"""First columns of the table, as in ``faces.csv``: the file, the frame of a video, the face's number, its box in pixels."""
+"""First columns of the table, as in ``faces.csv``: the file, the frame of a video, the face's
+number, its box in pixels."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Reader:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """``AU12`` holds a probability, ``AU12_intensity`` 0..5, ``emotion`` a name and ``happy`` its probability."""
+        """``AU12`` holds a probability, ``AU12_intensity`` 0..5, ``emotion`` a name and ``happy``
+        its probability."""
         if self.task.name == "au_intensity":
             return tuple(f"{name}_intensity" for name in self.task.outputs)
         return ("emotion", *self.task.outputs) if self.task.name == "emotion" else self.task.outputs
@@ -61,19 +64,29 @@ class Reader:
         found = self.task.predictions(logits)
         rows = [[round(float(value), 4) for value in row] for row in found]
         if self.task.name == "emotion":
-            return [[self.task.outputs[int(np.argmax(values))], *row] for values, row in zip(found, rows, strict=True)]
+            return [
+                [self.task.outputs[int(np.argmax(values))], *row]
+                for values, row in zip(found, rows, strict=True)
+            ]
         return rows
 
 
 @torch.inference_mode()
-def read_all(readers: Sequence[Reader], originals: Faces, normalized: Faces) -> list[list[list[Any]]]:
-    """What each reader says of each face. A batch (N, S, S, 3) is embedded once for all readers of one backbone."""
+def read_all(
+    readers: Sequence[Reader], originals: Faces, normalized: Faces
+) -> list[list[list[Any]]]:
+    """What each reader says of each face. A batch (N, S, S, 3) is embedded once for all readers of
+    one backbone."""
     faces = {"original": originals, "normalized": normalized}
     seen: dict[tuple[str, str], Tensor] = {}
     found = []
     for number, reader in enumerate(readers):
         inputs, device = reader.model.config.inputs, next(reader.model.parameters()).device
-        keys = {name: (reader.backbone or str(number), name) for name in faces if inputs in (name, "both")}
+        keys = {
+            name: (reader.backbone or str(number), name)
+            for name in faces
+            if inputs in (name, "both")
+        }
         for name, key in keys.items():
             if key not in seen:
                 seen[key] = reader.model.embed(to_tensor(faces[name]).to(device))
@@ -83,7 +96,8 @@ def read_all(readers: Sequence[Reader], originals: Faces, normalized: Faces) -> 
 
 
 def load_reader(name: str, device: str = "auto") -> Reader:
-    """A classifier by shipped name or path. Raises :class:`CheckpointError` if its card does not name its task."""
+    """A classifier by shipped name or path. Raises :class:`CheckpointError` if its card does not
+    name its task."""
     model, card = load_classifier(name)
     if "task" not in card:
         raise CheckpointError(f"{name}: the card of these weights does not say their task")
@@ -91,7 +105,11 @@ def load_reader(name: str, device: str = "auto") -> Reader:
     for part in (model.encoder, model.expression):
         for key, value in part.state_dict().items():
             backbone.update(key.encode() + value.contiguous().numpy().tobytes())
-    return Reader(model.to(device_of(device)), task_of(card["task"], model.config.labels), backbone.hexdigest())
+    return Reader(
+        model.to(device_of(device)),
+        task_of(card["task"], model.config.labels),
+        backbone.hexdigest(),
+    )
 
 
 def predict_tree(
@@ -107,18 +125,28 @@ def predict_tree(
     device: str = "auto",
     progress: bool = True,
 ) -> Counter[str]:
-    """Reads the faces of an image, a video, or a folder of both, into ``out/predictions.csv``: a row for each face and frame.
+    """Reads the faces of an image, a video, or a folder of both, into ``out/predictions.csv``: a
+    row for each face and frame.
 
-    Beside it lie ``aligned/`` with ``faces.csv``, which also lists what holds no face and what cannot be read, and
-    ``normalized/``, the mirror tree of I_n. Memory does not grow with the number of faces; alignment goes on after an
-    interruption. Returns the counts of `norface_lib.photos.folders.align_tree`; errors as there.
+    Beside it lie ``aligned/`` with ``faces.csv``, which also lists what holds no face and what
+    cannot be read, and ``normalized/``, the mirror tree of I_n. Memory does not grow with the
+    number of faces; alignment goes on after an interruption. Returns the counts of
+    `norface_lib.photos.folders.align_tree`; errors as there.
     """
     source, out = Path(source), Path(out)
     networks = [load_reader(name, device) for name in readers]
     normalizer, face, _ = load_normalizer(weights, target)
     normalizer = normalizer.to(device_of(device))
     size = normalizer.config.encoder.image_size
-    counts = align_tree(_as_folder(source, out), out / "aligned", detector, size, every, all_faces, progress=progress)
+    counts = align_tree(
+        _as_folder(source, out),
+        out / "aligned",
+        detector,
+        size,
+        every,
+        all_faces,
+        progress=progress,
+    )
     table = pd.read_csv(out / "aligned" / FACES)
     table = table[table["status"] == ALIGNED]
 
@@ -136,18 +164,31 @@ def predict_tree(
 
 
 def _rows(
-    table: pd.DataFrame, out: Path, readers: Sequence[Reader], normalizer: Normalizer, target: Tensor, batch_size: int
+    table: pd.DataFrame,
+    out: Path,
+    readers: Sequence[Reader],
+    normalizer: Normalizer,
+    target: Tensor,
+    batch_size: int,
 ) -> Iterator[list[list[Any]]]:
     """Lines of the table, a batch at a time; writes the normalized faces."""
     for start in range(0, len(table), batch_size):
         batch = table.iloc[start : start + batch_size]
-        originals = read_faces([out / "aligned" / name for name in batch["output"]], normalizer.config.encoder.image_size)
+        originals = read_faces(
+            [out / "aligned" / name for name in batch["output"]],
+            normalizer.config.encoder.image_size,
+        )
         normalized = normalize_faces(normalizer, target, originals)
         for name, image in zip(batch["output"], normalized, strict=True):
             write_png(out / "normalized" / name, image)
         read = read_all(readers, originals, normalized)
-        where = batch[list(WHERE)].astype(object).where(batch[list(WHERE)].notna(), "").values.tolist()
-        yield [[*place, *(value for values in row for value in values)] for place, *row in zip(where, *read, strict=True)]
+        where = (
+            batch[list(WHERE)].astype(object).where(batch[list(WHERE)].notna(), "").values.tolist()
+        )
+        yield [
+            [*place, *(value for values in row for value in values)]
+            for place, *row in zip(where, *read, strict=True)
+        ]
 
 
 def _as_folder(source: Path, out: Path) -> Path:

@@ -1,4 +1,5 @@
-"""Training and testing classifiers: one training, a cross-validation over folds and seeds, and what two of them differ by."""
+"""Training and testing classifiers: one training, a cross-validation over folds and seeds, and what
+two of them differ by."""
 
 import json
 import time
@@ -12,7 +13,12 @@ from numpy.typing import NDArray
 
 from norface_lib.networks.classifier import Classifier
 from norface_lib.networks.normalizer import Normalizer
-from norface_lib.studies.statistics import bootstrap_interval, paired_bootstrap, paired_t_interval, sign_flip_test
+from norface_lib.studies.statistics import (
+    bootstrap_interval,
+    paired_bootstrap,
+    paired_t_interval,
+    sign_flip_test,
+)
 from norface_lib.tasks.tasks import Task
 from norface_lib.training.classifier import Recipe, predict_rows, train_classifier
 from norface_lib.training.loop import logged_seconds
@@ -24,9 +30,11 @@ Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 @dataclass
 class CrossValidation:
-    """What trainings with R seeds on F folds gave: the predictions (R, N, O) for every tested row, NaN elsewhere.
+    """What trainings with R seeds on F folds gave: the predictions (R, N, O) for every tested row,
+    NaN elsewhere.
 
-    ``best_epochs`` (R, F) holds the best score that a training had on its test rows at any time: chosen on these, no result.
+    ``best_epochs`` (R, F) holds the best score that a training had on its test rows at any time:
+    chosen on these, no result.
     """
 
     task: Task
@@ -37,12 +45,16 @@ class CrossValidation:
     predictions: NDArray[np.float32]
     best_epochs: NDArray[np.float64]
     seconds: float  # of the whole call; less where trainings were there already
-    images_per_second: float | None  # in training, original and normalized as one; None if it was too short to tell
-    models: list[Classifier] = field(default_factory=list, repr=False)  # of the first seed, one a fold
+    # in training, original and normalized as one; None if it was too short to tell
+    images_per_second: float | None
+    # of the first seed, one a fold
+    models: list[Classifier] = field(default_factory=list, repr=False)
 
     def _sums(self, rows: NDArray[np.intp], subjects: NDArray | None = None) -> NDArray:
         """Sums of some rows for each seed: (R, K, ...), or (S, R, K, ...) by subject."""
-        sums = [self.task.sums(seen[rows], self.labels[rows], subjects) for seen in self.predictions]
+        sums = [
+            self.task.sums(seen[rows], self.labels[rows], subjects) for seen in self.predictions
+        ]
         return np.stack(sums, axis=0 if subjects is None else 1)
 
     @property
@@ -75,17 +87,22 @@ class CrossValidation:
         return np.concatenate([test for _, test in self.folds])
 
     def by_subject(self) -> tuple[NDArray, NDArray]:
-        """Sums (S, R, K, ...) of each tested subject, and the fold (S,) that tests it: what a bootstrap draws from."""
+        """Sums (S, R, K, ...) of each tested subject, and the fold (S,) that tests it: what a
+        bootstrap draws from."""
         parts = [self._sums(test, self.subjects[test]) for _, test in self.folds]
-        return np.concatenate(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        return np.concatenate(parts), np.repeat(
+            np.arange(len(parts)), [len(part) for part in parts]
+        )
 
     def mean_score(self, sums: NDArray) -> NDArray[np.float64]:
-        """Score of sums (..., R, K, ...), the mean over seeds: the metric that goes with `by_subject`."""
+        """Score of sums (..., R, K, ...), the mean over seeds: the metric that goes with
+        `by_subject`."""
         return self.task.score(sums).mean(axis=-1)
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % of the headline over other subjects (bootstrap within folds); None if a fold tests fewer than two."""
+        """95 % of the headline over other subjects (bootstrap within folds); None if a fold tests
+        fewer than two."""
         sums, folds = self.by_subject()
         if np.bincount(folds).min() < 2:
             return None
@@ -95,13 +112,27 @@ class CrossValidation:
     @property
     def floor(self) -> float:
         """The score of one who looks at no face, the mean over folds."""
-        return float(np.mean([self.task.floor(self.labels[train], self.labels[test]) for train, test in self.folds]))
+        return float(
+            np.mean(
+                [
+                    self.task.floor(self.labels[train], self.labels[test])
+                    for train, test in self.folds
+                ]
+            )
+        )
 
     @property
     def oracle(self) -> dict[str, float]:
         """What could have been reported by choosing on the test rows. Not comparable with anything."""
-        best = [[self.task.oracle(seen[test], self.labels[test]) for _, test in self.folds] for seen in self.predictions]
-        looked = {} if np.isnan(self.best_epochs).any() else {"best_epoch": float(self.best_epochs.mean())}
+        best = [
+            [self.task.oracle(seen[test], self.labels[test]) for _, test in self.folds]
+            for seen in self.predictions
+        ]
+        looked = (
+            {}
+            if np.isnan(self.best_epochs).any()
+            else {"best_epoch": float(self.best_epochs.mean())}
+        )
         return {"best_threshold": float(np.mean(best))} | looked
 
     def as_dict(self) -> dict[str, Any]:
@@ -117,7 +148,9 @@ class CrossValidation:
             "interval": self.interval,
             "pooled": self.pooled,
             "floor": self.floor,
-            "further": {name: float(np.mean([row[name] for row in further])) for name in further[0]},
+            "further": {
+                name: float(np.mean([row[name] for row in further])) for name in further[0]
+            },
             "per_label": dict(zip(self.task.outputs, self.per_label.tolist(), strict=True)),
             "per_label_per_seed_and_fold": self.per_fold.tolist(),
             "per_seed_and_fold": self.scores.tolist(),
@@ -139,10 +172,12 @@ def cross_validate(
     device: str = "auto",
     progress: bool = True,
 ) -> CrossValidation:
-    """Trains on each fold's training rows and tests on the rest, for each seed: last step, nothing chosen on test rows.
+    """Trains on each fold's training rows and tests on the rest, for each seed: last step, nothing
+    chosen on test rows.
 
-    ``pairs``: the same for all folds, or one for each where each fold has its own normalizer. ``start`` is that of
-    `train_classifier`. With a ``folder`` an interrupted call goes on where it was.
+    ``pairs``: the same for all folds, or one for each where each fold has its own normalizer.
+    ``start`` is that of `train_classifier`. With a ``folder`` an interrupted call goes on where it
+    was.
     """
     started = time.monotonic()
     given = list(pairs) if isinstance(pairs, Sequence) else [pairs] * len(folds)
@@ -153,15 +188,32 @@ def cross_validate(
         for number, ((train, test), own) in enumerate(zip(folds, given, strict=True)):
             place = f"{name}-seed{seed}-fold{number + 1}"
             seeded, begun = recipe.seeded(seed), time.monotonic()
-            model = train_classifier(own, train, task, seeded, start, folder, place, device, progress, tested=test)
-            took += time.monotonic() - begun if folder is None else logged_seconds(Path(folder) / f"{place}.jsonl")
+            model = train_classifier(
+                own, train, task, seeded, start, folder, place, device, progress, tested=test
+            )
+            took += (
+                time.monotonic() - begun
+                if folder is None
+                else logged_seconds(Path(folder) / f"{place}.jsonl")
+            )
             predictions[run, test] = predict_rows(model, own, test, task)
             best[run, number] = _best_of_log(folder, place)
             models += [model] if run == 0 else []
     seconds = time.monotonic() - started
     images = len(seeds) * len(folds) * recipe.training.steps * recipe.training.batch_size
     rate = round(images / took, 1) if took >= 1 else None
-    return CrossValidation(task, recipe, list(folds), first.labels, first.subjects, predictions, best, seconds, rate, models)
+    return CrossValidation(
+        task,
+        recipe,
+        list(folds),
+        first.labels,
+        first.subjects,
+        predictions,
+        best,
+        seconds,
+        rate,
+        models,
+    )
 
 
 def _best_of_log(folder: Path | None, name: str) -> float:
@@ -173,10 +225,12 @@ def _best_of_log(folder: Path | None, name: str) -> float:
 
 
 def difference(first: CrossValidation, second: CrossValidation) -> dict[str, Any]:
-    """First minus second headline on the same folds and seeds, by three answers to "is it more than chance?".
+    """First minus second headline on the same folds and seeds, by three answers to "is it more than
+    chance?".
 
-    ``subjects``: interval over other test subjects (bootstrap within folds, seeds averaged). ``trainings``: Student's interval
-    over pairs of the same fold and seed, and ``p`` of the sign-flip test over these. ``ValueError`` if the two do not match.
+    ``subjects``: interval over other test subjects (bootstrap within folds, seeds averaged).
+    ``trainings``: Student's interval over pairs of the same fold and seed, and ``p`` of the
+    sign-flip test over these. ``ValueError`` if the two do not match.
     """
     (ours, folds), (theirs, _) = first.by_subject(), second.by_subject()
     over_subjects = paired_bootstrap(ours, theirs, first.mean_score, folds=folds)
@@ -187,5 +241,8 @@ def difference(first: CrossValidation, second: CrossValidation) -> dict[str, Any
     }
     if len(pairs[0]) > 1:
         over_trainings = paired_t_interval(*pairs)
-        found |= {"trainings": [float(over_trainings.low), float(over_trainings.high)], "p": sign_flip_test(*pairs)}
+        found |= {
+            "trainings": [float(over_trainings.low), float(over_trainings.high)],
+            "p": sign_flip_test(*pairs),
+        }
     return found

@@ -1,4 +1,5 @@
-"""A dataset, a protocol, a table: the runs that `python -m norface_lib train` starts, on rendered or on real faces."""
+"""A dataset, a protocol, a table: the runs that `python -m norface_lib train` starts, on rendered
+or on real faces."""
 
 import time
 from collections.abc import Sequence
@@ -40,8 +41,18 @@ BACKBONES = {
 """Where a classifier's backbone comes from."""
 
 _DATASET_TASKS = {
-    "au_detection": {"bp4d": "occurrence", "bp4d_plus": "occurrence", "disfa": "detection", "rendered": "occurrence"},
-    "au_intensity": {"bp4d": "intensity", "bp4d_plus": "intensity", "disfa": "intensity", "rendered": "intensity"},
+    "au_detection": {
+        "bp4d": "occurrence",
+        "bp4d_plus": "occurrence",
+        "disfa": "detection",
+        "rendered": "occurrence",
+    },
+    "au_intensity": {
+        "bp4d": "intensity",
+        "bp4d_plus": "intensity",
+        "disfa": "intensity",
+        "rendered": "intensity",
+    },
     "emotion": {"affectnet": None, "rafdb": None, "rendered": "emotion"},
 }
 """How each dataset calls a task; None where it has no other."""
@@ -55,9 +66,16 @@ DEFAULT_PROTOCOLS = {
     "rendered": "rendered/3fold-seed0",
 }
 
-UNPAIRED_WEIGHTS = ("reconstruction=0", "edge=0", "reading=0", "expression=1", "self_reconstruction=1")
-"""How a normalizer is fine-tuned on faces without a true I_n: the judge must see the original's expression in I_n, and the
-target must come out as it is. An identity term can be added where an encoder's file is at hand (``--term``, ``--network``)."""
+UNPAIRED_WEIGHTS = (
+    "reconstruction=0",
+    "edge=0",
+    "reading=0",
+    "expression=1",
+    "self_reconstruction=1",
+)
+"""How a normalizer is fine-tuned on faces without a true I_n: the judge must see the original's
+expression in I_n, and the target must come out as it is. An identity term can be added where an
+encoder's file is at hand (``--term``, ``--network``)."""
 
 
 def _usual_tuning() -> NormalizerTraining:
@@ -74,7 +92,9 @@ class Experiment:
     weights: str = "tiny"  # of the normalizer
     backbone: str = "frozen"  # one of BACKBONES
     encoder: str = (
-        ""  # weights for a backbone that is trained, as `norface_lib.networks.pretrained.load_encoder_weights` takes them
+        # weights for a backbone that is trained, as
+        # `norface_lib.networks.pretrained.load_encoder_weights` takes them
+        ""
     )
     inputs: tuple[str, ...] = INPUTS  # a row of the table for each
     loss: str = ""  # default: the task's own
@@ -82,47 +102,78 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
     balanced: bool = False
     leakage: str = "pretrained"
-    final: bool = False  # at last, one classifier of each row of the table is trained on all faces, to be used
+    # at last, one classifier of each row of the table is trained on all faces, to be used
+    final: bool = False
     tuning: NormalizerTraining = field(default_factory=_usual_tuning)
 
     def __post_init__(self):
         if self.dataset not in _DATASET_TASKS.get(self.task, {}):
-            known = "; ".join(f"{task}: {', '.join(names)}" for task, names in _DATASET_TASKS.items())
+            known = "; ".join(
+                f"{task}: {', '.join(names)}" for task, names in _DATASET_TASKS.items()
+            )
             raise ValueError(f"no {self.task!r} on {self.dataset!r}; there are {known}")
         if self.backbone not in BACKBONES and not self.backbone.startswith("timm:"):
-            raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {self.backbone!r}")
+            raise ValueError(
+                f"backbone must be one of {', '.join(BACKBONES)}, got {self.backbone!r}"
+            )
         if unknown := set(self.inputs) - set(INPUTS):
-            raise ValueError(f"inputs must be of {', '.join(INPUTS)}, got {', '.join(sorted(unknown))}")
+            raise ValueError(
+                f"inputs must be of {', '.join(INPUTS)}, got {', '.join(sorted(unknown))}"
+            )
         if not self.protocol:
             object.__setattr__(self, "protocol", DEFAULT_PROTOCOLS[self.dataset])
         if check_leakage(self.leakage) == "per-fold" and self.final:
-            raise ValueError("per-fold has a normalizer for each fold, and none for a final classifier")
+            raise ValueError(
+                "per-fold has a normalizer for each fold, and none for a final classifier"
+            )
 
 
-def recipe_for(task: Task, normalizer: Normalizer, backbone: str = "frozen", steps: int = 0) -> Recipe:
-    """The recipe of a backbone: a small head behind a strong dropout where only it learns, slower and gentler where all does.
+def recipe_for(
+    task: Task, normalizer: Normalizer, backbone: str = "frozen", steps: int = 0
+) -> Recipe:
+    """The recipe of a backbone: a small head behind a strong dropout where only it learns, slower
+    and gentler where all does.
 
-    ``steps``: 0 for the number that suits a few thousand faces. Rates are base x batch / 256, as MAE's recipe has it.
+    ``steps``: 0 for the number that suits a few thousand faces. Rates are base x batch / 256, as
+    MAE's recipe has it.
     """
-    config = ClassifierConfig(task.outputs, "both", normalizer.config.encoder, hidden=64, dropout=0.7)
+    config = ClassifierConfig(
+        task.outputs, "both", normalizer.config.encoder, hidden=64, dropout=0.7
+    )
     if backbone == "frozen":
-        return Recipe(config, TrainConfig(steps or 120, batch_size=128, learning_rate=2e-3, average=0.95, watch_every=20))
+        return Recipe(
+            config,
+            TrainConfig(
+                steps or 120, batch_size=128, learning_rate=2e-3, average=0.95, watch_every=20
+            ),
+        )
     own = OWN_BACKBONE if not backbone.startswith("timm:") else backbone
     config = replace(config, dropout=0.5, drop_path_rate=0.1, backbone=own)
-    rate, decay = (base_rate(4e-3, 64), None) if backbone == "scratch" else (base_rate(1e-3, 64), 0.75)
-    training = TrainConfig(steps or 400, batch_size=64, learning_rate=rate, average=0.98, watch_every=100, layer_decay=decay)
+    rate, decay = (
+        (base_rate(4e-3, 64), None) if backbone == "scratch" else (base_rate(1e-3, 64), 0.75)
+    )
+    training = TrainConfig(
+        steps or 400,
+        batch_size=64,
+        learning_rate=rate,
+        average=0.98,
+        watch_every=100,
+        layer_decay=decay,
+    )
     return Recipe(config, training)
 
 
 def run(
     experiment: Experiment, root: Path, out: Path, device: str = "auto", points: Path | None = None
 ) -> tuple[dict[str, CrossValidation], Path]:
-    """Normalizes a dataset of aligned faces, cross-validates each input, and writes ``out/<task>/result.json`` and classifiers.
+    """Normalizes a dataset of aligned faces, cross-validates each input, and writes
+    ``out/<task>/result.json`` and classifiers.
 
-    ``points``: a table of `norface_lib.photos.dataset_points.find_points`, by which whole frames are cropped. The normalized faces,
-    in ``out/normalized``, serve all tasks whose frames are the same. Faces are mapped from files, so a dataset may be larger
-    than memory. An interrupted call goes on. Returns the rows and the result's path. Raises :class:`DataError` if the dataset,
-    its crop or its protocol does not fit.
+    ``points``: a table of `norface_lib.photos.dataset_points.find_points`, by which whole frames
+    are cropped. The normalized faces, in ``out/normalized``, serve all tasks whose frames are the
+    same. Faces are mapped from files, so a dataset may be larger than memory. An interrupted call
+    goes on. Returns the rows and the result's path. Raises :class:`DataError` if the dataset, its
+    crop or its protocol does not fit.
     """
     started, faces, out = time.monotonic(), Path(out) / "normalized", Path(out) / experiment.task
     option = _DATASET_TASKS[experiment.task][experiment.dataset]
@@ -142,35 +193,72 @@ def run(
     recipe = replace(recipe, balanced=experiment.balanced, encoder=experiment.encoder)
     rows = {
         inputs: cross_validate(
-            given, folds, task, recipe.with_config(inputs=inputs), experiment.seeds, start, out / "training", inputs, device
+            given,
+            folds,
+            task,
+            recipe.with_config(inputs=inputs),
+            experiment.seeds,
+            start,
+            out / "training",
+            inputs,
+            device,
         )
         for inputs in experiment.inputs
     }
     path = write_result(
         out / "result.json",
-        {"experiment": experiment.task, "rows": {name: row.as_dict() for name, row in rows.items()}},
+        {
+            "experiment": experiment.task,
+            "rows": {name: row.as_dict() for name, row in rows.items()},
+        },
         seed=experiment.seeds,
         started=started,
         counts=_counts(data, part, counts, folds),
         leakage=experiment.leakage,
         settings=settings_of(experiment=experiment, recipe=recipe) | {"weights": card["sha256"]},
     )
-    about = {"task": task.name, "data": experiment.dataset, "protocol": experiment.protocol, "normalizer": card["sha256"]}
+    about = {
+        "task": task.name,
+        "data": experiment.dataset,
+        "protocol": experiment.protocol,
+        "normalizer": card["sha256"],
+    }
     about |= {"seed": experiment.seeds[0], "counts": _counts(data, part, counts, folds)}
     for name, row in rows.items():
         for split, model in zip(splits, row.models, strict=True):
-            save_classifier(model, out / "weights" / f"{name}-{split.name}.safetensors", about | {"split": split.name})
+            save_classifier(
+                model,
+                out / "weights" / f"{name}-{split.name}.safetensors",
+                about | {"split": split.name},
+            )
         if experiment.final:
             everything = np.arange(len(part))
             training = row.recipe.seeded(experiment.seeds[0])
-            model = train_classifier(given[0], everything, task, training, start, out / "training", f"{name}-final", device)
-            told = {"trained_on": "all of the data", "cross_validated": row.as_dict(), "recipe": asdict(training)}
+            model = train_classifier(
+                given[0],
+                everything,
+                task,
+                training,
+                start,
+                out / "training",
+                f"{name}-final",
+                device,
+            )
+            told = {
+                "trained_on": "all of the data",
+                "cross_validated": row.as_dict(),
+                "recipe": asdict(training),
+            }
             save_classifier(model, out / "weights" / f"{name}-final.safetensors", about | told)
     return rows, path
 
 
-def _pairs(data: FaceDataset, folder: Path, normalizer: Normalizer, memory: Path) -> tuple[FaceDataset, Pairs]:
-    part, originals, normalized = load_pairs(data, folder, normalizer.config.encoder.image_size, memory, progress=True)
+def _pairs(
+    data: FaceDataset, folder: Path, normalizer: Normalizer, memory: Path
+) -> tuple[FaceDataset, Pairs]:
+    part, originals, normalized = load_pairs(
+        data, folder, normalizer.config.encoder.image_size, memory, progress=True
+    )
     return part, Pairs(originals, normalized, part.values(), part.index["subject"].to_numpy(str))
 
 
@@ -184,9 +272,11 @@ def _as_seen(
     device: str,
     keep: Path,
 ) -> tuple[list[Pairs | EmbeddedPairs], Normalizer | None]:
-    """The pairs of each fold, as the backbone of its own normalizer sees them if it is frozen, and where a training starts.
+    """The pairs of each fold, as the backbone of its own normalizer sees them if it is frozen, and
+    where a training starts.
 
-    ``keep``: a file for what the normalizer itself sees, which serves other tasks on the same faces, too.
+    ``keep``: a file for what the normalizer itself sees, which serves other tasks on the same
+    faces, too.
     """
     targets = to_uint8(target)
     models = normalizers_of_folds(
@@ -204,12 +294,22 @@ def _as_seen(
             own, kept = pairs, keep
             if model is not normalizer:
                 kept = None
-                own = replace(pairs, normalized=normalize_faces(model, target, pairs.originals, progress=True))
-            seen[id(model)] = embed(own, model, progress=True, keep=kept) if experiment.backbone == "frozen" else own
-    return [seen[id(model)] for model in models], normalizer if experiment.backbone == "tuned" else None
+                own = replace(
+                    pairs, normalized=normalize_faces(model, target, pairs.originals, progress=True)
+                )
+            seen[id(model)] = (
+                embed(own, model, progress=True, keep=kept)
+                if experiment.backbone == "frozen"
+                else own
+            )
+    return [
+        seen[id(model)] for model in models
+    ], normalizer if experiment.backbone == "tuned" else None
 
 
-def _counts(data: FaceDataset, part: FaceDataset, drawn: dict[str, int], folds: Sequence[Fold]) -> dict[str, Any]:
+def _counts(
+    data: FaceDataset, part: FaceDataset, drawn: dict[str, int], folds: Sequence[Fold]
+) -> dict[str, Any]:
     """What the table counts: nothing that was dropped is silent."""
     return {
         "found": data.report.found,
@@ -223,10 +323,13 @@ def _counts(data: FaceDataset, part: FaceDataset, drawn: dict[str, int], folds: 
 
 
 def table(rows: dict[str, CrossValidation]) -> pd.DataFrame:
-    """The table that a paper prints: a row for each input, a column for each label, and their mean. In percent, but for ICC."""
+    """The table that a paper prints: a row for each input, a column for each label, and their mean.
+    In percent, but for ICC."""
     first = next(iter(rows.values()))
     scale = 1.0 if first.task.name == "au_intensity" else 100.0
-    found = pd.DataFrame({name: row.per_label * scale for name, row in rows.items()}, index=list(first.task.outputs)).T
+    found = pd.DataFrame(
+        {name: row.per_label * scale for name, row in rows.items()}, index=list(first.task.outputs)
+    ).T
     found[first.task.headline] = [row.score * scale for row in rows.values()]
     return found.round(3 if scale == 1 else 1)
 
@@ -239,17 +342,22 @@ def report(rows: dict[str, CrossValidation], path: Path, dataset: str = "rendere
     lines = ["", said + threshold, "", table(rows).to_string(), ""]
     for name, row in rows.items():
         interval = (
-            "[{:.3f}, {:.3f}] over subjects".format(*row.interval) if row.interval else "(too few subjects for an interval)"
+            "[{:.3f}, {:.3f}] over subjects".format(*row.interval)
+            if row.interval
+            else "(too few subjects for an interval)"
         )
         lines.append(f"{name}: {row.score:.3f} {interval}; without looking {row.floor:.3f}")
     return "\n".join([*lines, *_published(first.task.name, dataset), f"(see {shown(path)})"])
 
 
 def _published(task: str, dataset: str) -> list[str]:
-    """What the paper and others reached on a dataset, best first; nothing for one that nobody has published on."""
+    """What the paper and others reached on a dataset, best first; nothing for one that nobody has
+    published on."""
     try:
         numbers = published(task.removeprefix("au_"), dataset)
     except DataError:
         return []
-    listed = ", ".join(f"{name} {value:g}" for name, value in numbers[AVERAGE].sort_values(ascending=False).items())
+    listed = ", ".join(
+        f"{name} {value:g}" for name, value in numbers[AVERAGE].sort_values(ascending=False).items()
+    )
     return [f"published ({numbers.attrs['metric']}, real faces): {listed}"]

@@ -1,4 +1,5 @@
-"""Nearest neighbors of faces: does the picture that is closest show the same person, or the same expression?"""
+"""Nearest neighbors of faces: does the picture that is closest show the same person, or the same
+expression?"""
 
 from typing import NamedTuple
 
@@ -15,16 +16,20 @@ class Agreement(NamedTuple):
 
     same_subject: float  # share of pairs, 0..1
     distance: float  # Euclidean, between the two vectors of AU intensities
-    shared_aus: float  # AUs that both show among those that either shows, 0..1; 1 if neither shows any
+    # AUs that both show among those that either shows, 0..1; 1 if neither shows any
+    shared_aus: float
 
 
 def shrunk(faces: NDArray[np.uint8], side: int = 56) -> NDArray[np.float32]:
-    """Faces (N, S, S, 3) as vectors (N, side * side * 3) of pixels in 0..1. Noise and compression average out; our choice."""
+    """Faces (N, S, S, 3) as vectors (N, side * side * 3) of pixels in 0..1. Noise and compression
+    average out; our choice."""
     small = [cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA) for face in faces]
     return np.stack(small).reshape(len(faces), -1).astype(np.float32) / 255
 
 
-def closest(queries: NDArray[np.float32], among: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def closest(
+    queries: NDArray[np.float32], among: NDArray[np.float32]
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Row of ``among`` (M, D) that is closest to each query (N, D), and its Euclidean distance."""
     distances = pairwise_distances(queries, among)
     rows = distances.argmin(1)
@@ -34,8 +39,8 @@ def closest(queries: NDArray[np.float32], among: NDArray[np.float32]) -> tuple[N
 def nearest_pairs(features: NDArray[np.float32], groups: NDArray) -> NDArray[np.intp]:
     """(N, 2) each row with the closest row of another group; features (N, D), Euclidean.
 
-    ``groups`` (N,) keeps apart what is alike for no interesting reason, such as frames of one video. Raises ``ValueError`` if
-    there is a single group.
+    ``groups`` (N,) keeps apart what is alike for no interesting reason, such as frames of one
+    video. Raises ``ValueError`` if there is a single group.
     """
     if len(set(groups)) < 2:
         raise ValueError("nearest neighbors are looked for in other groups, and there is only one")
@@ -45,15 +50,23 @@ def nearest_pairs(features: NDArray[np.float32], groups: NDArray) -> NDArray[np.
 
 
 def all_pairs(groups: NDArray) -> NDArray[np.intp]:
-    """(P, 2) every ordered pair of rows of two groups: what `nearest_pairs` chooses from, so the chance level."""
+    """(P, 2) every ordered pair of rows of two groups: what `nearest_pairs` chooses from, so the
+    chance level."""
     return np.argwhere(groups[:, None] != groups)
 
 
-def agreement(pairs: NDArray[np.intp], subjects: NDArray, intensities: NDArray[np.float32]) -> Agreement:
-    """What pairs (P, 2) of rows have in common; subjects (N,), intensities (N, A) of 0..5. An AU shows from 1 (A) on."""
+def agreement(
+    pairs: NDArray[np.intp], subjects: NDArray, intensities: NDArray[np.float32]
+) -> Agreement:
+    """What pairs (P, 2) of rows have in common; subjects (N,), intensities (N, A) of 0..5. An AU
+    shows from 1 (A) on."""
     first, second = pairs.T
     shown = intensities >= labels.OCCURRENCE_THRESHOLD - 1e-4  # tables hold six digits
     both, either = (shown[first] & shown[second]).sum(1), (shown[first] | shown[second]).sum(1)
     shared = np.where(either > 0, both / np.maximum(either, 1), 1.0)
     distance = np.linalg.norm(intensities[first] - intensities[second], axis=1)
-    return Agreement(float((subjects[first] == subjects[second]).mean()), float(distance.mean()), float(shared.mean()))
+    return Agreement(
+        float((subjects[first] == subjects[second]).mean()),
+        float(distance.mean()),
+        float(shared.mean()),
+    )

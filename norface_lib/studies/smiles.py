@@ -1,4 +1,5 @@
-"""Faces of a folder through the whole road: normalized, laid out on a sheet to look at, and read by the AU detector."""
+"""Faces of a folder through the whole road: normalized, laid out on a sheet to look at, and read by
+the AU detector."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,15 @@ from torch import Tensor
 from norface_lib import labels
 from norface_lib.common.files import write_table
 from norface_lib.datasets.image_folder import ImageFolder, load_folder
-from norface_lib.faces.benchmark import POOLS, VERSION, BenchmarkSpec, Studio, draw_frame, face_of, subject_name
+from norface_lib.faces.benchmark import (
+    POOLS,
+    VERSION,
+    BenchmarkSpec,
+    Studio,
+    draw_frame,
+    face_of,
+    subject_name,
+)
 from norface_lib.images.files import write_png
 from norface_lib.images.sheets import contact_sheet
 from norface_lib.networks.classifier import Classifier
@@ -29,7 +38,8 @@ SMILING, NEUTRAL = "smile", "neutral"
 
 @dataclass(frozen=True)
 class Reading:
-    """What the networks made of a folder: normalized faces, AU probabilities, and the AUC of AU12 for smiles if labeled."""
+    """What the networks made of a folder: normalized faces, AU probabilities, and the AUC of AU12
+    for smiles if labeled."""
 
     folder: ImageFolder
     normalized: NDArray[np.uint8]
@@ -38,22 +48,41 @@ class Reading:
 
     def as_dict(self) -> dict[str, object]:
         """For a result file."""
-        return {"faces": len(self.folder), "crop": self.folder.crop.name, "smile_auc": self.smile_auc}
+        return {
+            "faces": len(self.folder),
+            "crop": self.folder.crop.name,
+            "smile_auc": self.smile_auc,
+        }
 
 
 def read_folder(
-    root: Path, normalizer: Normalizer, target: Tensor, detectors: list[Classifier], progress: bool = False
+    root: Path,
+    normalizer: Normalizer,
+    target: Tensor,
+    detectors: list[Classifier],
+    progress: bool = False,
 ) -> Reading:
-    """Normalizes and reads all faces of a folder; the detectors' probabilities are averaged. Errors as of ``load_folder``."""
+    """Normalizes and reads all faces of a folder; the detectors' probabilities are averaged. Errors
+    as of ``load_folder``."""
     folder = load_folder(root, normalizer.config.encoder.image_size, progress)
     normalized = normalize_faces(normalizer, target, folder.faces, progress=progress)
     task = Detection(detectors[0].config.labels)
-    probabilities = np.mean([predict(detector, folder.faces, normalized, task) for detector in detectors], axis=0)
-    return Reading(folder, normalized, probabilities, _smile_auc(folder, probabilities, detectors[0].config.labels))
+    probabilities = np.mean(
+        [predict(detector, folder.faces, normalized, task) for detector in detectors], axis=0
+    )
+    return Reading(
+        folder,
+        normalized,
+        probabilities,
+        _smile_auc(folder, probabilities, detectors[0].config.labels),
+    )
 
 
-def _smile_auc(folder: ImageFolder, probabilities: NDArray[np.float32], names: tuple[str, ...]) -> float | None:
-    """How well the AU12 output separates smiling from neutral faces; None if the folder does not say who smiles."""
+def _smile_auc(
+    folder: ImageFolder, probabilities: NDArray[np.float32], names: tuple[str, ...]
+) -> float | None:
+    """How well the AU12 output separates smiling from neutral faces; None if the folder does not
+    say who smiles."""
     if folder.table is None or "expression" not in folder.table.columns:
         return None
     rows, smiling = smiling_of(folder.table)
@@ -69,7 +98,8 @@ def write_sheet(reading: Reading, path: Path, columns: int = 12) -> Path:
 
 
 def write_smiles(root: Path, subjects: int = 24, size: int = 112, seed: int = 0) -> Path:
-    """Renders faces of the ``judge`` pool, each once neutral and once smiling, as a folder of aligned faces with labels."""
+    """Renders faces of the ``judge`` pool, each once neutral and once smiling, as a folder of
+    aligned faces with labels."""
     root = Path(root)
     if (root / "labels.csv").exists():
         return root
@@ -80,7 +110,9 @@ def write_smiles(root: Path, subjects: int = 24, size: int = 112, seed: int = 0)
         name = subject_name("judge", number)
         face = face_of(spec, number)
         for expression, intensities in ((NEUTRAL, {}), (SMILING, {12: 3.0, 6: 2.0})):
-            rng = np.random.default_rng([VERSION, POOLS.index("judge"), seed, number, len(intensities)])
+            rng = np.random.default_rng(
+                [VERSION, POOLS.index("judge"), seed, number, len(intensities)]
+            )
             frame = replace(draw_frame(rng), left=intensities, right=intensities)
             image = f"{name}_{expression}.jpg"
             cv2.imwrite(str(root / image), studio.original(face, frame, rng)[..., ::-1])

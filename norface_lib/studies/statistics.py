@@ -8,23 +8,30 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 Metric = Callable[[NDArray], NDArray]
-"""From sums (..., K, L) to values (..., L), as `f1_from_counts`, or to one value (...), as `accuracy`."""
+"""From sums (..., K, L) to values (..., L), as `f1_from_counts`, or to one value (...), as
+`accuracy`."""
 
 
 def mean_over_folds(folds: Sequence[ArrayLike]) -> tuple[NDArray[np.float64], float]:
     """Mean over folds of each label (L,), and the mean of those: the headline number of PAPER.md 3.
 
-    ``folds`` holds one (L,) array per fold. Raises ``ValueError`` if there is none or if their lengths differ.
+    ``folds`` holds one (L,) array per fold. Raises ``ValueError`` if there is none or if their
+    lengths differ.
     """
     shapes = {np.shape(fold) for fold in folds}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-        raise ValueError(f"folds must be arrays of one shape (L,), got {sorted(shapes) or 'no fold'}")
+        raise ValueError(
+            f"folds must be arrays of one shape (L,), got {sorted(shapes) or 'no fold'}"
+        )
     per_label = np.mean(np.asarray(folds, dtype=float), axis=0)
     return per_label, float(per_label.mean())
 
 
-def mean_and_pooled(per_fold: ArrayLike, metric: Metric) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A metric of each fold, averaged over the folds, and the metric of all frames pooled (PAPER.md 3: the first is quoted).
+def mean_and_pooled(
+    per_fold: ArrayLike, metric: Metric
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A metric of each fold, averaged over the folds, and the metric of all frames pooled (PAPER.md
+    3: the first is quoted).
 
     ``per_fold`` holds sums of each fold, (F, 3, L) for ``f1_from_counts``.
     """
@@ -44,15 +51,19 @@ def bootstrap_interval(
     seed: int = 0,
     folds: ArrayLike | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Percentile bootstrap interval over subjects (Efron and Tibshirani 1993): lower and upper end, 95 % by default.
+    """Percentile bootstrap interval over subjects (Efron and Tibshirani 1993): lower and upper end,
+    95 % by default.
 
-    Frames of one subject are alike, so subjects are what is drawn again. ``per_subject`` (S, ...) has a row of sums for each,
-    and ``metric`` maps the means over the drawn subjects (resamples, ...) to values (resamples,) or (resamples, L); metrics of
-    this module do not care whether they are given sums or means. For the mean F1, rows are `f1_counts` by subject, and the
-    metric is ``lambda counts: f1_from_counts(counts).mean(axis=-1)``; left out, it is the mean of values (S,).
+    Frames of one subject are alike, so subjects are what is drawn again. ``per_subject`` (S, ...)
+    has a row of sums for each, and ``metric`` maps the means over the drawn subjects (resamples,
+    ...) to values (resamples,) or (resamples, L); metrics of this module do not care whether they
+    are given sums or means. For the mean F1, rows are `f1_counts` by subject, and the metric is
+    ``lambda counts: f1_from_counts(counts).mean(axis=-1)``; left out, it is the mean of values
+    (S,).
 
-    With ``folds`` (S,), the fold that tests each subject, subjects are drawn within their fold and the metric is averaged over
-    folds, as the headline is. Raises ``ValueError`` for a fold of fewer than two subjects.
+    With ``folds`` (S,), the fold that tests each subject, subjects are drawn within their fold and
+    the metric is averaged over folds, as the headline is. Raises ``ValueError`` for a fold of fewer
+    than two subjects.
     """
     return _interval(_resampled(per_subject, metric, resamples, seed, folds), level)
 
@@ -62,24 +73,37 @@ def _interval(values: NDArray, level: float) -> tuple[NDArray, NDArray]:
     return low, high
 
 
-def _resampled(per_subject: ArrayLike, metric: Metric, resamples: int, seed: int, folds: ArrayLike | None) -> NDArray:
-    """The metric of each resample, averaged over folds; the same draws for the same seed, subjects and folds."""
+def _resampled(
+    per_subject: ArrayLike, metric: Metric, resamples: int, seed: int, folds: ArrayLike | None
+) -> NDArray:
+    """The metric of each resample, averaged over folds; the same draws for the same seed, subjects
+    and folds."""
     rng = np.random.default_rng(seed)
-    return np.mean([metric(_drawn_means(rows, resamples, rng)) for rows in _by_fold(per_subject, folds)], axis=0)
+    return np.mean(
+        [metric(_drawn_means(rows, resamples, rng)) for rows in _by_fold(per_subject, folds)],
+        axis=0,
+    )
 
 
 def _by_fold(per_subject: ArrayLike, folds: ArrayLike | None) -> list[NDArray[np.float64]]:
     values = np.asarray(per_subject, dtype=float)
     folds = np.zeros(values.shape[:1]) if folds is None else np.asarray(folds)
     if folds.shape != values.shape[:1]:
-        raise ValueError(f"folds must name one for each of the {len(values)} subjects, got shape {folds.shape}")
+        raise ValueError(
+            f"folds must name one for each of the {len(values)} subjects, got shape {folds.shape}"
+        )
     parts = [values[folds == fold] for fold in np.unique(folds)]
     if not parts or values.ndim == 0 or min(map(len, parts)) < 2:
-        raise ValueError(f"a bootstrap over subjects needs a row for each of two subjects or more, got shape {values.shape}")
+        raise ValueError(
+            "a bootstrap over subjects needs a row for each of two subjects or more, got shape "
+            f"{values.shape}"
+        )
     return parts
 
 
-def _drawn_means(values: NDArray[np.float64], resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _drawn_means(
+    values: NDArray[np.float64], resamples: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Means (resamples, ...) of as many rows (S, ...) as there are, drawn with replacement."""
     count = len(values)
     draws = rng.integers(count, size=(resamples, count)) + count * np.arange(resamples)[:, None]
@@ -104,16 +128,24 @@ def paired_bootstrap(
     seed: int = 0,
     folds: ArrayLike | None = None,
 ) -> Difference:
-    """Difference of a metric between two methods on the same subjects, with its percentile bootstrap interval.
+    """Difference of a metric between two methods on the same subjects, with its percentile
+    bootstrap interval.
 
-    Both methods are given the same draws, so that what makes a subject hard for both cancels out. ``first`` and ``second``
-    (S, ...) hold sums of the same subjects in the same order; else as `bootstrap_interval`. It answers for other test subjects,
-    not for another training. Raises ``ValueError`` for unlike shapes.
+    Both methods are given the same draws, so that what makes a subject hard for both cancels out.
+    ``first`` and ``second`` (S, ...) hold sums of the same subjects in the same order; else as
+    `bootstrap_interval`. It answers for other test subjects, not for another training. Raises
+    ``ValueError`` for unlike shapes.
     """
     if np.shape(first) != np.shape(second):
-        raise ValueError(f"both methods need the same subjects and labels, got shapes {np.shape(first)} and {np.shape(second)}")
+        raise ValueError(
+            f"both methods need the same subjects and labels, got shapes {np.shape(first)} and "
+            f"{np.shape(second)}"
+        )
     drawn = [_resampled(values, metric, resamples, seed, folds) for values in (first, second)]
-    ours, theirs = (np.mean([metric(rows.mean(axis=0)) for rows in _by_fold(v, folds)], axis=0) for v in (first, second))
+    ours, theirs = (
+        np.mean([metric(rows.mean(axis=0)) for rows in _by_fold(v, folds)], axis=0)
+        for v in (first, second)
+    )
     return Difference(ours - theirs, *_interval(drawn[0] - drawn[1], level))
 
 
@@ -121,17 +153,23 @@ def _paired(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     """Differences (P,) of pairs."""
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
-        raise ValueError(f"two pairs or more are needed, got shapes {first.shape} and {second.shape}")
+        raise ValueError(
+            f"two pairs or more are needed, got shapes {first.shape} and {second.shape}"
+        )
     if not np.isfinite(first - second).all():
-        raise ValueError("a pair holds NaN or infinity: a run has failed, or its metric is undefined")
+        raise ValueError(
+            "a pair holds NaN or infinity: a run has failed, or its metric is undefined"
+        )
     return first - second
 
 
 def paired_t_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Difference:
-    """Mean difference of two methods over the same folds and seeds (P,), with the interval of Student's paired t test.
+    """Mean difference of two methods over the same folds and seeds (P,), with the interval of
+    Student's paired t test.
 
-    Folds share training subjects and seeds share test subjects, which makes it too narrow (Dietterich 1998): read it beside
-    `paired_bootstrap`. Raises ``ValueError`` for fewer than two pairs, unlike shapes, and NaN.
+    Folds share training subjects and seeds share test subjects, which makes it too narrow
+    (Dietterich 1998): read it beside `paired_bootstrap`. Raises ``ValueError`` for fewer than two
+    pairs, unlike shapes, and NaN.
     """
     differences = _paired(first, second)
     count = len(differences)
@@ -139,12 +177,15 @@ def paired_t_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) 
     return Difference(differences.mean(), differences.mean() - half, differences.mean() + half)
 
 
-def sign_flip_test(first: ArrayLike, second: ArrayLike, resamples: int = 100_000, seed: int = 0) -> float:
-    """Two-sided p-value of the paired permutation test (Fisher 1935) on the mean difference over the same folds and seeds (P,).
+def sign_flip_test(
+    first: ArrayLike, second: ArrayLike, resamples: int = 100_000, seed: int = 0
+) -> float:
+    """Two-sided p-value of the paired permutation test (Fisher 1935) on the mean difference over
+    the same folds and seeds (P,).
 
-    If the methods are alike, each difference could as well have had the other sign. Up to 16 pairs all 2^P signs are tried,
-    beyond that ``resamples`` random ones. The least p-value is 2 / 2^P: three folds of one seed (0.25) can show nothing. Errors
-    as in `paired_t_interval`.
+    If the methods are alike, each difference could as well have had the other sign. Up to 16 pairs
+    all 2^P signs are tried, beyond that ``resamples`` random ones. The least p-value is 2 / 2^P:
+    three folds of one seed (0.25) can show nothing. Errors as in `paired_t_interval`.
     """
     differences = _paired(first, second)
     count = len(differences)
@@ -154,5 +195,7 @@ def sign_flip_test(first: ArrayLike, second: ArrayLike, resamples: int = 100_000
     else:
         flips = np.random.default_rng(seed).integers(2, size=(resamples, count))
     sums = np.abs((1 - 2 * flips) @ differences)
-    reached = int((sums >= np.abs(differences.sum()) - 1e-12 * np.abs(differences).sum()).sum())  # equal but for rounding
-    return reached / len(flips) if exact else (reached + 1) / (len(flips) + 1)  # the data are a sample of their own
+    # equal but for rounding
+    reached = int((sums >= np.abs(differences.sum()) - 1e-12 * np.abs(differences).sum()).sum())
+    # the data are a sample of their own
+    return reached / len(flips) if exact else (reached + 1) / (len(flips) + 1)

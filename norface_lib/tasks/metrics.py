@@ -1,10 +1,12 @@
-"""Metrics of action units and emotions, as plain functions on numpy arrays; formulas are those of PAPER.md section 3.
+"""Metrics of action units and emotions, as plain functions on numpy arrays; formulas are those of
+PAPER.md section 3.
 
-Rows are frames (N), columns are labels (L). A label that is NaN or 9 is unknown (9 is what BP4D writes for "not coded") and is
-left out of every metric, for that label only.
+Rows are frames (N), columns are labels (L). A label that is NaN or 9 is unknown (9 is what BP4D
+writes for "not coded") and is left out of every metric, for that label only.
 
-Each metric is made of sums over frames: `f1_counts`, `intensity_sums`, `confusion`. Those of batches, processes or subjects
-(S) add up, which is how a metric is streamed, pooled over folds, and given an interval by drawing subjects again.
+Each metric is made of sums over frames: `f1_counts`, `intensity_sums`, `confusion`. Those of
+batches, processes or subjects (S) add up, which is how a metric is streamed, pooled over folds, and
+given an interval by drawing subjects again.
 """
 
 from typing import NamedTuple
@@ -21,26 +23,41 @@ def known(labels: ArrayLike) -> NDArray[np.bool_]:
     return ~np.isnan(labels) & (labels != UNKNOWN)
 
 
-def _frames_by_labels(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both as float arrays of one shape (N, L). Raises ``ValueError`` for other shapes and for NaN predictions."""
+def _frames_by_labels(
+    predictions: ArrayLike, labels: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both as float arrays of one shape (N, L). Raises ``ValueError`` for other shapes and for NaN
+    predictions."""
     predictions, labels = np.asarray(predictions, dtype=float), np.asarray(labels, dtype=float)
     if predictions.ndim != 2 or predictions.shape != labels.shape:
-        raise ValueError(f"predictions and labels must share one shape (N, L), got {predictions.shape} and {labels.shape}")
+        raise ValueError(
+            f"predictions and labels must share one shape (N, L), got {predictions.shape} and "
+            f"{labels.shape}"
+        )
     if np.isnan(predictions).any():
-        raise ValueError(f"{np.isnan(predictions).sum()} predictions are NaN: the network has diverged, or an image was broken")
+        raise ValueError(
+            f"{np.isnan(predictions).sum()} predictions are NaN: the network has diverged, or an "
+            "image was broken"
+        )
     return predictions, labels
 
 
 def _sum_frames(values: NDArray, subjects: ArrayLike | None) -> NDArray:
-    """Sum over frames of values (N, ...) -> (...), or over the frames of each subject -> (S, ...), subjects sorted."""
+    """Sum over frames of values (N, ...) -> (...), or over the frames of each subject -> (S, ...),
+    subjects sorted."""
     if subjects is None:
         return values.sum(axis=0)
     names, subject = np.unique(np.asarray(subjects), return_inverse=True)
     if subject.shape != values.shape[:1]:
-        raise ValueError(f"subjects must name one for each of the {len(values)} frames, got shape {np.shape(subjects)}")
+        raise ValueError(
+            f"subjects must name one for each of the {len(values)} frames, got shape "
+            f"{np.shape(subjects)}"
+        )
     order = np.argsort(subject, kind="stable")
     starts = np.searchsorted(subject[order], np.arange(len(names)))
-    return np.add.reduceat(values[order], starts, axis=0, dtype=np.int64 if values.dtype == bool else None)
+    return np.add.reduceat(
+        values[order], starts, axis=0, dtype=np.int64 if values.dtype == bool else None
+    )
 
 
 def _ratio(part: NDArray, whole: NDArray, undefined: float) -> NDArray[np.float64]:
@@ -49,49 +66,66 @@ def _ratio(part: NDArray, whole: NDArray, undefined: float) -> NDArray[np.float6
 
 
 def f1_counts(
-    probabilities: ArrayLike, labels: ArrayLike, threshold: float = 0.5, subjects: ArrayLike | None = None
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    threshold: float = 0.5,
+    subjects: ArrayLike | None = None,
 ) -> NDArray[np.int64]:
-    """True and false positives and false negatives of each label: (3, L), or (S, 3, L) by the subject (N,) of each frame.
+    """True and false positives and false negatives of each label: (3, L), or (S, 3, L) by the
+    subject (N,) of each frame.
 
-    probabilities (N, L) in [0, 1], labels (N, L) in {0, 1, 9, NaN}; positive from ``threshold`` on. Subjects come sorted.
-    Raises ``ValueError`` for another shape, and for probabilities (logits? NaN?) or labels (intensities?) of another range.
+    probabilities (N, L) in [0, 1], labels (N, L) in {0, 1, 9, NaN}; positive from ``threshold`` on.
+    Subjects come sorted. Raises ``ValueError`` for another shape, and for probabilities (logits?
+    NaN?) or labels (intensities?) of another range.
     """
     probabilities, labels = _frames_by_labels(probabilities, labels)
     if ((probabilities < 0) | (probabilities > 1)).any():
         raise ValueError("probabilities must be within 0..1: apply the sigmoid to logits first")
     mask = known(labels)
     if not np.isin(labels[mask], (0, 1)).all():
-        raise ValueError("labels must be 0, 1, 9 or NaN: apply the dataset's occurrence threshold to intensities first")
+        raise ValueError(
+            "labels must be 0, 1, 9 or NaN: apply the dataset's occurrence threshold to "
+            "intensities first"
+        )
     predicted, present = probabilities >= threshold, labels == 1
     cells = (predicted & present, predicted & ~present & mask, ~predicted & present)
     return _sum_frames(np.stack(cells, axis=1), subjects)
 
 
 def f1_from_counts(counts: ArrayLike) -> NDArray[np.float64]:
-    """F1 = 2 TP / (2 TP + FP + FN) from `f1_counts` (..., 3, L) -> (..., L); 0 where it is undefined (PAPER.md 3)."""
+    """F1 = 2 TP / (2 TP + FP + FN) from `f1_counts` (..., 3, L) -> (..., L); 0 where it is
+    undefined (PAPER.md 3)."""
     tp, fp, fn = np.moveaxis(np.asarray(counts, dtype=float), -2, 0)
     return _ratio(2 * tp, 2 * tp + fp + fn, undefined=0.0)
 
 
-def f1_per_label(probabilities: ArrayLike, labels: ArrayLike, threshold: float = 0.5) -> NDArray[np.float64]:
-    """F1 of each label over all frames: probabilities and labels (N, L) -> (L,). Ranges and errors are those of `f1_counts`."""
+def f1_per_label(
+    probabilities: ArrayLike, labels: ArrayLike, threshold: float = 0.5
+) -> NDArray[np.float64]:
+    """F1 of each label over all frames: probabilities and labels (N, L) -> (L,). Ranges and errors
+    are those of `f1_counts`."""
     return f1_from_counts(f1_counts(probabilities, labels, threshold))
 
 
 class F1Counter:
-    """Adds up the counts of each label over batches of any size: F1 belongs to all frames of a fold, never to a batch.
+    """Adds up the counts of each label over batches of any size: F1 belongs to all frames of a
+    fold, never to a batch.
 
-    ``counts`` (3, L) holds TP, FP and FN; those of several counters may be added up and given to `f1_from_counts`.
+    ``counts`` (3, L) holds TP, FP and FN; those of several counters may be added up and given to
+    `f1_from_counts`.
     """
 
     def __init__(self, labels: int):
         self.counts = np.zeros((3, labels), dtype=np.int64)
 
     def update(self, probabilities: ArrayLike, labels: ArrayLike, threshold: float = 0.5) -> None:
-        """Add a batch of (N, L); ranges and errors are those of `f1_counts`, or ``ValueError`` for another number of labels."""
+        """Add a batch of (N, L); ranges and errors are those of `f1_counts`, or ``ValueError`` for
+        another number of labels."""
         counts = f1_counts(probabilities, labels, threshold)
         if counts.shape != self.counts.shape:
-            raise ValueError(f"this counter holds {self.counts.shape[1]} labels, the batch has {counts.shape[1]}")
+            raise ValueError(
+                f"this counter holds {self.counts.shape[1]} labels, the batch has {counts.shape[1]}"
+            )
         self.counts += counts
 
     def compute(self) -> NDArray[np.float64]:
@@ -100,13 +134,15 @@ class F1Counter:
 
 
 def constant_predictor_f1(rates: ArrayLike) -> NDArray[np.float64]:
-    """F1 of calling every label present in every frame, the floor to beat: 2 r / (1 + r) for rates r (L,) in [0, 1]."""
+    """F1 of calling every label present in every frame, the floor to beat: 2 r / (1 + r) for rates
+    r (L,) in [0, 1]."""
     rates = np.asarray(rates, dtype=float)
     return 2 * rates / (1 + rates)
 
 
 class OracleF1(NamedTuple):
-    """F1 (L,) at the threshold that suits the test frames best. Not comparable with F1 at a threshold fixed before the test."""
+    """F1 (L,) at the threshold that suits the test frames best. Not comparable with F1 at a
+    threshold fixed before the test."""
 
     threshold: float
     f1: NDArray[np.float64]
@@ -114,10 +150,11 @@ class OracleF1(NamedTuple):
 
 
 def oracle_f1(probabilities: ArrayLike, labels: ArrayLike) -> OracleF1:
-    """The best mean F1 of one threshold common to all labels, of 0.01, 0.02 .. 0.99; the lowest of equals.
+    """The best mean F1 of one threshold common to all labels, of 0.01, 0.02 .. 0.99; the lowest of
+    equals.
 
-    What FMAE reports (PAPER.md 3), and an upper bound on what a threshold can give, never a result: call it by its ``name``
-    wherever it is shown. Ranges and errors are those of `f1_counts`.
+    What FMAE reports (PAPER.md 3), and an upper bound on what a threshold can give, never a result:
+    call it by its ``name`` wherever it is shown. Ranges and errors are those of `f1_counts`.
     """
     thresholds = np.arange(1, 100) / 100
     scores = np.stack([f1_per_label(probabilities, labels, threshold) for threshold in thresholds])
@@ -126,60 +163,81 @@ def oracle_f1(probabilities: ArrayLike, labels: ArrayLike) -> OracleF1:
 
 
 def auc(scores: ArrayLike, positives: ArrayLike) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counting one half (Mann-Whitney U).
+    """Area under the ROC curve: the chance that a positive scores above a negative, ties counting
+    one half (Mann-Whitney U).
 
-    scores (N,), any finite range; positives (N,) of bool or 0/1. Raises ``ValueError`` if a class is missing, where the area is
-    undefined, for other shapes, and for NaN scores.
+    scores (N,), any finite range; positives (N,) of bool or 0/1. Raises ``ValueError`` if a class
+    is missing, where the area is undefined, for other shapes, and for NaN scores.
     """
     scores, positives = np.asarray(scores, dtype=float), np.asarray(positives)
     if scores.ndim != 1 or scores.shape != positives.shape:
-        raise ValueError(f"scores and positives must share one shape (N,), got {scores.shape} and {positives.shape}")
+        raise ValueError(
+            f"scores and positives must share one shape (N,), got {scores.shape} and "
+            f"{positives.shape}"
+        )
     if np.isnan(scores).any():
         raise ValueError(f"{np.isnan(scores).sum()} scores are NaN")
     if not np.isin(positives, (0, 1)).all():
-        raise ValueError("positives must be bool or 0/1: leave out the frames of unknown label first")
+        raise ValueError(
+            "positives must be bool or 0/1: leave out the frames of unknown label first"
+        )
     positives = positives.astype(bool)
     count, others = positives.sum(), (~positives).sum()
     if not count or not others:
-        raise ValueError(f"the area under the ROC curve needs both classes, got {count} positives and {others} negatives")
+        raise ValueError(
+            f"the area under the ROC curve needs both classes, got {count} positives and {others} "
+            "negatives"
+        )
     _, inverse, ties = np.unique(scores, return_inverse=True, return_counts=True)
-    rank = np.cumsum(ties) - (ties - 1) / 2  # of each distinct score, the mean rank of those who tie at it
+    # of each distinct score, the mean rank of those who tie at it
+    rank = np.cumsum(ties) - (ties - 1) / 2
     return float((rank[inverse][positives].sum() - count * (count + 1) / 2) / (count * others))
 
 
-def intensity_sums(predictions: ArrayLike, labels: ArrayLike, subjects: ArrayLike | None = None) -> NDArray[np.float64]:
-    """Sums over known frames that all metrics of intensity are made of: (8, L), or (S, 8, L) by the subject (N,) of each frame.
+def intensity_sums(
+    predictions: ArrayLike, labels: ArrayLike, subjects: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """Sums over known frames that all metrics of intensity are made of: (8, L), or (S, 8, L) by the
+    subject (N,) of each frame.
 
-    They are the number of frames and the sums of x, y, x^2, y^2, xy, (x - y)^2 and |x - y|, with predictions x and labels y
-    (N, L). Predictions are taken as they are: clip to 0..5 before. Raises ``ValueError`` for other shapes and NaN predictions.
+    They are the number of frames and the sums of x, y, x^2, y^2, xy, (x - y)^2 and |x - y|, with
+    predictions x and labels y (N, L). Predictions are taken as they are: clip to 0..5 before.
+    Raises ``ValueError`` for other shapes and NaN predictions.
     """
     x, y = _frames_by_labels(predictions, labels)
     mask = known(y)
     x, y = np.where(mask, x, 0), np.where(mask, y, 0)
-    return _sum_frames(np.stack([mask, x, y, x * x, y * y, x * y, (x - y) ** 2, abs(x - y)], axis=1), subjects)
+    return _sum_frames(
+        np.stack([mask, x, y, x * x, y * y, x * y, (x - y) ** 2, abs(x - y)], axis=1), subjects
+    )
 
 
 def intensity_metrics(sums: ArrayLike) -> dict[str, NDArray[np.float64]]:
-    """``icc``, ``pcc``, ``ccc`` in [-1, 1] and ``mse``, ``mae`` of each label, from `intensity_sums` (..., 8, L) -> (..., L).
+    """``icc``, ``pcc``, ``ccc`` in [-1, 1] and ``mse``, ``mae`` of each label, from
+    `intensity_sums` (..., 8, L) -> (..., L).
 
     With S the centered sums of squares and products over n frames:
 
-    - ICC(3,1) = (BMS - EMS) / (BMS + EMS) for two raters (Shrout and Fleiss 1979; PAPER.md 3), which is 2 Sxy / (Sxx + Syy):
+    - ICC(3,1) = (BMS - EMS) / (BMS + EMS) for two raters (Shrout and Fleiss 1979; PAPER.md 3),
+      which is 2 Sxy / (Sxx + Syy):
       a constant offset between the raters does not lower it, another scale does;
     - PCC = Sxy / sqrt(Sxx Syy) (Pearson): neither lowers it;
     - CCC = 2 Sxy / (Sxx + Syy + n (mean x - mean y)^2) (Lin 1989): both lower it.
 
-    The three are 0 where a constant rater leaves them without meaning. A rater counts as constant whose variance is less than
-    1e-10 of its mean square, which is rounding. The errors are NaN for a label without a known frame.
+    The three are 0 where a constant rater leaves them without meaning. A rater counts as constant
+    whose variance is less than 1e-10 of its mean square, which is rounding. The errors are NaN for
+    a label without a known frame.
     """
     n, x, y, xx, yy, xy, squared, absolute = np.moveaxis(np.asarray(sums, dtype=float), -2, 0)
     sxx, syy = _centered(n, x, xx), _centered(n, y, yy)
     limit = np.sqrt(sxx * syy)
-    sxy = np.clip(xy - _ratio(x * y, n, 0.0), -limit, limit)  # no further than Cauchy and Schwarz allow: the rest is rounding
+    # no further than Cauchy and Schwarz allow: the rest is rounding
+    sxy = np.clip(xy - _ratio(x * y, n, 0.0), -limit, limit)
     return {
         "icc": _ratio(2 * sxy, sxx + syy, 0.0),
         "pcc": _ratio(sxy, limit, 0.0),
-        "ccc": _ratio(2 * sxy, squared + 2 * sxy, 0.0),  # the sum of (x - y)^2 is Sxx + Syy - 2 Sxy + n (mean x - mean y)^2
+        # the sum of (x - y)^2 is Sxx + Syy - 2 Sxy + n (mean x - mean y)^2
+        "ccc": _ratio(2 * sxy, squared + 2 * sxy, 0.0),
         "mse": _ratio(squared, n, np.nan),
         "mae": _ratio(absolute, n, np.nan),
     }
@@ -192,22 +250,26 @@ def _centered(n: NDArray, total: NDArray, squares: NDArray) -> NDArray[np.float6
 
 
 def icc3_1(predictions: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
-    """Intraclass correlation ICC(3,1) of each label: (N, L) and (N, L) -> (L,) in [-1, 1]; see `intensity_metrics`."""
+    """Intraclass correlation ICC(3,1) of each label: (N, L) and (N, L) -> (L,) in [-1, 1]; see
+    `intensity_metrics`."""
     return intensity_metrics(intensity_sums(predictions, labels))["icc"]
 
 
 def pcc(predictions: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
-    """Pearson's correlation of each label: (N, L) and (N, L) -> (L,) in [-1, 1]; see `intensity_metrics`."""
+    """Pearson's correlation of each label: (N, L) and (N, L) -> (L,) in [-1, 1]; see
+    `intensity_metrics`."""
     return intensity_metrics(intensity_sums(predictions, labels))["pcc"]
 
 
 def ccc(predictions: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
-    """Lin's concordance correlation of each label: (N, L) and (N, L) -> (L,) in [-1, 1]; see `intensity_metrics`."""
+    """Lin's concordance correlation of each label: (N, L) and (N, L) -> (L,) in [-1, 1]; see
+    `intensity_metrics`."""
     return intensity_metrics(intensity_sums(predictions, labels))["ccc"]
 
 
 def mse(predictions: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
-    """Mean squared error of each label, (L,), in squared units of the label; see `intensity_metrics`."""
+    """Mean squared error of each label, (L,), in squared units of the label; see
+    `intensity_metrics`."""
     return intensity_metrics(intensity_sums(predictions, labels))["mse"]
 
 
@@ -216,15 +278,21 @@ def mae(predictions: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
     return intensity_metrics(intensity_sums(predictions, labels))["mae"]
 
 
-def confusion(predictions: ArrayLike, labels: ArrayLike, classes: int, subjects: ArrayLike | None = None) -> NDArray[np.int64]:
-    """Counts of label (row) and predicted class (column): (C, C), or (S, C, C) by the subject (N,) of each image.
+def confusion(
+    predictions: ArrayLike, labels: ArrayLike, classes: int, subjects: ArrayLike | None = None
+) -> NDArray[np.int64]:
+    """Counts of label (row) and predicted class (column): (C, C), or (S, C, C) by the subject (N,)
+    of each image.
 
-    predictions (N,) and labels (N,) are classes 0..C-1, of which there may be 9; images of unknown label (NaN or 9) are left
-    out. Raises ``ValueError`` for other shapes and other values.
+    predictions (N,) and labels (N,) are classes 0..C-1, of which there may be 9; images of unknown
+    label (NaN or 9) are left out. Raises ``ValueError`` for other shapes and other values.
     """
     predictions, labels = np.asarray(predictions, dtype=float), np.asarray(labels, dtype=float)
     if predictions.ndim != 1 or predictions.shape != labels.shape:
-        raise ValueError(f"predictions and labels must share one shape (N,), got {predictions.shape} and {labels.shape}")
+        raise ValueError(
+            f"predictions and labels must share one shape (N,), got {predictions.shape} and "
+            f"{labels.shape}"
+        )
     mask = known(labels)
     for name, values in (("predictions", predictions), ("labels", labels[mask])):
         if not 1 <= classes <= UNKNOWN or not np.isin(values, range(classes)).all():
@@ -235,15 +303,18 @@ def confusion(predictions: ArrayLike, labels: ArrayLike, classes: int, subjects:
 
 
 def accuracy(confusions: ArrayLike) -> NDArray[np.float64]:
-    """Share of images whose class is right, from `confusion` (..., C, C) -> (...) in [0, 1]; NaN without an image."""
+    """Share of images whose class is right, from `confusion` (..., C, C) -> (...) in [0, 1]; NaN
+    without an image."""
     confusions = np.asarray(confusions, dtype=float)
     return _ratio(np.trace(confusions, axis1=-2, axis2=-1), confusions.sum(axis=(-2, -1)), np.nan)
 
 
 def class_mean_accuracy(confusions: ArrayLike) -> NDArray[np.float64]:
-    """Mean recall of the classes that occur, from `confusion` (..., C, C) -> (...) in [0, 1]; NaN without an image.
+    """Mean recall of the classes that occur, from `confusion` (..., C, C) -> (...) in [0, 1]; NaN
+    without an image.
 
-    Of a predictor that always says the same it is 1 / C, however often that class occurs (PAPER.md 3).
+    Of a predictor that always says the same it is 1 / C, however often that class occurs (PAPER.md
+    3).
     """
     confusions = np.asarray(confusions, dtype=float)
     images = confusions.sum(axis=-1)

@@ -1,7 +1,9 @@
-"""The three tasks, which one classifier serves: what its logits mean, how they are trained, and by what they are judged.
+"""The three tasks, which one classifier serves: what its logits mean, how they are trained, and by
+what they are judged.
 
-A task turns logits (N, O) into predictions (N, O) and predictions into sums over frames, from which every metric is made
-(`norface_lib.tasks.metrics`). Labels are (N, L), NaN where unknown; for emotions L is 1, the number of the class.
+A task turns logits (N, O) into predictions (N, O) and predictions into sums over frames, from which
+every metric is made (`norface_lib.tasks.metrics`). Labels are (N, L), NaN where unknown; for
+emotions L is 1, the number of the class.
 """
 
 from abc import ABC, abstractmethod
@@ -36,7 +38,8 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """What all tasks share. ``outputs`` names the O logits in their order; ``loss`` is a name, or several joined by +."""
+    """What all tasks share. ``outputs`` names the O logits in their order; ``loss`` is a name, or
+    several joined by +."""
 
     outputs: tuple[str, ...]
     loss: str = ""
@@ -61,7 +64,9 @@ class Task(ABC):
         """(N, O) probabilities 0..1, or intensities 0..5."""
 
     @abstractmethod
-    def sums(self, predictions: ArrayLike, labels: ArrayLike, subjects: ArrayLike | None = None) -> NDArray:
+    def sums(
+        self, predictions: ArrayLike, labels: ArrayLike, subjects: ArrayLike | None = None
+    ) -> NDArray:
         """Sums (K, ...) that the metrics are made of, or (S, K, ...) by subject."""
 
     @abstractmethod
@@ -85,7 +90,8 @@ class Task(ABC):
         return float(self.score(self.sums(predictions, labels)))
 
     def classes(self, labels: NDArray) -> NDArray[np.float64]:
-        """(N, C) of 0 and 1: what balanced sampling balances; a row may be of several classes, or of none."""
+        """(N, C) of 0 and 1: what balanced sampling balances; a row may be of several classes, or
+        of none."""
         return (np.nan_to_num(labels) >= 1).astype(float)
 
 
@@ -108,7 +114,9 @@ class Detection(Task):
     def predictions(self, logits: Tensor) -> NDArray[np.float32]:
         return logits.float().sigmoid().cpu().numpy()
 
-    def sums(self, predictions: ArrayLike, labels: ArrayLike, subjects: ArrayLike | None = None) -> NDArray:
+    def sums(
+        self, predictions: ArrayLike, labels: ArrayLike, subjects: ArrayLike | None = None
+    ) -> NDArray:
         return f1_counts(predictions, labels, subjects=subjects)
 
     def per_label(self, sums: NDArray) -> NDArray[np.float64]:
@@ -116,7 +124,9 @@ class Detection(Task):
 
     def floor(self, train: NDArray, test: NDArray) -> float:
         """Every AU is called in every frame."""
-        return float(constant_predictor_f1(np.nanmean(np.where(known(test), test, np.nan), axis=0)).mean())
+        return float(
+            constant_predictor_f1(np.nanmean(np.where(known(test), test, np.nan), axis=0)).mean()
+        )
 
     def oracle(self, predictions: NDArray, labels: NDArray) -> float:
         """At the threshold that suits the test rows best."""
@@ -140,7 +150,9 @@ class Intensity(Task):
     def predictions(self, logits: Tensor) -> NDArray[np.float32]:
         return logits.float().clamp(0, INTENSITY_MAX).cpu().numpy()
 
-    def sums(self, predictions: ArrayLike, labels: ArrayLike, subjects: ArrayLike | None = None) -> NDArray:
+    def sums(
+        self, predictions: ArrayLike, labels: ArrayLike, subjects: ArrayLike | None = None
+    ) -> NDArray:
         return intensity_sums(predictions, labels, subjects)
 
     def per_label(self, sums: NDArray) -> NDArray[np.float64]:
@@ -157,7 +169,8 @@ class Intensity(Task):
 
 @dataclass(frozen=True)
 class Emotion(Task):
-    """Emotion recognition: a probability for each class; accuracy. Labels (N, 1) are numbers of classes."""
+    """Emotion recognition: a probability for each class; accuracy. Labels (N, 1) are numbers of
+    classes."""
 
     smoothing: float = field(default=0.1)  # of the labels (Szegedy et al. 2016)
 
@@ -174,13 +187,22 @@ class Emotion(Task):
     def predictions(self, logits: Tensor) -> NDArray[np.float32]:
         return logits.float().softmax(dim=-1).cpu().numpy()
 
-    def sums(self, predictions: ArrayLike, labels: ArrayLike, subjects: ArrayLike | None = None) -> NDArray:
-        return confusion(np.argmax(predictions, axis=-1), np.asarray(labels)[:, 0], len(self.outputs), subjects)
+    def sums(
+        self, predictions: ArrayLike, labels: ArrayLike, subjects: ArrayLike | None = None
+    ) -> NDArray:
+        return confusion(
+            np.argmax(predictions, axis=-1), np.asarray(labels)[:, 0], len(self.outputs), subjects
+        )
 
     def per_label(self, sums: NDArray) -> NDArray[np.float64]:
         seen = np.asarray(sums, dtype=float)
         images = seen.sum(axis=-1)
-        return np.divide(np.diagonal(seen, axis1=-2, axis2=-1), images, out=np.zeros(images.shape), where=images > 0)
+        return np.divide(
+            np.diagonal(seen, axis1=-2, axis2=-1),
+            images,
+            out=np.zeros(images.shape),
+            where=images > 0,
+        )
 
     def score(self, sums: NDArray) -> NDArray[np.float64]:
         """The share of images whose class is right."""
@@ -203,16 +225,19 @@ TASKS: dict[str, type[Task]] = {task.name: task for task in (Detection, Intensit
 
 
 def task_of(name: str, outputs: tuple[str, ...], loss: str = "") -> Task:
-    """The task ``name`` of ``TASKS`` for these outputs; ``loss``: default the task's own. ``ValueError`` for unknown names."""
+    """The task ``name`` of ``TASKS`` for these outputs; ``loss``: default the task's own.
+    ``ValueError`` for unknown names."""
     if name not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}, got {name!r}")
     return TASKS[name](tuple(outputs), loss)
 
 
 def balancing_weights(task: Task, labels: NDArray) -> Tensor:
-    """(N,) chance of each training row to be drawn, sum 1, so that each class is drawn as often as any other.
+    """(N,) chance of each training row to be drawn, sum 1, so that each class is drawn as often as
+    any other.
 
-    A row weighs as its rarest class: 1 over how many rows have it. Rows of no class weigh as all of these together count once.
+    A row weighs as its rarest class: 1 over how many rows have it. Rows of no class weigh as all of
+    these together count once.
     """
     belongs = task.classes(labels)
     nothing = belongs.sum(axis=1, keepdims=True) == 0

@@ -1,6 +1,8 @@
-"""Random changes of training images, on tensors (N, 3, S, S) in [0, 1], drawn from torch's global generator.
+"""Random changes of training images, on tensors (N, 3, S, S) in [0, 1], drawn from torch's global
+generator.
 
-Photometric changes touch the original alone: the normalized image has one light by definition. Mirroring touches both.
+Photometric changes touch the original alone: the normalized image has one light by definition.
+Mirroring touches both.
 """
 
 import torch
@@ -9,7 +11,8 @@ from torch import Tensor
 
 
 def photometric(images: Tensor, strength: float = 1.0) -> Tensor:
-    """Brightness, contrast, color cast, gamma, and one image in eight gray, as cameras and lamps do. Same shape, in [0, 1]."""
+    """Brightness, contrast, color cast, gamma, and one image in eight gray, as cameras and lamps
+    do. Same shape, in [0, 1]."""
     count = len(images)
 
     def normal(channels: int, scale: float) -> Tensor:
@@ -19,16 +22,26 @@ def photometric(images: Tensor, strength: float = 1.0) -> Tensor:
     images = (images - 0.5) * torch.exp(normal(1, 0.12)) + 0.5
     images = images * torch.exp(normal(1, 0.10) + normal(3, 0.04)) + normal(1, 0.02)
     gray = images.mean(1, keepdim=True).expand_as(images)
-    images = torch.where(torch.rand(count, 1, 1, 1, device=images.device) < 0.125 * strength, gray, images)
+    images = torch.where(
+        torch.rand(count, 1, 1, 1, device=images.device) < 0.125 * strength, gray, images
+    )
     return images.clamp(0, 1)
 
 
 def jitter(images: Tensor, turn: float = 0.05, zoom: float = 0.05, shift: float = 0.02) -> Tensor:
-    """Rotates (radians), zooms and shifts (widths) each image a little, as imperfect alignment does. Same shape."""
+    """Rotates (radians), zooms and shifts (widths) each image a little, as imperfect alignment
+    does. Same shape."""
     count = len(images)
-    draw = torch.randn(count, 4, device=images.device) * torch.tensor((turn, zoom, shift, shift), device=images.device)
-    cos, sin = torch.cos(draw[:, 0]) * torch.exp(draw[:, 1]), torch.sin(draw[:, 0]) * torch.exp(draw[:, 1])
-    matrix = torch.stack([torch.stack([cos, -sin, 2 * draw[:, 2]], 1), torch.stack([sin, cos, 2 * draw[:, 3]], 1)], 1)
+    draw = torch.randn(count, 4, device=images.device) * torch.tensor(
+        (turn, zoom, shift, shift), device=images.device
+    )
+    cos, sin = (
+        torch.cos(draw[:, 0]) * torch.exp(draw[:, 1]),
+        torch.sin(draw[:, 0]) * torch.exp(draw[:, 1]),
+    )
+    matrix = torch.stack(
+        [torch.stack([cos, -sin, 2 * draw[:, 2]], 1), torch.stack([sin, cos, 2 * draw[:, 3]], 1)], 1
+    )
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
@@ -40,7 +53,8 @@ def seen(images: Tensor, spoiled_share: float = 0.0) -> Tensor:
 
 
 def spoiled(images: Tensor, share: float) -> Tensor:
-    """Spoils a ``share`` of images as poor photographs are: off center, gray, soft or coarse, noisy, partly hidden. Same shape.
+    """Spoils a ``share`` of images as poor photographs are: off center, gray, soft or coarse,
+    noisy, partly hidden. Same shape.
 
     Each chosen image gets each fault with chance one half, but the last with one fifth. Our choice.
     """
@@ -54,19 +68,30 @@ def spoiled(images: Tensor, share: float) -> Tensor:
 
     images = mixed(jitter(images), 0.5, images)
     images = mixed(images.mean(1, keepdim=True).expand_as(images), 0.5, images)
-    coarse = F.interpolate(images, scale_factor=float(torch.empty(()).uniform_(0.3, 0.8)), mode="area")
+    coarse = F.interpolate(
+        images, scale_factor=float(torch.empty(()).uniform_(0.3, 0.8)), mode="area"
+    )
     images = mixed(F.interpolate(coarse, images.shape[2:], mode="bilinear"), 0.5, images)
-    noise = torch.randn(count, 1, *images.shape[2:], device=device) * torch.rand(count, 1, 1, 1, device=device) * 0.06
+    noise = (
+        torch.randn(count, 1, *images.shape[2:], device=device)
+        * torch.rand(count, 1, 1, 1, device=device)
+        * 0.06
+    )
     images = mixed(images + noise, 0.5, images)
-    return torch.where(_ellipses(images) * chosen(0.2) > 0, torch.rand(count, 3, 1, 1, device=device), images).clamp(0, 1)
+    return torch.where(
+        _ellipses(images) * chosen(0.2) > 0, torch.rand(count, 3, 1, 1, device=device), images
+    ).clamp(0, 1)
 
 
 def _ellipses(images: Tensor) -> Tensor:
-    """(N, 1, S, S) 1 inside an ellipse that covers some of each image, more often near its border than in the middle."""
+    """(N, 1, S, S) 1 inside an ellipse that covers some of each image, more often near its border
+    than in the middle."""
     count, _, height, width = images.shape
     y = torch.linspace(-1, 1, height, device=images.device)[:, None]
     x = torch.linspace(-1, 1, width, device=images.device)[None]
-    turn, far = torch.rand(2, count, 1, 1, device=images.device) * torch.tensor((2 * torch.pi, 0.5)).view(2, 1, 1, 1).to(images)
+    turn, far = torch.rand(2, count, 1, 1, device=images.device) * torch.tensor(
+        (2 * torch.pi, 0.5)
+    ).view(2, 1, 1, 1).to(images)
     radius = 0.15 + 0.4 * torch.rand(2, count, 1, 1, device=images.device)
     off_x, off_y = x - (0.5 + far) * turn.cos(), y - (0.5 + far) * turn.sin()
     return ((off_x / radius[0]) ** 2 + (off_y / radius[1]) ** 2 < 1)[:, None].to(images)

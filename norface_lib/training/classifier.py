@@ -29,7 +29,9 @@ class Recipe:
     importance: float = 1e-3  # weight of the importance loss of the mixtures' gates
     load: float = 1e-3  # weight of their load loss
     encoder: str = (
-        ""  # weights that the encoder begins with, as `norface_lib.networks.pretrained.load_encoder_weights` takes them
+        # weights that the encoder begins with, as
+        # `norface_lib.networks.pretrained.load_encoder_weights` takes them
+        ""
     )
 
     def with_config(self, **changes: Any) -> "Recipe":
@@ -53,14 +55,18 @@ def train_classifier(
     progress: bool = True,
     tested: NDArray[np.intp] | None = None,
 ) -> Classifier:
-    """Trains a classifier on some rows: all of it on `Pairs`, its head over their frozen backbone on `EmbeddedPairs`.
+    """Trains a classifier on some rows: all of it on `Pairs`, its head over their frozen backbone
+    on `EmbeddedPairs`.
 
-    ``start``: the normalizer whose backbone a training on `Pairs` begins with a copy of (None: from chance). ``tested``: rows
-    whose score goes to the log as ``test``, each ``watch_every`` steps, and nowhere else. Returns it in evaluation mode. Raises
-    ``ValueError`` if network and task name different outputs, and what `norface_lib.training.loop.fit` raises.
+    ``start``: the normalizer whose backbone a training on `Pairs` begins with a copy of (None: from
+    chance). ``tested``: rows whose score goes to the log as ``test``, each ``watch_every`` steps,
+    and nowhere else. Returns it in evaluation mode. Raises ``ValueError`` if network and task name
+    different outputs, and what `norface_lib.training.loop.fit` raises.
     """
     if recipe.config.labels != task.outputs:
-        raise ValueError(f"the network's labels {recipe.config.labels} are not the task's outputs {task.outputs}")
+        raise ValueError(
+            f"the network's labels {recipe.config.labels} are not the task's outputs {task.outputs}"
+        )
     where = device_of(device)
     torch.manual_seed(recipe.training.seed)
     model = Classifier(recipe.config)
@@ -70,13 +76,33 @@ def train_classifier(
     if recipe.encoder:
         load_encoder_weights(model.encoder, recipe.encoder)
     learner = pairs.learner(model.to(where, memory_format=torch.channels_last))
-    watch = None if tested is None else lambda learner, _: {"test": _score(learner, pairs, tested, task, where)}
-    fit(learner, _loss(pairs, rows, task, recipe, where), len(rows), recipe.training, folder, name, progress, watch)
+    watch = (
+        None
+        if tested is None
+        else lambda learner, _: {"test": _score(learner, pairs, tested, task, where)}
+    )
+    fit(
+        learner,
+        _loss(pairs, rows, task, recipe, where),
+        len(rows),
+        recipe.training,
+        folder,
+        name,
+        progress,
+        watch,
+    )
     return model.eval()
 
 
-def _loss(pairs: Pairs | EmbeddedPairs, rows: NDArray[np.intp], task: Task, recipe: Recipe, where: torch.device):
-    """The task's loss, with what it knows from the training rows alone, and the auxiliary losses of the mixtures."""
+def _loss(
+    pairs: Pairs | EmbeddedPairs,
+    rows: NDArray[np.intp],
+    task: Task,
+    recipe: Recipe,
+    where: torch.device,
+):
+    """The task's loss, with what it knows from the training rows alone, and the auxiliary losses of
+    the mixtures."""
     criterion = task.criterion(pairs.labels[rows])
     chances = balancing_weights(task, pairs.labels[rows]) if recipe.balanced else None
 
@@ -86,32 +112,60 @@ def _loss(pairs: Pairs | EmbeddedPairs, rows: NDArray[np.intp], task: Task, reci
         chosen = rows[indices.numpy()]
         output = learner(*pairs.batch(chosen, where, augmented=True))
         error = criterion(output.logits, torch.from_numpy(pairs.labels[chosen]).to(where))
-        return error + auxiliary_loss(output, recipe.importance, recipe.load), {task.name: error.item()}
+        return error + auxiliary_loss(output, recipe.importance, recipe.load), {
+            task.name: error.item()
+        }
 
     return loss
 
 
-def _score(learner: nn.Module, pairs: Pairs | EmbeddedPairs, rows: NDArray[np.intp], task: Task, where: torch.device) -> float:
+def _score(
+    learner: nn.Module,
+    pairs: Pairs | EmbeddedPairs,
+    rows: NDArray[np.intp],
+    task: Task,
+    where: torch.device,
+) -> float:
     """The task's score of some rows."""
-    return float(task.score(task.sums(_read(learner, pairs, rows, task, where), pairs.labels[rows])))
+    return float(
+        task.score(task.sums(_read(learner, pairs, rows, task, where), pairs.labels[rows]))
+    )
 
 
 @torch.inference_mode()
 def _read(
-    learner: nn.Module, pairs: Pairs | EmbeddedPairs, rows: NDArray[np.intp], task: Task, where: torch.device, size: int = 128
+    learner: nn.Module,
+    pairs: Pairs | EmbeddedPairs,
+    rows: NDArray[np.intp],
+    task: Task,
+    where: torch.device,
+    size: int = 128,
 ) -> NDArray[np.float32]:
-    batches = (pairs.batch(rows[start : start + size], where) for start in range(0, len(rows), size))
+    batches = (
+        pairs.batch(rows[start : start + size], where) for start in range(0, len(rows), size)
+    )
     return np.concatenate([task.predictions(learner(*batch).logits) for batch in batches])
 
 
 def predict_rows(
-    model: Classifier, pairs: Pairs | EmbeddedPairs, rows: NDArray[np.intp], task: Task, batch_size: int = 128
+    model: Classifier,
+    pairs: Pairs | EmbeddedPairs,
+    rows: NDArray[np.intp],
+    task: Task,
+    batch_size: int = 128,
 ) -> NDArray[np.float32]:
-    """(B, O) predictions for some rows of pairs, which must be embedded by the model's own backbone if at all."""
-    return _read(pairs.learner(model), pairs, rows, task, next(model.parameters()).device, batch_size)
+    """(B, O) predictions for some rows of pairs, which must be embedded by the model's own backbone
+    if at all."""
+    return _read(
+        pairs.learner(model), pairs, rows, task, next(model.parameters()).device, batch_size
+    )
 
 
-def predict(model: Classifier, originals: Faces, normalized: Faces, task: Task, batch_size: int = 128) -> NDArray[np.float32]:
+def predict(
+    model: Classifier, originals: Faces, normalized: Faces, task: Task, batch_size: int = 128
+) -> NDArray[np.float32]:
     """(N, O) predictions for faces (N, S, S, 3) and their normalized faces."""
     unlabeled = np.empty((len(originals), 0), np.float32), np.empty(len(originals), str)
-    return predict_rows(model, Pairs(originals, normalized, *unlabeled), np.arange(len(originals)), task, batch_size)
+    return predict_rows(
+        model, Pairs(originals, normalized, *unlabeled), np.arange(len(originals)), task, batch_size
+    )

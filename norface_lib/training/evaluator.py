@@ -1,4 +1,5 @@
-"""Training the judge on rendered faces of its own pool, originals and true normalized images alike, and what it then reads."""
+"""Training the judge on rendered faces of its own pool, originals and true normalized images alike,
+and what it then reads."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +28,8 @@ from norface_lib.training.augmentation import jitter, mirrored, photometric
 from norface_lib.training.loop import TrainConfig, fit, logged_seconds
 
 UNNAMED = -1
-"""Class of a face that shows no named emotion; it takes no part in the emotion's loss and measure."""
+"""Class of a face that shows no named emotion; it takes no part in the emotion's loss and measure.
+"""
 
 
 _FIT = TrainConfig(steps=1500, batch_size=64, learning_rate=2e-3)
@@ -38,9 +40,12 @@ class JudgeTraining:
     """How the judge is trained, and the weights of its terms (our choice)."""
 
     fit: TrainConfig = _FIT
-    truth_share: float = 0.4  # of the faces that are true normalized images: it must read these as well
-    detection: str = "bce+dice"  # names of `norface_lib.tasks.losses.DETECTION_LOSSES`; dice lets 0.5 suit F1 for rare AUs too
-    intensity_weight: float = 1.0  # of the mean squared error of intensities, each relative to its spread
+    # of the faces that are true normalized images: it must read these as well
+    truth_share: float = 0.4
+    # names of `norface_lib.tasks.losses.DETECTION_LOSSES`; dice lets 0.5 suit F1 for rare AUs too
+    detection: str = "bce+dice"
+    # of the mean squared error of intensities, each relative to its spread
+    intensity_weight: float = 1.0
     emotion_weight: float = 0.25  # of the cross entropy of the faces that show one
 
     @classmethod
@@ -51,7 +56,8 @@ class JudgeTraining:
 
 @dataclass(frozen=True)
 class JudgeLabels:
-    """What a judge is taught of N faces: AU intensities (N, A) of 0..5, occurrences (N, A) of 0 or 1, emotions (N,)."""
+    """What a judge is taught of N faces: AU intensities (N, A) of 0..5, occurrences (N, A) of 0 or
+    1, emotions (N,)."""
 
     intensities: Tensor
     occurrences: Tensor
@@ -75,7 +81,8 @@ def train_judge(
     progress: bool = True,
     start: Judge | None = None,
 ) -> Judge:
-    """Trains a judge on a rendered benchmark, which must hold the true images. Resumable with a ``folder``.
+    """Trains a judge on a rendered benchmark, which must hold the true images. Resumable with a
+    ``folder``.
 
     ``start``: begin with a copy of its weights. Raises ``ValueError`` without true images, and what
     `norface_lib.training.loop.fit` raises.
@@ -87,14 +94,24 @@ def train_judge(
     judge = Judge(config).to(where, memory_format=torch.channels_last)
     if start is not None:
         judge.load_state_dict(start.state_dict())
-    return fit(judge, _judge_loss(data, config, training, where), len(data), training.fit, folder, "judge", progress)
+    return fit(
+        judge,
+        _judge_loss(data, config, training, where),
+        len(data),
+        training.fit,
+        folder,
+        "judge",
+        progress,
+    )
 
 
 def _judge_loss(data: Rendered, config: JudgeConfig, training: JudgeTraining, where: torch.device):
-    """The weighted sum of the three terms on a batch of originals and true images, of which half are mirrored."""
+    """The weighted sum of the three terms on a batch of originals and true images, of which half
+    are mirrored."""
     known, detect = JudgeLabels.of(data, config), summed(training.detection, DETECTION_LOSSES)
     weights = au_weights(known.occurrences.mean(0).clamp(min=1 / len(data))).to(where)
-    spread = (known.intensities.std(0) + 0.05 * labels.INTENSITY_MAX).to(where)  # a rare AU should not shout
+    # a rare AU should not shout
+    spread = (known.intensities.std(0) + 0.05 * labels.INTENSITY_MAX).to(where)
 
     def loss(judge: nn.Module, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
         true, flip = torch.rand(len(indices)) < training.truth_share, torch.rand(len(indices)) < 0.5
@@ -103,18 +120,25 @@ def _judge_loss(data: Rendered, config: JudgeConfig, training: JudgeTraining, wh
         error = ((output.intensity - known.intensities[indices].to(where)) / spread).square().mean()
         named = _emotion_loss(output, known.emotions[indices].to(where))
         total = found + training.intensity_weight * error + training.emotion_weight * named
-        return total, {"detection": found.item(), "intensity": error.item(), "emotion": named.item()}
+        return total, {
+            "detection": found.item(),
+            "intensity": error.item(),
+            "emotion": named.item(),
+        }
 
     return loss
 
 
 def _faces(data: Rendered, rows: NDArray[np.intp], true: Tensor, where: torch.device) -> Tensor:
-    """Images (B, 3, S, S): true ones where ``true`` (B,) is, elsewhere originals in other light, framed a little differently.
+    """Images (B, 3, S, S): true ones where ``true`` (B,) is, elsewhere originals in other light,
+    framed a little differently.
 
     True images are left as they are: they have one light and one framing by definition.
     """
     originals = jitter(photometric(to_tensor(data.originals[rows]).to(where)))
-    return torch.where(true[:, None, None, None].to(where), to_tensor(data.truths[rows]).to(where), originals)
+    return torch.where(
+        true[:, None, None, None].to(where), to_tensor(data.truths[rows]).to(where), originals
+    )
 
 
 def _emotion_loss(output: JudgeOutput, emotions: Tensor) -> Tensor:
@@ -125,7 +149,8 @@ def _emotion_loss(output: JudgeOutput, emotions: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def judged(judge: Judge, faces: Faces, batch_size: int = 128) -> JudgeOutput:
-    """What a judge in evaluation mode reads in faces (N, S, S, 3) of 8 bits, resized to what it takes. On the CPU."""
+    """What a judge in evaluation mode reads in faces (N, S, S, 3) of 8 bits, resized to what it
+    takes. On the CPU."""
     device, size, outputs = next(judge.parameters()).device, judge.config.image_size, []
     for start in range(0, len(faces), batch_size):
         images = to_tensor(faces[start : start + batch_size]).to(device)
@@ -136,10 +161,12 @@ def judged(judge: Judge, faces: Faces, batch_size: int = 128) -> JudgeOutput:
 
 
 def reading_scores(read: JudgeOutput, known: JudgeLabels, config: JudgeConfig) -> dict[str, Any]:
-    """How well expressions were read: F1 at threshold 0.5, ICC(3,1) and mean absolute error of the intensity, and by AU.
+    """How well expressions were read: F1 at threshold 0.5, ICC(3,1) and mean absolute error of the
+    intensity, and by AU.
 
-    The first two are means over the AUs that occur, the error over all, as one that is seen where there is none counts too;
-    accuracy of the emotion is among the faces that show one, None if there is none.
+    The first two are means over the AUs that occur, the error over all, as one that is seen where
+    there is none counts too; accuracy of the emotion is among the faces that show one, None if
+    there is none.
     """
     names = labels.columns(config.aus)
     per_au = {
@@ -157,17 +184,24 @@ def reading_scores(read: JudgeOutput, known: JudgeLabels, config: JudgeConfig) -
         "intensity_error": float(per_au["intensity_error"].mean()),
         "emotion_accuracy": float(accuracy(right)) if named.any() else None,
     } | {
-        f"{what}_per_au": {name: float(value) for name, value, there in zip(names, values, shown, strict=True) if there}
+        f"{what}_per_au": {
+            name: float(value)
+            for name, value, there in zip(names, values, shown, strict=True)
+            if there
+        }
         for what, values in per_au.items()
     }
 
 
 def measure(judge: Judge, folder: Path, subjects: int = 60, frames: int = 4) -> dict[str, Any]:
-    """`reading_scores` of originals and of true images, on rendered subjects of both domains that no judge was trained on."""
+    """`reading_scores` of originals and of true images, on rendered subjects of both domains that
+    no judge was trained on."""
     found: dict[str, Any] = {}
     for pool in ("lab", "wild"):
         spec = BenchmarkSpec(pool, subjects, frames, judge.config.image_size)
-        data = load_rendered(write_benchmark(spec, Path(folder) / pool), aus=judge.config.aus, progress=False)
+        data = load_rendered(
+            write_benchmark(spec, Path(folder) / pool), aus=judge.config.aus, progress=False
+        )
         known = JudgeLabels.of(data, judge.config)
         found[pool] = {"subjects": subjects, "faces": len(data)}
         for name, faces in (("originals", data.originals), ("truths", data.truths)):
@@ -175,18 +209,25 @@ def measure(judge: Judge, folder: Path, subjects: int = 60, frames: int = 4) -> 
     return found
 
 
-def train_and_save(data: Path, out: Path, steps: int, seed: int = 0, device: str = "auto", start: str | None = None) -> Path:
-    """The whole recipe: trains a judge on a rendered pool, measures it on other pools, writes weights and card.
+def train_and_save(
+    data: Path, out: Path, steps: int, seed: int = 0, device: str = "auto", start: str | None = None
+) -> Path:
+    """The whole recipe: trains a judge on a rendered pool, measures it on other pools, writes
+    weights and card.
 
     ``start``: name or path of weights to begin with.
     """
     config, training = JudgeConfig(), JudgeTraining.of_steps(steps, seed)
     first, first_card = load_judge(start) if start else (None, {})
-    judge = train_judge(load_rendered(data, aus=config.aus), config, training, out, device, start=first)
+    judge = train_judge(
+        load_rendered(data, aus=config.aus), config, training, out, device, start=first
+    )
     seconds = logged_seconds(Path(out) / "judge.jsonl")
     card = {
         "data": json.loads((Path(data) / "benchmark.json").read_text()),
-        "start": {"sha256": first_card["sha256"], "training": first_card["training"]} if start else None,
+        "start": {"sha256": first_card["sha256"], "training": first_card["training"]}
+        if start
+        else None,
         "training": asdict(training) | {"seconds": seconds, "device": str(device_of(device))},
         "measured": measure(judge.cpu(), Path(out) / "held-out"),
         "license": "MIT; the target face is rendered from CC0 assets and is nobody",

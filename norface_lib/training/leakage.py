@@ -1,7 +1,8 @@
-"""The leakage switch: which faces of a dataset a normalizer may have learned from before a classifier is tested on it.
+"""The leakage switch: which faces of a dataset a normalizer may have learned from before a
+classifier is tested on it.
 
-Whether the paper's normalizer had seen the frames of the test fold is not known (PAPER.md 1.2), so every result says which it
-was, and the switch makes the difference measurable.
+Whether the paper's normalizer had seen the frames of the test fold is not known (PAPER.md 1.2), so
+every result says which it was, and the switch makes the difference measurable.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,9 +29,11 @@ def normalizers_of_folds(
     device: str = "auto",
     progress: bool = True,
 ) -> list[Normalizer]:
-    """One normalizer for each fold (training rows, test rows): ``start`` itself, or what it becomes by fine-tuning.
+    """One normalizer for each fold (training rows, test rows): ``start`` itself, or what it becomes
+    by fine-tuning.
 
-    ``sources_of`` gives the faces of some rows, and is asked only for rows that the switch allows. Resumable with a ``folder``.
+    ``sources_of`` gives the faces of some rows, and is asked only for rows that the switch allows.
+    Resumable with a ``folder``.
     """
     if check_leakage(leakage) == "pretrained":
         return [start] * len(folds)
@@ -38,7 +41,10 @@ def normalizers_of_folds(
         rows = np.unique(np.concatenate([np.concatenate(fold) for fold in folds]))
         place = None if folder is None else Path(folder) / "all"
         return [fine_tune(start, sources_of(rows), training, place, device, progress)] * len(folds)
-    places = [None if folder is None else Path(folder) / f"fold{number}" for number in range(1, len(folds) + 1)]
+    places = [
+        None if folder is None else Path(folder) / f"fold{number}"
+        for number in range(1, len(folds) + 1)
+    ]
     return [
         fine_tune(start, sources_of(train), training, place, device, progress)
         for (train, _), place in zip(folds, places, strict=True)

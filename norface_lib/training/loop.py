@@ -1,6 +1,8 @@
-"""One training loop for both networks: schedule, averaged weights, several processes, checkpoint, exact resume, log, progress.
+"""One training loop for both networks: schedule, averaged weights, several processes, checkpoint,
+exact resume, log, progress.
 
-On several GPUs, start the same command with ``accelerate launch`` or ``torchrun``: each process takes its share of a batch.
+On several GPUs, start the same command with ``accelerate launch`` or ``torchrun``: each process
+takes its share of a batch.
 """
 
 import json
@@ -26,11 +28,13 @@ from norface_lib.common.errors import CheckpointError, NorfaceError
 from norface_lib.common.files import write_atomically
 
 Loss = Callable[[nn.Module, Tensor], tuple[Tensor, dict[str, float]]]
-"""``loss(model, indices)``: the loss of the samples with these indices (B,), and figures for the log."""
+"""``loss(model, indices)``: the loss of the samples with these indices (B,), and figures for the
+log."""
 
 
 Watch = Callable[[nn.Module, int], dict[str, float]]
-"""``watch(model, step)``: looks at the network as it is, in evaluation mode, and returns figures for the log."""
+"""``watch(model, step)``: looks at the network as it is, in evaluation mode, and returns figures
+for the log."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class TrainConfig:
     log_every: int = 20  # steps
     watch_every: int = 250  # steps
     checkpoint_seconds: float = 60.0
-    layer_decay: float | None = None  # a layer learns this much slower than the one behind it; None: all alike
+    # a layer learns this much slower than the one behind it; None: all alike
+    layer_decay: float | None = None
 
     def __post_init__(self):
         if min(self.steps, self.batch_size, self.log_every, self.watch_every) < 1:
@@ -60,7 +65,8 @@ class TrainConfig:
 
 
 def batch_indices(count: int, batch_size: int, seed: int, step: int) -> Tensor:
-    """Indices (B,) of a step's samples: epochs of shuffled samples, known from the step alone, so a resumed run draws the same.
+    """Indices (B,) of a step's samples: epochs of shuffled samples, known from the step alone, so a
+    resumed run draws the same.
 
     A batch never straddles two epochs; what does not fill a batch is left out of that epoch.
     """
@@ -71,34 +77,48 @@ def batch_indices(count: int, batch_size: int, seed: int, step: int) -> Tensor:
 
 
 def rate_at(step: int, config: TrainConfig) -> float:
-    """Learning rate of a step: linear warm-up, then half a cosine to 0 (Loshchilov and Hutter 2017)."""
+    """Learning rate of a step: linear warm-up, then half a cosine to 0 (Loshchilov and Hutter
+    2017)."""
     warmup = max(1, round(config.warmup * config.steps))
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
+    return (
+        config.learning_rate
+        * 0.5
+        * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
+    )
 
 
 def base_rate(base: float, batch: int) -> float:
-    """Learning rate for a batch: base * batch / 256, as masked autoencoders are fine-tuned (He et al. 2022; PAPER.md 1.5)."""
+    """Learning rate for a batch: base * batch / 256, as masked autoencoders are fine-tuned (He et
+    al. 2022; PAPER.md 1.5)."""
     return base * batch / 256
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float | None = None) -> list[dict[str, object]]:
-    """Weight decay for matrices and kernels only: norms, biases and gains are not pulled to 0 (as timm does).
+def parameter_groups(
+    model: nn.Module, weight_decay: float, layer_decay: float | None = None
+) -> list[dict[str, object]]:
+    """Weight decay for matrices and kernels only: norms, biases and gains are not pulled to 0 (as
+    timm does).
 
-    With ``layer_decay`` there are two such groups for each layer, whose ``lr_scale`` is layer_decay^(layers - layer): 1 behind
-    the backbone, least at its stem (BEiT, Bao et al. 2022; 0.65 to 0.75 in PAPER.md 1.5). Raises ``ValueError`` if the model
-    has no ``group_matcher``, which tells its layers apart.
+    With ``layer_decay`` there are two such groups for each layer, whose ``lr_scale`` is
+    layer_decay^(layers - layer): 1 behind the backbone, least at its stem (BEiT, Bao et al. 2022;
+    0.65 to 0.75 in PAPER.md 1.5). Raises ``ValueError`` if the model has no ``group_matcher``,
+    which tells its layers apart.
     """
     if layer_decay is not None:
         if not hasattr(model, "group_matcher"):
             raise ValueError(
-                f"layer_decay needs a network with a backbone, and {type(model).__name__} has none; set it to None"
+                f"layer_decay needs a network with a backbone, and {type(model).__name__} has "
+                "none; set it to None"
             )
         return param_groups_layer_decay(model, weight_decay, layer_decay=layer_decay)
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     free = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
 
 
 class _Run:
@@ -108,7 +128,11 @@ class _Run:
         self.model, self.config, self.step = model, config, 0
         groups = parameter_groups(model, config.weight_decay, config.layer_decay)
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average)) if config.average else None
+        self.average = (
+            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average))
+            if config.average
+            else None
+        )
 
     @property
     def finished(self) -> bool:
@@ -121,17 +145,26 @@ class _Run:
         self.average = self.optimizer = None
 
     def save(self, path: Path) -> None:
-        state = {"config": json.dumps(asdict(self.config)), "step": self.step, "model": self.model.state_dict()}
+        state = {
+            "config": json.dumps(asdict(self.config)),
+            "step": self.step,
+            "model": self.model.state_dict(),
+        }
         state |= {name: part.state_dict() for name, part in self._training_parts().items()}
         write_atomically(path, lambda part: torch.save(state, part))
 
     def _training_parts(self) -> dict[str, Any]:
-        return {name: part for name in ("optimizer", "average") if (part := getattr(self, name)) is not None}
+        return {
+            name: part
+            for name in ("optimizer", "average")
+            if (part := getattr(self, name)) is not None
+        }
 
     def load(self, path: Path) -> None:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            same = TrainConfig(**json.loads(state["config"])) == self.config  # older checkpoints lack newer settings
+            # older checkpoints lack newer settings
+            same = TrainConfig(**json.loads(state["config"])) == self.config
             if same:
                 self.step = state["step"]
                 self.model.load_state_dict(state["model"])
@@ -141,14 +174,19 @@ class _Run:
                     part.load_state_dict(state[name])
         except Exception as error:  # torch raises many kinds for a damaged file
             raise CheckpointError(
-                f"{path}: this checkpoint cannot be read or does not fit the network; delete it to start anew"
+                f"{path}: this checkpoint cannot be read or does not fit the network; delete it to "
+                "start anew"
             ) from error
         if not same:
-            raise CheckpointError(f"{path}: was made with other settings; delete it to start anew, or choose another folder")
+            raise CheckpointError(
+                f"{path}: was made with other settings; delete it to start anew, or choose another "
+                "folder"
+            )
 
 
 class _Task(nn.Module):
-    """Network and loss as one module, so that a wrapper for several processes sees every pass through any of its parts."""
+    """Network and loss as one module, so that a wrapper for several processes sees every pass
+    through any of its parts."""
 
     def __init__(self, model: nn.Module, loss: Loss):
         super().__init__()
@@ -168,16 +206,19 @@ def fit(
     progress: bool = True,
     watch: Watch | None = None,
 ) -> nn.Module:
-    """Trains ``model`` in place on ``count`` samples and returns it, with averaged weights, in evaluation mode.
+    """Trains ``model`` in place on ``count`` samples and returns it, with averaged weights, in
+    evaluation mode.
 
-    With a ``folder``, writes ``<name>.jsonl`` (one line each ``log_every`` steps) and ``<name>.ckpt``; a call after an
-    interruption goes on from there and ends where an uninterrupted one would have, step for step. ``watch`` is called each
-    ``watch_every`` steps and at the end. With ``NORFACE_TENSORBOARD=1`` in the environment the log also goes to
-    ``<folder>/tensorboard``. Raises :class:`CheckpointError` for a checkpoint of other settings, ``FloatingPointError`` for a
+    With a ``folder``, writes ``<name>.jsonl`` (one line each ``log_every`` steps) and
+    ``<name>.ckpt``; a call after an interruption goes on from there and ends where an uninterrupted
+    one would have, step for step. ``watch`` is called each ``watch_every`` steps and at the end.
+    With ``NORFACE_TENSORBOARD=1`` in the environment the log also goes to ``<folder>/tensorboard``.
+    Raises :class:`CheckpointError` for a checkpoint of other settings, ``FloatingPointError`` for a
     loss that is not finite, and :class:`NorfaceError` if tensorboard is asked for and not there.
     """
     accelerator = Accelerator(
-        device_placement=False, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+        device_placement=False,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     first = accelerator.is_main_process
     run = _Run(model, config)
@@ -185,11 +226,20 @@ def fit(
     if checkpoint and checkpoint.exists():
         run.load(checkpoint)
         if first:
-            print(f"{name}: " + ("trained already, used as it is" if run.finished else f"goes on from step {run.step}"))
+            print(
+                f"{name}: "
+                + (
+                    "trained already, used as it is"
+                    if run.finished
+                    else f"goes on from step {run.step}"
+                )
+            )
     saved, started = time.monotonic(), time.monotonic()
     task = accelerator.prepare_model(_Task(model, loss)).train()
     quiet = not (progress and first) or run.finished
-    with tqdm(total=config.steps, initial=run.step, desc=name, unit="step", disable=quiet, mininterval=1.0) as bar:
+    with tqdm(
+        total=config.steps, initial=run.step, desc=name, unit="step", disable=quiet, mininterval=1.0
+    ) as bar:
         while not run.finished:
             figures = _step(run, task, count, accelerator)
             bar.update()
@@ -200,10 +250,19 @@ def fit(
             if first and (watched or run.step % config.log_every == 0 or run.finished):
                 bar.set_postfix({key: f"{value:.4g}" for key, value in figures.items()})
                 if folder:
-                    _log(Path(folder) / f"{name}.jsonl", run.step, figures, time.monotonic() - started)
+                    _log(
+                        Path(folder) / f"{name}.jsonl",
+                        run.step,
+                        figures,
+                        time.monotonic() - started,
+                    )
             if run.finished:
                 run.finish()
-            if first and checkpoint and (run.finished or time.monotonic() - saved > config.checkpoint_seconds):
+            if (
+                first
+                and checkpoint
+                and (run.finished or time.monotonic() - saved > config.checkpoint_seconds)
+            ):
                 run.save(checkpoint)
                 saved = time.monotonic()
     accelerator.wait_for_everyone()  # nobody reads what the first process is still writing
@@ -211,7 +270,8 @@ def fit(
 
 
 def _step(run: _Run, task: nn.Module, count: int, accelerator: Accelerator) -> dict[str, float]:
-    """One step of the optimizer. Chance is seeded by step and process, so that a resumed run repeats it exactly."""
+    """One step of the optimizer. Chance is seeded by step and process, so that a resumed run
+    repeats it exactly."""
     config = run.config
     torch.manual_seed((config.seed + 7919 * accelerator.process_index) * 1_000_003 + run.step)
     for group in run.optimizer.param_groups:
@@ -220,7 +280,9 @@ def _step(run: _Run, task: nn.Module, count: int, accelerator: Accelerator) -> d
     with mixed_precision(next(run.model.parameters()).device):
         value, figures = task(indices[accelerator.process_index :: accelerator.num_processes])
     if not torch.isfinite(value):
-        raise FloatingPointError(f"the loss became {value.item()} at step {run.step}: lower the learning rate")
+        raise FloatingPointError(
+            f"the loss became {value.item()} at step {run.step}: lower the learning rate"
+        )
     run.optimizer.zero_grad(set_to_none=True)
     value.backward()
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
@@ -249,7 +311,9 @@ def _tensorboard(folder: Path):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise NorfaceError("NORFACE_TENSORBOARD=1 needs tensorboard: pip install tensorboard, or unset it") from error
+        raise NorfaceError(
+            "NORFACE_TENSORBOARD=1 needs tensorboard: pip install tensorboard, or unset it"
+        ) from error
     return SummaryWriter(folder)
 
 

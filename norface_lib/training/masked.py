@@ -22,10 +22,12 @@ def masked_pretraining(
     progress: bool = True,
     config: MaskedConfig = MaskedConfig(),
 ) -> MaskedAutoencoder:
-    """Trains an encoder in place on faces (N, S, S, 3) without labels, and returns it with the decoder, for `reconstruct`.
+    """Trains an encoder in place on faces (N, S, S, 3) without labels, and returns it with the
+    decoder, for `reconstruct`.
 
-    Light and mirroring vary as in the stage that reads expressions. Writes ``masked.jsonl`` and ``masked.ckpt`` into a
-    ``folder`` and is resumed from there. Raises what `norface_lib.training.loop.fit` raises.
+    Light and mirroring vary as in the stage that reads expressions. Writes ``masked.jsonl`` and
+    ``masked.ckpt`` into a ``folder`` and is resumed from there. Raises what
+    `norface_lib.training.loop.fit` raises.
     """
     where = device_of(device)
     torch.manual_seed(training.seed)

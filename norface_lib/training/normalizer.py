@@ -1,9 +1,11 @@
-"""Training the normalizer: expression first, then drawing, then, if wanted, fine-tuning on other faces.
+"""Training the normalizer: expression first, then drawing, then, if wanted, fine-tuning on other
+faces.
 
-Trained by reconstruction alone from scratch, the network falls into the constant target, whatever the encoder could see. So the
-encoder first learns to read AU intensities from originals; then merging module and decoder learn to draw, while it goes
-on reading as an expression term. Our choice: the paper starts from a masked autoencoder of millions of faces (PAPER.md 1.2),
-which `norface_lib.networks.masked` and `norface_lib.networks.pretrained` give.
+Trained by reconstruction alone from scratch, the network falls into the constant target, whatever
+the encoder could see. So the encoder first learns to read AU intensities from originals; then
+merging module and decoder learn to draw, while it goes on reading as an expression term. Our
+choice: the paper starts from a masked autoencoder of millions of faces (PAPER.md 1.2), which
+`norface_lib.networks.masked` and `norface_lib.networks.pretrained` give.
 """
 
 import copy
@@ -37,7 +39,12 @@ from norface_lib.networks.weights import find_weights, load_judge, load_normaliz
 from norface_lib.training.augmentation import mirrored, seen
 from norface_lib.training.loop import TrainConfig, fit, logged_seconds
 from norface_lib.training.masked import masked_pretraining
-from norface_lib.training.normalizer_losses import DrawingLoss, DrawingNetwork, DrawingTerms, Sources
+from norface_lib.training.normalizer_losses import (
+    DrawingLoss,
+    DrawingNetwork,
+    DrawingTerms,
+    Sources,
+)
 
 _MASKED = TrainConfig(steps=1000, batch_size=64, learning_rate=1.5e-3)
 _EXPRESSION = TrainConfig(steps=2000, batch_size=48, learning_rate=1.5e-3)
@@ -52,20 +59,32 @@ class NormalizerTraining:
     expression: TrainConfig | None = _EXPRESSION  # None: the network can read expressions already
     drawing: TrainConfig = _DRAWING
     terms: DrawingTerms = field(default_factory=DrawingTerms)
-    truth_share: float = 0.2  # of the faces in the expression stage that are true I_n: the classifier reads those too
+    # of the faces in the expression stage that are true I_n: the classifier reads those too
+    truth_share: float = 0.2
 
     @classmethod
-    def of_steps(cls, expression: int, drawing: int, seed: int = 0, masked: int = 0, **others: Any) -> "NormalizerTraining":
-        """The default recipe with other lengths, a stage of 0 steps left out; a short run is logged more often."""
+    def of_steps(
+        cls, expression: int, drawing: int, seed: int = 0, masked: int = 0, **others: Any
+    ) -> "NormalizerTraining":
+        """The default recipe with other lengths, a stage of 0 steps left out; a short run is logged
+        more often."""
 
         if drawing < 1:
             raise ValueError("the drawing stage needs at least one step")
 
         def stage(config: TrainConfig, steps: int) -> TrainConfig | None:
-            often = {"log_every": max(1, min(20, steps // 12)), "watch_every": max(1, min(250, steps // 4))}
+            often = {
+                "log_every": max(1, min(20, steps // 12)),
+                "watch_every": max(1, min(250, steps // 4)),
+            }
             return replace(config, steps=steps, seed=seed, **often) if steps else None
 
-        return cls(stage(_MASKED, masked), stage(_EXPRESSION, expression), stage(_DRAWING, drawing), **others)
+        return cls(
+            stage(_MASKED, masked),
+            stage(_EXPRESSION, expression),
+            stage(_DRAWING, drawing),
+            **others,
+        )
 
     @property
     def stages(self) -> dict[str, TrainConfig]:
@@ -75,7 +94,8 @@ class NormalizerTraining:
 
 
 class ExpressionReader(nn.Module):
-    """Encoder and expression embedding of a normalizer with a linear head: images (N, 3, S, S) to standardized AUs (N, E)."""
+    """Encoder and expression embedding of a normalizer with a linear head: images (N, 3, S, S) to
+    standardized AUs (N, E)."""
 
     def __init__(self, normalizer: Normalizer, codes: int):
         super().__init__()
@@ -87,22 +107,32 @@ class ExpressionReader(nn.Module):
 
 
 class Watch:
-    """Looks at a normalizer in training through faces of people it does not learn from, (N, S, S, 3) with their true I_n.
+    """Looks at a normalizer in training through faces of people it does not learn from, (N, S, S,
+    3) with their true I_n.
 
-    Writes a sheet of originals, drawn and true faces for each look into ``folder``, and returns the distance relative to the
-    bare target's and, with a judge, its mean absolute AU error on I_n, on the true I_n (the ceiling) and on the bare target
-    (where a network stays that has collapsed).
+    Writes a sheet of originals, drawn and true faces for each look into ``folder``, and returns the
+    distance relative to the bare target's and, with a judge, its mean absolute AU error on I_n, on
+    the true I_n (the ceiling) and on the bare target (where a network stays that has collapsed).
     """
 
     def __init__(self, faces: Rendered, folder: Path, judge: Judge | None):
         self.faces, self.folder, self.judge = faces, folder, judge
         self.targets = to_tensor(faces.targets)
         bare = faces.targets[faces.target_of]
-        self.bounds = {"au_error_truth": self._au_error(faces.truths), "au_error_target": self._au_error(bare)} if judge else {}
+        self.bounds = (
+            {
+                "au_error_truth": self._au_error(faces.truths),
+                "au_error_target": self._au_error(bare),
+            }
+            if judge
+            else {}
+        )
 
     def __call__(self, model: DrawingNetwork, step: int) -> dict[str, float]:
         faces = self.faces
-        drawn = normalize_faces(model.normalizer, self.targets, faces.originals, which=faces.target_of)
+        drawn = normalize_faces(
+            model.normalizer, self.targets, faces.originals, which=faces.target_of
+        )
         shown = [rows[:12] for rows in (faces.originals, drawn, faces.truths)]
         write_png(self.folder / f"{step:06d}.png", contact_sheet(shown))
         off = np.abs(drawn.astype(np.int16) - faces.truths).mean()
@@ -112,12 +142,18 @@ class Watch:
 
     @torch.inference_mode()
     def _au_error(self, faces: Faces) -> float:
-        read = torch.cat([self.judge(to_tensor(part)).intensity for part in np.array_split(faces, max(1, len(faces) // 64))])
+        read = torch.cat(
+            [
+                self.judge(to_tensor(part)).intensity
+                for part in np.array_split(faces, max(1, len(faces) // 64))
+            ]
+        )
         return float(np.abs(read.numpy() - self.faces.intensities(self.judge.config.aus)).mean())
 
 
 def standardized_codes(data: Rendered) -> tuple[Tensor, NDArray[np.intp]]:
-    """AU intensities (N, E) less their mean, over their spread, and the column order (E,) of a mirrored face."""
+    """AU intensities (N, E) less their mean, over their spread, and the column order (E,) of a
+    mirrored face."""
     codes, _, mirror = data.expression_codes()
     spread = codes.std(0) + 0.05  # a rare AU should not shout
     return torch.from_numpy((codes - codes.mean(0)) / spread), mirror
@@ -134,10 +170,12 @@ def train_normalizer(
     faces: Faces | None = None,
     watch: Watch | None = None,
 ) -> Normalizer:
-    """Trains a normalizer for the targets of ``data``, which must hold the true images. Resumable with a ``folder``.
+    """Trains a normalizer for the targets of ``data``, which must hold the true images. Resumable
+    with a ``folder``.
 
-    ``start``: begin with a copy of its weights, to fine-tune it on other data or other targets. ``faces`` (M, S, S, 3): more
-    faces, without a true I_n, for masked autoencoding and for the terms that need none.
+    ``start``: begin with a copy of its weights, to fine-tune it on other data or other targets.
+    ``faces`` (M, S, S, 3): more faces, without a true I_n, for masked autoencoding and for the
+    terms that need none.
     """
     sources = Sources(data.targets, data, faces)
     where = device_of(device)
@@ -153,7 +191,9 @@ def train_normalizer(
     if training.expression:
         loss = _expression_loss(data, codes, mirror, training, where)
         fit(reader, loss, len(data), training.expression, folder, "expression", progress)
-    return _train_drawing(normalizer, sources, training, reader.head, codes, folder, where, progress, watch)
+    return _train_drawing(
+        normalizer, sources, training, reader.head, codes, folder, where, progress, watch
+    )
 
 
 def fine_tune(
@@ -165,7 +205,8 @@ def fine_tune(
     progress: bool = True,
     watch: Watch | None = None,
 ) -> Normalizer:
-    """A copy of a normalizer, trained on by the drawing stage alone: on pairs, on faces without a true I_n, or on both."""
+    """A copy of a normalizer, trained on by the drawing stage alone: on pairs, on faces without a
+    true I_n, or on both."""
     where = device_of(device)
     torch.manual_seed(training.drawing.seed)
     normalizer = copy.deepcopy(start).to(where, memory_format=torch.channels_last)
@@ -173,7 +214,9 @@ def fine_tune(
     if sources.pairs is not None:
         codes, _ = standardized_codes(sources.pairs)
         head = nn.Linear(normalizer.config.encoder.dim, codes.shape[1]).to(where)
-    return _train_drawing(normalizer, sources, training, head, codes, folder, where, progress, watch)
+    return _train_drawing(
+        normalizer, sources, training, head, codes, folder, where, progress, watch
+    )
 
 
 def _train_drawing(
@@ -195,9 +238,14 @@ def _train_drawing(
 
 
 def _expression_loss(
-    data: Rendered, codes: Tensor, mirror: NDArray[np.intp], training: NormalizerTraining, where: torch.device
+    data: Rendered,
+    codes: Tensor,
+    mirror: NDArray[np.intp],
+    training: NormalizerTraining,
+    where: torch.device,
 ):
-    """Mean squared error of the standardized intensities; half of the faces are mirrored, and their sides with them."""
+    """Mean squared error of the standardized intensities; half of the faces are mirrored, and their
+    sides with them."""
     nothing = codes.square().mean().item()  # the error of one who knows the mean intensities alone
 
     def loss(reader: nn.Module, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -224,11 +272,13 @@ def train_and_save(
     faces: Path | None = None,
     name: str | None = None,
 ) -> Path:
-    """The whole recipe: trains a preset on a rendered pool, measures it on other pools, writes weights and card.
+    """The whole recipe: trains a preset on a rendered pool, measures it on other pools, writes
+    weights and card.
 
-    ``start``: name or path of weights of the same preset to begin with; ``encoder``: weights of a ViT for the encoder, as
-    `norface_lib.networks.pretrained.load_encoder_weights` takes them; ``faces``: a folder of aligned faces without a true I_n; ``name``
-    of the weights: default, that of the preset.
+    ``start``: name or path of weights of the same preset to begin with; ``encoder``: weights of a
+    ViT for the encoder, as `norface_lib.networks.pretrained.load_encoder_weights` takes them;
+    ``faces``: a folder of aligned faces without a true I_n; ``name`` of the weights: default, that
+    of the preset.
     """
     if preset not in PRESETS:
         raise DataError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
@@ -237,7 +287,9 @@ def train_and_save(
     size = config.encoder.image_size
     more = None if faces is None else read_faces(list_images(faces), size, crop_of(faces))
     watch = _watch(json.loads((Path(data) / "benchmark.json").read_text()), out)
-    model = train_normalizer(pairs, config, training, out, device, start=first, faces=more, watch=watch)
+    model = train_normalizer(
+        pairs, config, training, out, device, start=first, faces=more, watch=watch
+    )
     seconds = {stage: logged_seconds(out / f"{stage}.jsonl") for stage in training.stages}
     card |= {
         "data": json.loads((Path(data) / "benchmark.json").read_text())
@@ -247,10 +299,14 @@ def train_and_save(
         "license": "MIT; the target face is rendered from CC0 assets and is nobody",
         "versions": versions(),
     }
-    return save_normalizer(model, Path(data) / "target.png", out / f"{name or preset}.safetensors", card)
+    return save_normalizer(
+        model, Path(data) / "target.png", out / f"{name or preset}.safetensors", card
+    )
 
 
-def _beginning(config: NormalizerConfig, start: str | None, encoder: str | None) -> tuple[Normalizer | None, dict[str, Any]]:
+def _beginning(
+    config: NormalizerConfig, start: str | None, encoder: str | None
+) -> tuple[Normalizer | None, dict[str, Any]]:
     """The network to begin with, if not from chance, and what the card says of it."""
     card: dict[str, Any] = {"start": None}
     if start and encoder:
@@ -259,7 +315,8 @@ def _beginning(config: NormalizerConfig, start: str | None, encoder: str | None)
         model, _, first = load_normalizer(start)
         if model.config != config:
             raise DataError(f"{start}: weights of another preset cannot be begun with")
-        lineage = {name: first.get(name) for name in ("sha256", "start", "data", "training")}  # all that it ever learned of
+        # all that it ever learned of
+        lineage = {name: first.get(name) for name in ("sha256", "start", "data", "training")}
         return model, {"start": {"weights": Path(start).stem} | lineage}
     if encoder:
         model = Normalizer(config)
@@ -270,18 +327,28 @@ def _beginning(config: NormalizerConfig, start: str | None, encoder: str | None)
 
 
 def _watch(spec: dict[str, Any], out: Path) -> Watch:
-    """Faces of people like those of the training pool, but of another seed, and the judge if its weights are at hand."""
-    watched = BenchmarkSpec(spec["pool"], 16, 4, spec["size"], spec["seed"] + 1_000_000, spec["target"])
+    """Faces of people like those of the training pool, but of another seed, and the judge if its
+    weights are at hand."""
+    watched = BenchmarkSpec(
+        spec["pool"], 16, 4, spec["size"], spec["seed"] + 1_000_000, spec["target"]
+    )
     try:
         judge = load_judge()[0] if find_weights("judge") else None
     except CheckpointError as error:
         print(f"the log will hold no AU errors: {error}")
         judge = None
-    return Watch(load_rendered(write_benchmark(watched, out / "watched"), progress=False), out / "samples", judge)
+    return Watch(
+        load_rendered(write_benchmark(watched, out / "watched"), progress=False),
+        out / "samples",
+        judge,
+    )
 
 
-def measure(model: Normalizer, folder: Path, subjects: int = 60, frames: int = 4, target: str = "noor") -> dict[str, Any]:
-    """Distance to the true I_n on rendered subjects of both domains, relative to the bare target's, and by region."""
+def measure(
+    model: Normalizer, folder: Path, subjects: int = 60, frames: int = 4, target: str = "noor"
+) -> dict[str, Any]:
+    """Distance to the true I_n on rendered subjects of both domains, relative to the bare target's,
+    and by region."""
     size, found = model.config.encoder.image_size, {}
     for pool in ("lab", "wild"):
         spec = BenchmarkSpec(pool, subjects, frames, size, target=target)
@@ -289,5 +356,8 @@ def measure(model: Normalizer, folder: Path, subjects: int = 60, frames: int = 4
         drawn = normalize_faces(model, to_tensor(held_out.target), held_out.originals)
         found[pool] = {"subjects": subjects, "faces": len(held_out)}
         found[pool]["distance_ratio"] = neutral_ratio(held_out.truths, drawn, held_out.target)
-        found[pool] |= {f"{k}_ratio": v for k, v in region_ratios(held_out.truths, drawn, held_out.target).items()}
+        found[pool] |= {
+            f"{k}_ratio": v
+            for k, v in region_ratios(held_out.truths, drawn, held_out.target).items()
+        }
     return found

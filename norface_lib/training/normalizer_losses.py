@@ -1,8 +1,10 @@
-"""What the second stage of the normalizer's training asks of a drawn face: each term on its own weight.
+"""What the second stage of the normalizer's training asks of a drawn face: each term on its own
+weight.
 
-The paper's losses are not known (PAPER.md 1.4); these are the ones of its family (PAPER.md 1.5) and our own. With a true I_n
-(*paired* faces) the drawn one must look like it. Without (*unpaired* faces, as the paper has) frozen networks must find the
-target's identity and the original's expression in it. A batch may hold both.
+The paper's losses are not known (PAPER.md 1.4); these are the ones of its family (PAPER.md 1.5) and
+our own. With a true I_n (*paired* faces) the drawn one must look like it. Without (*unpaired*
+faces, as the paper has) frozen networks must find the target's identity and the original's
+expression in it. A batch may hold both.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,8 +44,10 @@ class LossWeights:
     perceptual: float = 0.0  # distance to the true I_n as a frozen network sees it
     expression: float = 0.0  # a frozen network must see the original's expression in I_n
     identity: float = 0.0  # and another the target's identity
-    self_reconstruction: float = 0.0  # the target, given as original, must come out as it is: weighted, softened L1
-    adversarial: float = 0.0  # a discriminator must take I_n for a true one; it learns by the same weight
+    # the target, given as original, must come out as it is: weighted, softened L1
+    self_reconstruction: float = 0.0
+    # a discriminator must take I_n for a true one; it learns by the same weight
+    adversarial: float = 0.0
     r1: float = 0.0  # of the discriminator's gradient penalty, beside that
 
     def __post_init__(self):
@@ -60,7 +64,8 @@ class DrawingTerms:
     softness: float = 0.05  # differences below this count squared
     unpaired_share: float = 0.5  # of a batch, where there are faces with and without a true I_n
     spoiled_share: float = 0.0  # of the originals that are spoiled as poor photographs are
-    perceptual_network: str = "judge"  # for `norface_lib.networks.frozen.frozen_network`, like the next two
+    # for `norface_lib.networks.frozen.frozen_network`, like the next two
+    perceptual_network: str = "judge"
     expression_network: str = "judge"
     identity_network: str = "arcface"
 
@@ -72,13 +77,21 @@ class DrawingTerms:
 
 
 def terms_of(weights: Sequence[str], networks: Sequence[str]) -> DrawingTerms:
-    """The default terms with some changed: weights as ``"perceptual=0.1"``, frozen networks as ``"identity=arcface:PATH"``.
+    """The default terms with some changed: weights as ``"perceptual=0.1"``, frozen networks as
+    ``"identity=arcface:PATH"``.
 
-    Raises ``ValueError`` for what is not of this form, for an unknown name, and for a weight that is no number of at least 0.
+    Raises ``ValueError`` for what is not of this form, for an unknown name, and for a weight that
+    is no number of at least 0.
     """
     known = {name: str(value) for name, value in asdict(LossWeights()).items()}
-    changed = LossWeights(**{name: float(value) for name, value in _assignments(weights, known).items()})
-    places = {name.removesuffix("_network"): value for name, value in asdict(DrawingTerms()).items() if "_network" in name}
+    changed = LossWeights(
+        **{name: float(value) for name, value in _assignments(weights, known).items()}
+    )
+    places = {
+        name.removesuffix("_network"): value
+        for name, value in asdict(DrawingTerms()).items()
+        if "_network" in name
+    }
     chosen = _assignments(networks, places)
     return DrawingTerms(changed, **{f"{name}_network": value for name, value in chosen.items()})
 
@@ -96,9 +109,11 @@ def _assignments(texts: Sequence[str], known: dict[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Sources:
-    """Faces to learn from, (N, S, S, 3) of 8 bits: rendered pairs, faces without a true I_n, or both.
+    """Faces to learn from, (N, S, S, 3) of 8 bits: rendered pairs, faces without a true I_n, or
+    both.
 
-    ``targets`` (K, S, S, 3): the identities to draw. Raises ``ValueError`` if there are no faces, or pairs without truths.
+    ``targets`` (K, S, S, 3): the identities to draw. Raises ``ValueError`` if there are no faces,
+    or pairs without truths.
     """
 
     targets: Faces
@@ -109,7 +124,9 @@ class Sources:
         if self.pairs is None and self.faces is None:
             raise ValueError("there must be pairs or faces to learn from")
         if self.pairs is not None and self.pairs.truths is None:
-            raise ValueError("training on pairs needs the true normalized images: load_rendered(..., truth=True)")
+            raise ValueError(
+                "training on pairs needs the true normalized images: load_rendered(..., truth=True)"
+            )
 
     def __len__(self) -> int:
         return len(self.faces if self.pairs is None else self.pairs)
@@ -125,15 +142,22 @@ class Batch(NamedTuple):
 
 
 class DrawingNetwork(nn.Module):
-    """What the second stage trains: the normalizer, the head that reads its expression embedding, a discriminator if any."""
+    """What the second stage trains: the normalizer, the head that reads its expression embedding, a
+    discriminator if any."""
 
-    def __init__(self, normalizer: Normalizer, head: nn.Linear | None, discriminator: Discriminator | None = None):
+    def __init__(
+        self,
+        normalizer: Normalizer,
+        head: nn.Linear | None,
+        discriminator: Discriminator | None = None,
+    ):
         super().__init__()
         self.normalizer, self.head, self.discriminator = normalizer, head, discriminator
 
 
 def moving_pixels(truths: Faces, target: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(S, S) in 0..1: how far expressions move each pixel of the true images (N, S, S, 3) from the target: root mean square."""
+    """(S, S) in 0..1: how far expressions move each pixel of the true images (N, S, S, 3) from the
+    target: root mean square."""
     some = truths[:: max(1, len(truths) // 1000)].astype(np.float32)
     distance = np.sqrt(np.square(some - target.astype(np.float32)).mean(axis=(0, 3)))
     return distance / max(float(distance.max()), 1e-6)
@@ -142,11 +166,14 @@ def moving_pixels(truths: Faces, target: NDArray[np.uint8]) -> NDArray[np.float3
 class DrawingLoss:
     """The weighted sum of the terms for the faces with some indices, and each of them for the log.
 
-    The log also has ``to_neutral``, the distance to the true I_n relative to the bare target's, and ``unexplained``, the error
-    of AUs relative to knowing the mean: both are 1 for a network that has collapsed. ``codes`` (N, E): of the pairs.
+    The log also has ``to_neutral``, the distance to the true I_n relative to the bare target's, and
+    ``unexplained``, the error of AUs relative to knowing the mean: both are 1 for a network that
+    has collapsed. ``codes`` (N, E): of the pairs.
     """
 
-    def __init__(self, sources: Sources, codes: Tensor | None, terms: DrawingTerms, where: torch.device):
+    def __init__(
+        self, sources: Sources, codes: Tensor | None, terms: DrawingTerms, where: torch.device
+    ):
         self.sources, self.codes, self.terms, self.where = sources, codes, terms, where
         self.targets = to_tensor(sources.targets).to(where)  # (K, 3, S, S)
         self.pixel_weights = self._pixel_weights()  # (K, 1, S, S)
@@ -165,9 +192,13 @@ class DrawingLoss:
         tokens = normalizer.encoder(originals)
         expression = normalizer.expression(tokens)
         drawn = normalizer.draw(tokens, normalizer.target(self.targets).of(which), expression)
-        terms = dict(self._paired(model, batch, drawn, expression)) | dict(self._unpaired(batch, drawn[:count]))
+        terms = dict(self._paired(model, batch, drawn, expression)) | dict(
+            self._unpaired(batch, drawn[:count])
+        )
         if own:
-            terms["self_reconstruction"] = weighted_l1(drawn[count:], self.targets, self.pixel_weights, self.terms.softness)
+            terms["self_reconstruction"] = weighted_l1(
+                drawn[count:], self.targets, self.pixel_weights, self.terms.softness
+            )
         terms |= dict(self._adversarial(model.discriminator, batch, drawn[:count]))
         weights = asdict(self.terms.weights)
         weights["discriminator"] = weights["adversarial"]
@@ -176,7 +207,8 @@ class DrawingLoss:
         return total, figures | self._progress(batch, drawn, figures)
 
     def batch(self, indices: Tensor) -> Batch:
-        """Faces for a step: those of the indices, and, where both kinds are mixed, unpaired ones drawn by chance."""
+        """Faces for a step: those of the indices, and, where both kinds are mixed, unpaired ones
+        drawn by chance."""
         sources, size = self.sources, len(indices)
         rows = indices.numpy()
         if sources.pairs is None:
@@ -188,25 +220,43 @@ class DrawingLoss:
         originals = [] if sources.pairs is None else [sources.pairs.originals[paired]]
         originals += [sources.faces[free]] if len(free) else []
         chance = torch.randint(len(self.targets), (len(free),)).numpy()
-        which = chance if sources.pairs is None else np.concatenate([sources.pairs.target_of[paired], chance])
-        truths = self.targets[:0] if sources.pairs is None else to_tensor(sources.pairs.truths[paired]).to(self.where)
+        which = (
+            chance
+            if sources.pairs is None
+            else np.concatenate([sources.pairs.target_of[paired], chance])
+        )
+        truths = (
+            self.targets[:0]
+            if sources.pairs is None
+            else to_tensor(sources.pairs.truths[paired]).to(self.where)
+        )
         codes = torch.empty(0) if self.codes is None else self.codes[torch.from_numpy(paired)]
         faces = seen(to_tensor(np.concatenate(originals)).to(self.where), self.terms.spoiled_share)
         return Batch(faces, torch.from_numpy(which).to(self.where), truths, codes.to(self.where))
 
-    def _paired(self, model: DrawingNetwork, batch: Batch, drawn: Tensor, expression: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def _paired(
+        self, model: DrawingNetwork, batch: Batch, drawn: Tensor, expression: Tensor
+    ) -> Iterator[tuple[str, Tensor]]:
         weights, count = self.terms.weights, len(batch.truths)
         if not count:
             return
         if weights.reconstruction:
             pixels = self.pixel_weights[batch.which[:count]]
-            yield "reconstruction", weighted_l1(drawn[:count], batch.truths, pixels, self.terms.softness)
+            yield (
+                "reconstruction",
+                weighted_l1(drawn[:count], batch.truths, pixels, self.terms.softness),
+            )
         if weights.edge:
             yield "edge", gradient_l1(drawn[:count], batch.truths)
         if weights.reading and model.head is not None:
             yield "reading", F.mse_loss(model.head(expression[:count]), batch.codes)
         if self.perceptual:
-            yield "perceptual", perceptual_loss(self.perceptual.features(drawn[:count]), self.perceptual.features(batch.truths))
+            yield (
+                "perceptual",
+                perceptual_loss(
+                    self.perceptual.features(drawn[:count]), self.perceptual.features(batch.truths)
+                ),
+            )
 
     def _unpaired(self, batch: Batch, drawn: Tensor) -> Iterator[tuple[str, Tensor]]:
         if self.expression:
@@ -218,8 +268,11 @@ class DrawingLoss:
                 wanted = self.identity.embed(self.targets)[batch.which]
             yield "identity", embedding_distance(self.identity.embed(drawn), wanted)
 
-    def _adversarial(self, discriminator: nn.Module | None, batch: Batch, drawn: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Both sides of the game in one sum: the drawn face does not move the discriminator's weights, nor those the face."""
+    def _adversarial(
+        self, discriminator: nn.Module | None, batch: Batch, drawn: Tensor
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Both sides of the game in one sum: the drawn face does not move the discriminator's
+        weights, nor those the face."""
         if discriminator is None:
             return
         discriminator.requires_grad_(False)
@@ -246,8 +299,14 @@ class DrawingLoss:
         pairs, targets = self.sources.pairs, self.sources.targets
         if pairs is None:
             return torch.ones(len(targets), 1, *targets.shape[1:3], device=self.where)
-        moving = [moving_pixels(pairs.truths[pairs.target_of == k], target) for k, target in enumerate(targets)]
-        return 1 + self.terms.moving_weight * torch.from_numpy(np.stack(moving)).to(self.where)[:, None]
+        moving = [
+            moving_pixels(pairs.truths[pairs.target_of == k], target)
+            for k, target in enumerate(targets)
+        ]
+        return (
+            1
+            + self.terms.moving_weight * torch.from_numpy(np.stack(moving)).to(self.where)[:, None]
+        )
 
     def _frozen(self, weight: float, spec: str) -> FrozenNetwork | None:
         return frozen_network(spec).to(self.where) if weight else None

@@ -30,7 +30,8 @@ Faces = NDArray[np.uint8]
 
 
 def wipe(left: Face, right: Face, position: float) -> Face:
-    """Two images (S, S, 3) in one: ``left`` up to ``position`` (0..1) of the width, ``right`` after it, a line between."""
+    """Two images (S, S, 3) in one: ``left`` up to ``position`` (0..1) of the width, ``right`` after
+    it, a line between."""
     edge = round(position * left.shape[1])
     mixed = np.concatenate([left[:, :edge], right[:, edge:]], axis=1)
     if 0 < edge < left.shape[1]:
@@ -43,8 +44,11 @@ def _png(image: Face, size: int) -> bytes:
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
 
-def _wiper(size: int, steps: int) -> tuple[ipywidgets.Stack, ipywidgets.IntSlider, Callable[[Face, Face], None]]:
-    """A stack of ready pictures, the slider that moves it in the browser without the kernel, what fills it with two faces."""
+def _wiper(
+    size: int, steps: int
+) -> tuple[ipywidgets.Stack, ipywidgets.IntSlider, Callable[[Face, Face], None]]:
+    """A stack of ready pictures, the slider that moves it in the browser without the kernel, what
+    fills it with two faces."""
     frames = [ipywidgets.Image(format="png", width=size, height=size) for _ in range(steps)]
     stack = ipywidgets.Stack(frames, selected_index=steps // 2)
     slider = ipywidgets.IntSlider(steps // 2, 0, steps - 1, description="normalized", readout=False)
@@ -57,13 +61,18 @@ def _wiper(size: int, steps: int) -> tuple[ipywidgets.Stack, ipywidgets.IntSlide
     return stack, slider, fill
 
 
-def compare(originals: Face, normalized: Face, names: list[str], size: int = 280, steps: int = 11) -> ipywidgets.Widget:
-    """Choose a face, slide between the original (right) and the normalized image (left). Faces are (N, S, S, 3).
+def compare(
+    originals: Face, normalized: Face, names: list[str], size: int = 280, steps: int = 11
+) -> ipywidgets.Widget:
+    """Choose a face, slide between the original (right) and the normalized image (left). Faces are
+    (N, S, S, 3).
 
     The slider moves a stack of ready images in the browser; only a new face asks the kernel.
     """
     stack, slider, fill = _wiper(size, steps)
-    face = ipywidgets.Dropdown(options=[(name, index) for index, name in enumerate(names)], description="face")
+    face = ipywidgets.Dropdown(
+        options=[(name, index) for index, name in enumerate(names)], description="face"
+    )
 
     def show(_=None) -> None:
         fill(normalized[face.value], originals[face.value])
@@ -81,15 +90,19 @@ def quickstart(
     size: int = 280,
     steps: int = 11,
 ) -> ipywidgets.Widget:
-    """`compare` with a choice of identity, what was read in the face beside it, and a button for a picture of your own.
+    """`compare` with a choice of identity, what was read in the face beside it, and a button for a
+    picture of your own.
 
-    ``faces``: aligned ones (S, S, 3) by name. ``identities``: what redraws originals (N, S, S, 3), by the name of the identity.
-    ``read``: from originals and normalized faces, a row for each with the columns of ``predictions.csv``. ``detector``: opens
-    one; it is called at the first upload and not before. Why a picture cannot be taken is said in the widget.
+    ``faces``: aligned ones (S, S, 3) by name. ``identities``: what redraws originals (N, S, S, 3),
+    by the name of the identity. ``read``: from originals and normalized faces, a row for each with
+    the columns of ``predictions.csv``. ``detector``: opens one; it is called at the first upload
+    and not before. Why a picture cannot be taken is said in the widget.
     """
     originals = list(faces.values())
     stack, slider, fill = _wiper(size, steps)
-    face = ipywidgets.Dropdown(options=[(name, index) for index, name in enumerate(faces)], description="face")
+    face = ipywidgets.Dropdown(
+        options=[(name, index) for index, name in enumerate(faces)], description="face"
+    )
     identity = ipywidgets.Dropdown(options=list(identities), description="drawn as")
     upload = ipywidgets.FileUpload(accept="image/*", description="your picture")
     message, bars = ipywidgets.HTML(), ipywidgets.HTML()
@@ -109,7 +122,9 @@ def quickstart(
         for file in upload.value:
             message.value = "looking for a face ..."
             try:
-                originals.append(face_in(bytes(file["content"]), file["name"], opened(), len(originals[0])))
+                originals.append(
+                    face_in(bytes(file["content"]), file["name"], opened(), len(originals[0]))
+                )
             except NorfaceError as error:
                 message.value = escape(str(error))
             else:
@@ -122,30 +137,47 @@ def quickstart(
         control.observe(show, "value")
     upload.observe(take, "value")
     show()
-    pictures = ipywidgets.HBox([ipywidgets.VBox([stack, slider]), bars], layout={"flex_flow": "row wrap"})
-    return ipywidgets.VBox([ipywidgets.HBox([face, identity, upload], layout={"flex_flow": "row wrap"}), message, pictures])
+    pictures = ipywidgets.HBox(
+        [ipywidgets.VBox([stack, slider]), bars], layout={"flex_flow": "row wrap"}
+    )
+    return ipywidgets.VBox(
+        [
+            ipywidgets.HBox([face, identity, upload], layout={"flex_flow": "row wrap"}),
+            message,
+            pictures,
+        ]
+    )
 
 
 def face_in(data: bytes, name: str, detector: Detector, size: int) -> Face:
     """The largest face of an encoded picture, aligned: (size, size, 3).
 
-    Raises :class:`DataError`, naming the picture, if it is no image, or if it shows no face or one too small to be read.
+    Raises :class:`DataError`, naming the picture, if it is no image, or if it shows no face or one
+    too small to be read.
     """
     image = decode(data, name)
     found = detector.detect(image)
     if not found:
-        raise DataError(f"{name}: no face was found; take a picture in which it is larger, or seen from the front")
+        raise DataError(
+            f"{name}: no face was found; take a picture in which it is larger, or seen from the "
+            "front"
+        )
     if (side := pixels_within(found[0].points)) < SMALLEST:
-        raise DataError(f"{name}: its face would be {side:.0f} px wide; action units show from {SMALLEST} px on")
+        raise DataError(
+            f"{name}: its face would be {side:.0f} px wide; action units show from {SMALLEST} px on"
+        )
     return align_face(image, found[0].points, size=size)
 
 
 def browse(figures: Mapping[str, Figure], description: str = "") -> ipywidgets.Widget:
-    """A slider over ready figures by name, which are closed. It moves in the browser, without a kernel."""
+    """A slider over ready figures by name, which are closed. It moves in the browser, without a
+    kernel."""
     frames = [ipywidgets.Image(value=_png_of(figure), format="png") for figure in figures.values()]
     stack = ipywidgets.Stack(frames, selected_index=0)
     slider = ipywidgets.SelectionSlider(
-        options=[(name, index) for index, name in enumerate(figures)], description=description, continuous_update=True
+        options=[(name, index) for index, name in enumerate(figures)],
+        description=description,
+        continuous_update=True,
     )
     ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
     return ipywidgets.VBox([stack, slider])
@@ -159,9 +191,15 @@ def _png_of(figure: Figure) -> bytes:
 
 
 def portrait(
-    studio: Studio, person: Person, intensities: Mapping[int, float], yaw: float = 0.0, pitch: float = 0.0, lamp: float = 0.35
+    studio: Studio,
+    person: Person,
+    intensities: Mapping[int, float],
+    yaw: float = 0.0,
+    pitch: float = 0.0,
+    lamp: float = 0.35,
 ) -> Face:
-    """A person with AU intensities (number -> 0..5) before a gray wall: (S, S, 3). Angles and the lamp's side in radians."""
+    """A person with AU intensities (number -> 0..5) before a gray wall: (S, S, 3). Angles and the
+    lamp's side in radians."""
     shown = {au: value for au, value in intensities.items() if value}
     light = Light(direction=(float(np.sin(lamp)), 0.5, float(np.cos(lamp))))
     frame = Frame(shown, shown, "", "lab", (0.0, 0.0), Camera(yaw=yaw, pitch=pitch), light)
@@ -169,8 +207,12 @@ def portrait(
 
 
 def explore(size: int = 224) -> ipywidgets.Widget:
-    """Make a face: sliders for the person, the head's pose, the lamp and every AU. Each change draws it anew."""
-    studio, people = Studio(size), lru_cache(maxsize=8)(lambda number: draw_face(np.random.default_rng(number)))
+    """Make a face: sliders for the person, the head's pose, the lamp and every AU. Each change
+    draws it anew."""
+    studio, people = (
+        Studio(size),
+        lru_cache(maxsize=8)(lambda number: draw_face(np.random.default_rng(number))),
+    )
     picture = ipywidgets.Image(format="png", width=320, height=320)
     person = ipywidgets.IntSlider(2, 0, 99, description="person")
     scene = {
@@ -180,15 +222,25 @@ def explore(size: int = 224) -> ipywidgets.Widget:
     }
     for name, slider in scene.items():
         slider.description = name
-    aus = {au: ipywidgets.FloatSlider(0.0, min=0, max=5, step=0.5, description=f"AU{au}") for au in labels.AUS}
+    aus = {
+        au: ipywidgets.FloatSlider(0.0, min=0, max=5, step=0.5, description=f"AU{au}")
+        for au in labels.AUS
+    }
 
     def show(_=None) -> None:
         chosen = {name: slider.value for name, slider in scene.items()}
-        picture.value = _png(portrait(studio, people(person.value), {au: s.value for au, s in aus.items()}, **chosen), size)
+        picture.value = _png(
+            portrait(
+                studio, people(person.value), {au: s.value for au, s in aus.items()}, **chosen
+            ),
+            size,
+        )
 
     for slider in (person, *scene.values(), *aus.values()):
         slider.observe(show, "value")
     show()
     half = len(aus) // 2
-    columns = [ipywidgets.VBox(list(aus.values())[part]) for part in (slice(half), slice(half, None))]
+    columns = [
+        ipywidgets.VBox(list(aus.values())[part]) for part in (slice(half), slice(half, None))
+    ]
     return ipywidgets.HBox([ipywidgets.VBox([picture, person, *scene.values()]), *columns])
