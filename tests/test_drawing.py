@@ -1,4 +1,4 @@
-"""The drawing stage: terms, batches of both kinds, several targets, the watch, and the leakage
+"""The synthesis stage: terms, batches of both kinds, several targets, the watch, and the leakage
 switch."""
 
 import json
@@ -14,7 +14,7 @@ from norface_lib.faces.benchmark import BenchmarkSpec, Studio, write_benchmark
 from norface_lib.images.arrays import to_tensor
 from norface_lib.networks.discriminator import Discriminator
 from norface_lib.networks.encoder import EncoderConfig
-from norface_lib.networks.evaluator import Judge, JudgeConfig
+from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 from norface_lib.training import normalizer as normalizer_training
 from norface_lib.training.image_losses import gradient_l1, weighted_l1
@@ -27,11 +27,11 @@ from norface_lib.training.normalizer import (
     train_normalizer,
 )
 from norface_lib.training.normalizer_losses import (
-    DrawingLoss,
-    DrawingNetwork,
-    DrawingTerms,
     LossWeights,
     Sources,
+    SynthesisLoss,
+    SynthesisNetwork,
+    SynthesisTerms,
     terms_of,
 )
 
@@ -71,7 +71,7 @@ def network(data):
     normalizer = Normalizer(SMALL)
     with torch.no_grad():
         normalizer.decoder.draw[2].weight.normal_(0, 0.05)
-    return DrawingNetwork(normalizer, nn.Linear(32, standardized_codes(data)[0].shape[1]))
+    return SynthesisNetwork(normalizer, nn.Linear(32, standardized_codes(data)[0].shape[1]))
 
 
 @pytest.fixture
@@ -83,7 +83,9 @@ def frozen(monkeypatch):
 
 def loss_of(data, weights, **settings):
     codes, _ = standardized_codes(data)
-    return DrawingLoss(Sources(data.targets, data), codes, DrawingTerms(weights, **settings), CPU)
+    return SynthesisLoss(
+        Sources(data.targets, data), codes, SynthesisTerms(weights, **settings), CPU
+    )
 
 
 def test_frames_take_turns_at_the_targets(two_targets):
@@ -123,15 +125,15 @@ def test_the_total_is_the_weighted_sum_of_the_terms(data, network):
         weighted_l1(drawn, batch.truths, loss.pixel_weights, 0.05).item(), rel=1e-4
     )
     assert figures["edge"] == pytest.approx(gradient_l1(drawn, batch.truths).item(), rel=1e-4)
-    bare = (loss.targets - batch.truths).abs().mean()
+    neutral = (loss.targets - batch.truths).abs().mean()
     assert figures["to_neutral"] == pytest.approx(
-        ((drawn - batch.truths).abs().mean() / bare).item(), rel=1e-4
+        ((drawn - batch.truths).abs().mean() / neutral).item(), rel=1e-4
     )
 
 
 def test_each_true_image_is_compared_with_its_own_targets_drawing(two_targets, network):
     loss = loss_of(two_targets, LossWeights(1.0, 0, 0), softness=0.0)
-    nn.init.zeros_(network.normalizer.decoder.draw[2].weight)  # draws the bare target
+    nn.init.zeros_(network.normalizer.decoder.draw[2].weight)  # draws the neutral target
     _, figures = loss(network, torch.arange(8))
     assert figures["to_neutral"] == pytest.approx(1, rel=1e-4)
     assert loss.pixel_weights.shape == (2, 1, 112, 112) and not torch.equal(*loss.pixel_weights)
@@ -140,8 +142,8 @@ def test_each_true_image_is_compared_with_its_own_targets_drawing(two_targets, n
 def test_a_mixed_batch_holds_its_share_of_faces_without_a_true_image(data):
     faces = np.full((5, 112, 112, 3), 7, np.uint8)
     codes, _ = standardized_codes(data)
-    loss = DrawingLoss(
-        Sources(data.targets, data, faces), codes, DrawingTerms(unpaired_share=0.25), CPU
+    loss = SynthesisLoss(
+        Sources(data.targets, data, faces), codes, SynthesisTerms(unpaired_share=0.25), CPU
     )
     batch = loss.batch(torch.arange(8))
     assert len(batch.originals) == 8 and len(batch.truths) == len(batch.codes) == 6
@@ -153,16 +155,16 @@ def test_a_mixed_batch_holds_its_share_of_faces_without_a_true_image(data):
 def test_terms_without_a_true_image(data, network, frozen):
     faces = data.originals[:6]
     weights = replace(NOTHING, expression=1.0, identity=1.0, self_reconstruction=1.0)
-    loss = DrawingLoss(Sources(data.targets, faces=faces), None, DrawingTerms(weights), CPU)
+    loss = SynthesisLoss(Sources(data.targets, faces=faces), None, SynthesisTerms(weights), CPU)
     total, figures = loss(network, torch.arange(6))
     assert set(figures) == {"expression", "identity", "self_reconstruction"}
     assert total.item() == pytest.approx(sum(figures.values()), rel=1e-5)
     nn.init.zeros_(network.normalizer.decoder.draw[2].weight)
-    _, bare = loss(network, torch.arange(6))
-    assert bare["self_reconstruction"] == pytest.approx(0, abs=1e-6) and bare[
+    _, neutral = loss(network, torch.arange(6))
+    assert neutral["self_reconstruction"] == pytest.approx(0, abs=1e-6) and neutral[
         "identity"
     ] == pytest.approx(0, abs=1e-5)
-    assert bare["expression"] > 0.001
+    assert neutral["expression"] > 0.001
 
 
 def test_the_perceptual_term_looks_through_its_network(data, network, frozen):
@@ -208,7 +210,7 @@ def test_wrong_settings_are_refused(data):
     with pytest.raises(ValueError, match="pairs or faces"):
         Sources(data.targets)
     with pytest.raises(ValueError, match="unpaired_share"):
-        DrawingTerms(unpaired_share=1.0)
+        SynthesisTerms(unpaired_share=1.0)
     with pytest.raises(ValueError, match="at least one step"):
         NormalizerTraining.of_steps(1, 0)
 
@@ -219,12 +221,12 @@ def test_terms_by_text():
         terms.weights == LossWeights(perceptual=0.1, edge=2.0)
         and terms.identity_network == "onnx:face.onnx"
     )
-    assert terms_of([], []) == DrawingTerms()
+    assert terms_of([], []) == SynthesisTerms()
     for weights, networks in (
         (["sharpness=1"], []),
         (["edge"], []),
         (["edge=much"], []),
-        ([], ["eyes=judge"]),
+        ([], ["eyes=evaluator"]),
     ):
         with pytest.raises(ValueError, match=r"NAME=VALUE|could not convert"):
             terms_of(weights, networks)
@@ -241,7 +243,7 @@ def test_a_training_with_every_stage_and_both_kinds_of_faces_resumes_exactly(
         adversarial=0.1,
         r1=0.1,
     )
-    recipe = NormalizerTraining.of_steps(2, 4, masked=2, terms=DrawingTerms(weights))
+    recipe = NormalizerTraining.of_steps(2, 4, masked=2, terms=SynthesisTerms(weights))
     recipe = replace(
         recipe,
         **{
@@ -260,7 +262,7 @@ def test_a_training_with_every_stage_and_both_kinds_of_faces_resumes_exactly(
     def stop_at_three(model, step):
         raise Stopped
 
-    watched = replace(recipe, drawing=replace(recipe.drawing, watch_every=3))
+    watched = replace(recipe, synthesis=replace(recipe.synthesis, watch_every=3))
     watched_whole = train_normalizer(
         two_targets, SMALL, watched, tmp_path / "watched", progress=False, faces=faces
     )
@@ -285,8 +287,8 @@ def test_a_training_with_every_stage_and_both_kinds_of_faces_resumes_exactly(
 
 def test_the_watch_tells_a_collapsed_network_from_a_good_one(data, network, tmp_path):
     torch.manual_seed(0)
-    judge = Judge(JudgeConfig()).eval()
-    watch = Watch(data, tmp_path / "samples", judge)
+    evaluator = Evaluator(EvaluatorConfig()).eval()
+    watch = Watch(data, tmp_path / "samples", evaluator)
     nn.init.zeros_(network.normalizer.decoder.draw[2].weight)
     found = watch(network.eval(), 7)
     assert found["held_out_to_neutral"] == pytest.approx(1)
@@ -329,9 +331,9 @@ def test_per_fold_never_reads_a_test_subject(leakage, data, network, frozen, mon
 
     monkeypatch.setattr("norface_lib.training.leakage.fine_tune", noted)
     recipe = NormalizerTraining.of_steps(
-        0, 3, terms=DrawingTerms(replace(NOTHING, expression=1.0, self_reconstruction=1.0))
+        0, 3, terms=SynthesisTerms(replace(NOTHING, expression=1.0, self_reconstruction=1.0))
     )
-    recipe = replace(recipe, drawing=replace(recipe.drawing, batch_size=6))
+    recipe = replace(recipe, synthesis=replace(recipe.synthesis, batch_size=6))
     start = network.normalizer.eval()
     before = {key: value.clone() for key, value in start.state_dict().items()}
     found = normalizers_of_folds(
@@ -367,7 +369,7 @@ def test_fine_tuning_on_pairs_continues_from_the_weights(data, network, tmp_path
     recipe = NormalizerTraining.of_steps(0, 2)
     start = network.normalizer.eval()
     tuned = fine_tune(start, Sources(data.targets, data), recipe, tmp_path, progress=False)
-    assert json.loads((tmp_path / "drawing.jsonl").read_text().splitlines()[-1])["step"] == 2
+    assert json.loads((tmp_path / "synthesis.jsonl").read_text().splitlines()[-1])["step"] == 2
     moved = [
         (a - b).abs().max().item()
         for a, b in zip(tuned.parameters(), start.parameters(), strict=True)
@@ -375,7 +377,7 @@ def test_fine_tuning_on_pairs_continues_from_the_weights(data, network, tmp_path
     assert 0 < max(moved) < 0.01
 
 
-def test_the_judge_is_optional_while_training(monkeypatch, tmp_path, capsys, tiny_spec):
+def test_the_evaluator_is_optional_while_training(monkeypatch, tmp_path, capsys, tiny_spec):
     monkeypatch.setattr(
         normalizer_training,
         "find_weights",
@@ -383,5 +385,5 @@ def test_the_judge_is_optional_while_training(monkeypatch, tmp_path, capsys, tin
     )
     spec = {"pool": "pretrain", "size": 112, "seed": 0, "target": "noor"}
     watch = normalizer_training._watch(spec, tmp_path)
-    assert watch.judge is None and "no AU errors" in capsys.readouterr().out
+    assert watch.evaluator is None and "no AU errors" in capsys.readouterr().out
     assert len(watch.faces) == 64

@@ -97,7 +97,7 @@ def test_each_preset_takes_a_step_of_both_stages(name):
     before = Normalizer(config).state_dict()
     data, training = (
         random_pairs(config.encoder.image_size),
-        NormalizerTraining(expression=step, drawing=step),
+        NormalizerTraining(expression=step, synthesis=step),
     )
     model = train_normalizer(data, config, training, device="cpu", progress=False)
     moved = [

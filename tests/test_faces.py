@@ -174,7 +174,7 @@ def test_labels_do_not_depend_on_size_or_target(tiny_spec):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"pool": "street"}, "pool must be one of pretrain, lab, judge, wild"),
+        ({"pool": "street"}, "pool must be one of pretrain, lab, evaluator, wild"),
         ({"target": "nobody"}, "target must be of noor"),
         ({"subjects": 0}, "at least 1"),
         ({"frames": 0}, "at least 1"),
@@ -624,7 +624,7 @@ def test_a_subject_with_a_truncated_or_missing_image_is_rendered_again(
 
 @pytest.mark.parametrize(
     "other",
-    [{"pool": "judge"}, {"subjects": 5}, {"frames": 2}, {"size": 64}, {"seed": 1}],
+    [{"pool": "evaluator"}, {"subjects": 5}, {"frames": 2}, {"size": 64}, {"seed": 1}],
     ids=lambda other: next(iter(other)),
 )
 def test_a_folder_with_another_specification_is_an_error_with_its_path(

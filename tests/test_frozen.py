@@ -20,7 +20,7 @@ from torch import nn
 from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.images.crop import ARCFACE_CROP, NORFACE_CROP, similarity
 from norface_lib.networks import frozen
-from norface_lib.networks.evaluator import Judge, JudgeConfig
+from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig
 from norface_lib.networks.frozen import (
     ARCFACE,
     ARCFACE_FILE,
@@ -31,7 +31,7 @@ from norface_lib.networks.frozen import (
     frozen_network,
     reframe,
 )
-from norface_lib.networks.weights import save_judge
+from norface_lib.networks.weights import save_evaluator
 
 # --- the framing ----------------------------------------------------------------------------------
 
@@ -436,21 +436,21 @@ def test_without_weights_at_hand_a_file_is_asked_for(tmp_path, monkeypatch):
         frozen_network("timm:vit_base_patch16_18x2_224")
 
 
-# --- the judge, the door, and what is frozen ------------------------------------------------------
+# --- the evaluator, the door, and what is frozen ------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def judge():
+def evaluator():
     torch.manual_seed(0)
-    return Judge(JudgeConfig(widths=(8, 8, 16, 16), hidden=24)).eval()
+    return Evaluator(EvaluatorConfig(widths=(8, 8, 16, 16), hidden=24)).eval()
 
 
-def test_the_judge_is_looked_through(judge, tmp_path):
-    path = save_judge(judge.half().float(), tmp_path / "judge.safetensors", {})
-    network, images = frozen_network(f"judge:{path}"), images_of()
+def test_the_evaluator_is_looked_through(evaluator, tmp_path):
+    path = save_evaluator(evaluator.half().float(), tmp_path / "evaluator.safetensors", {})
+    network, images = frozen_network(f"evaluator:{path}"), images_of()
     embedding, maps = network(images)
-    torch.testing.assert_close(judge.heads["emotion"](embedding), judge(images).emotion)
-    for one, other in zip(maps, judge.features(images), strict=True):
+    torch.testing.assert_close(evaluator.heads["emotion"](embedding), evaluator(images).emotion)
+    for one, other in zip(maps, evaluator.features(images), strict=True):
         torch.testing.assert_close(one, other)
     assert network.embed(images_of(256)).shape == (2, 24)
 
@@ -466,14 +466,16 @@ def test_an_unknown_model_is_refused():
         frozen_network("timm:resnet_of_mine")
 
 
-@pytest.mark.parametrize("kind", ["onnx", "timm", "judge"])
-def test_frozen_is_frozen(kind, small, judge, timm_file, tmp_path):
+@pytest.mark.parametrize("kind", ["onnx", "timm", "evaluator"])
+def test_frozen_is_frozen(kind, small, evaluator, timm_file, tmp_path):
     """Inside a module in training, after a step of its optimizer: same outputs, no gradient, no
     running statistics moved."""
     spec = {
         "onnx": lambda: f"onnx:{write_onnx(small, tmp_path / 'small.onnx')}",
         "timm": lambda: f"timm:test_resnet@{timm_file[1]}",
-        "judge": lambda: f"judge:{save_judge(judge, tmp_path / 'judge.safetensors', {})}",
+        "evaluator": lambda: (
+            f"evaluator:{save_evaluator(evaluator, tmp_path / 'evaluator.safetensors', {})}"
+        ),
     }[kind]()
     network, images = frozen_network(spec), images_of()
     before, state = (

@@ -17,18 +17,18 @@ from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.common.paths import cache
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.networks.encoder import EncoderConfig
-from norface_lib.networks.evaluator import Judge, JudgeConfig, JudgeOutput
+from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig, EvaluatorOutput
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
-from norface_lib.networks.weights import save_judge, save_normalizer
+from norface_lib.networks.weights import save_evaluator, save_normalizer
 from norface_lib.studies import normalizer_measures
 from norface_lib.studies.normalizer_measures import (
     Probes,
     as_text,
     draw_scenes,
     evaluate_normalizer,
+    evaluator_measures,
     identity_leakage,
     image_measures,
-    judge_measures,
     moving_ratio,
     nuisance_leakage,
     nuisance_of,
@@ -78,18 +78,19 @@ def test_ssim_is_that_of_scikit_image():
     assert ssim(first[None], second[None])[0] == pytest.approx(wanted, abs=1e-6)
 
 
-def test_perfect_images_have_ratio_0_and_the_bare_target_1():
+def test_perfect_images_have_ratio_0_and_the_neutral_target_1():
     truths, target = noise(6, 40), noise(1, 40, seed=1)[0]
     perfect = image_measures(truths, truths, target)
-    bare = image_measures(truths, np.broadcast_to(target, truths.shape), target)
+    neutral = image_measures(truths, np.broadcast_to(target, truths.shape), target)
     ratios = [name for name in perfect if name.endswith("_ratio")]
     assert {"distance_ratio", "moving_ratio", "ssim_ratio", "mouth_ratio"} <= set(ratios)
     assert [perfect[name] for name in ratios] == pytest.approx([0] * len(ratios))
-    assert [bare[name] for name in ratios] == pytest.approx([1] * len(ratios))
+    assert [neutral[name] for name in ratios] == pytest.approx([1] * len(ratios))
     assert (
-        perfect["normalized"]["ssim"] == pytest.approx(1) and bare["normalized"] == bare["target"]
+        perfect["normalized"]["ssim"] == pytest.approx(1)
+        and neutral["normalized"] == neutral["target"]
     )
-    assert bare["normalized"]["l1"] == pytest.approx(
+    assert neutral["normalized"]["l1"] == pytest.approx(
         np.abs(truths.astype(float) - target).mean() / 255
     )
 
@@ -110,12 +111,12 @@ class BrightnessJudge(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.config = JudgeConfig(aus=(12,), image_size=32)
+        self.config = EvaluatorConfig(aus=(12,), image_size=32)
         self.scale = nn.Parameter(torch.tensor(5.0))
 
     def forward(self, images):
         light = images.mean((1, 2, 3))[:, None]
-        return JudgeOutput((light - 0.5) * 100, light * self.scale, torch.zeros(len(images), 8))
+        return EvaluatorOutput((light - 0.5) * 100, light * self.scale, torch.zeros(len(images), 8))
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +135,11 @@ def smiles():
     return Rendered(None, table, noise(40), truths, np.zeros((1, 32, 32, 3), np.uint8))
 
 
-def test_the_judge_finds_everything_in_perfect_images_and_nothing_in_the_bare_target(smiles):
-    judge, bare = BrightnessJudge(), np.broadcast_to(smiles.target, smiles.truths.shape)
+def test_the_evaluator_finds_everything_in_perfect_images_and_nothing_in_the_neutral_target(smiles):
+    evaluator, neutral = BrightnessJudge(), np.broadcast_to(smiles.target, smiles.truths.shape)
     perfect, nothing = (
-        judge_measures(judge, smiles, smiles.truths),
-        judge_measures(judge, smiles, bare),
+        evaluator_measures(evaluator, smiles, smiles.truths),
+        evaluator_measures(evaluator, smiles, neutral),
     )
     assert perfect["f1_ratio"] == 1 and perfect["normalized"] == perfect["truth"]
     assert perfect["truth"]["f1"] == 1 and perfect["truth"]["intensity_error"] == pytest.approx(
@@ -283,7 +284,7 @@ def test_a_scene_changes_one_thing_at_a_time(studio):
 
 @pytest.fixture
 def saved(tiny_benchmark, tmp_path, monkeypatch):
-    """Weights of a small normalizer and of a small judge, both untrained, and a folder of its own
+    """Weights of a small normalizer and of a small evaluator, both untrained, and a folder of its own
     for what is rendered."""
     monkeypatch.setenv("NORFACE_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(
@@ -295,26 +296,26 @@ def saved(tiny_benchmark, tmp_path, monkeypatch):
     normalizer = Normalizer(
         NormalizerConfig(EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16))
     )
-    judge = Judge(JudgeConfig(widths=(8, 8, 16, 16), hidden=16))
+    evaluator = Evaluator(EvaluatorConfig(widths=(8, 8, 16, 16), hidden=16))
     card = {"data": {"target": "noor"}, "license": "MIT"}
     return (
         save_normalizer(
             normalizer.eval(), tiny_benchmark / "target.png", tmp_path / "mine.safetensors", card
         ),
-        save_judge(judge.eval(), tmp_path / "reader.safetensors", card),
+        save_evaluator(evaluator.eval(), tmp_path / "reader.safetensors", card),
     )
 
 
 def test_the_command_prints_json_alone_or_a_table(saved, tiny_spec, tiny_benchmark):
     # as if an earlier call had rendered it
     shutil.copytree(tiny_benchmark, cache("evaluate", **asdict(tiny_spec)))
-    weights = ["--weights", str(saved[0]), "--judge", str(saved[1])]
+    weights = ["--weights", str(saved[0]), "--evaluator", str(saved[1])]
     done = CliRunner().invoke(
         app, ["evaluate", "normalizer", *weights, "--subjects", "4", "--frames", "3", "--json"]
     )
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert list(found["result"]) == ["images", "judge", "identity", "nuisance", "spread"]
+    assert list(found["result"]) == ["images", "evaluator", "identity", "nuisance", "spread"]
     # untrained: the target itself
     assert found["result"]["images"]["distance_ratio"] == pytest.approx(1, abs=0.02)
     assert found["result"]["spread"]["all"]["normalized"] is None  # it moves nothing
@@ -335,13 +336,13 @@ def test_the_command_prints_json_alone_or_a_table(saved, tiny_spec, tiny_benchma
 
 def test_what_cannot_be_measured_is_said(saved, monkeypatch):
     with pytest.raises(DataError, match="no domain 'pretrain'; there are lab, wild"):
-        evaluate_normalizer(saved[0], "pretrain", judge=saved[1])
+        evaluate_normalizer(saved[0], "pretrain", evaluator=saved[1])
     with pytest.raises(DataError, match="needed are 4 and 2"):
-        evaluate_normalizer(saved[0], "lab", subjects=3, judge=saved[1])
+        evaluate_normalizer(saved[0], "lab", subjects=3, evaluator=saved[1])
     with pytest.raises(CheckpointError, match="no weights 'nobody'"):
         evaluate_normalizer("nobody", "lab")
-    with pytest.raises(CheckpointError, match="holds a judge, a normalizer was asked for"):
-        evaluate_normalizer(saved[1], "lab", judge=saved[1])
+    with pytest.raises(CheckpointError, match="of kind evaluator, not of kind normalizer"):
+        evaluate_normalizer(saved[1], "lab", evaluator=saved[1])
     monkeypatch.setattr("sys.argv", ["norface", "evaluate", "normalizer", "--weights", "nobody"])
     from norface_lib.cli.app import main
 

@@ -124,7 +124,7 @@ def test_f1_refuses_what_it_cannot_count(probabilities, labels, message):
         F1Counter(1).update(probabilities, labels)
 
 
-def test_the_constant_predictor_has_the_published_floors():
+def test_the_constant_predictor_has_the_published_constant_baselines():
     floor, mean = statistics.mean_over_folds(
         list(100 * metrics.constant_predictor_f1(FOLD_RATES / 100))
     )
@@ -318,14 +318,16 @@ def test_accuracies_are_those_of_sklearn(rng):
 
 
 @pytest.mark.parametrize(
-    ("counts", "majority", "floor"),
+    ("counts", "majority", "constant_baseline"),
     [([329, 74, 160, 1185, 478, 162, 680], 3, 0.386), ([500] * 8, 0, 0.125)],
 )
-def test_the_majority_class_has_the_published_floors(counts, majority, floor):
+def test_the_majority_class_has_the_published_constant_baselines(
+    counts, majority, constant_baseline
+):
     # RAF-DB's test set and AffectNet's, PAPER.md 2.4 and 2.5
     labels = np.repeat(np.arange(len(counts)), counts)
     confusion = metrics.confusion(np.full(len(labels), majority), labels, len(counts))
-    assert metrics.accuracy(confusion) == pytest.approx(floor, abs=5e-4)
+    assert metrics.accuracy(confusion) == pytest.approx(constant_baseline, abs=5e-4)
     assert metrics.class_mean_accuracy(confusion) == pytest.approx(1 / len(counts))
 
 

@@ -172,9 +172,9 @@ def test_training_on_a_few_pairs_learns_to_draw_them(data, tmp_path):
     )
     model = train_normalizer(data, SMALL, recipe, tmp_path, progress=False)
     drawn = normalize_faces(model, to_tensor(data.target), data.originals)
-    # 1 is the bare target, where a collapsed network stays
+    # 1 is the neutral target, where a collapsed network stays
     assert neutral_ratio(data.truths, drawn, data.target) < 0.85
-    log = [json.loads(line) for line in (tmp_path / "drawing.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (tmp_path / "synthesis.jsonl").read_text().splitlines()]
     assert log[-1]["to_neutral"] < log[0]["to_neutral"]
 
 
@@ -185,8 +185,8 @@ def test_training_needs_truths(data):
 
 
 def test_ratios_are_1_for_the_target_and_0_for_the_truth(data):
-    bare = np.broadcast_to(data.target, data.truths.shape)
-    assert neutral_ratio(data.truths, bare, data.target) == pytest.approx(1)
+    neutral = np.broadcast_to(data.target, data.truths.shape)
+    assert neutral_ratio(data.truths, neutral, data.target) == pytest.approx(1)
     assert neutral_ratio(data.truths, data.truths, data.target) == 0
     assert set(region_ratios(data.truths, data.truths, data.target).values()) == {0.0}
 

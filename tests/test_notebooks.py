@@ -136,7 +136,7 @@ def test_committed_notebooks_show_outputs_and_no_machine(name):
         (["reproduce", "--profile", "smoke", "--only", "99"], "no notebook starts with 99"),
         (["bench", "nothing"], "no bench nothing; there are render, normalize, classify"),
         (["train-normalizer", "nowhere", "out"], "nowhere/labels.csv: no label table"),
-        (["render", "out", "--pool", "zoo"], "pool must be one of pretrain, lab, judge"),
+        (["render", "out", "--pool", "zoo"], "pool must be one of pretrain, lab, evaluator"),
         (["render", "out", "--subjects", "many"], "--subjects"),
         (["fly"], "fly"),
     ],
@@ -153,5 +153,12 @@ def test_help_lists_the_commands(tmp_path):
     assert done.returncode == 0
     assert all(
         name in done.stdout
-        for name in ("reproduce", "render", "train-normalizer", "train-judge", "evaluate", "bench")
+        for name in (
+            "reproduce",
+            "render",
+            "train-normalizer",
+            "train-evaluator",
+            "evaluate",
+            "bench",
+        )
     )

@@ -1,4 +1,4 @@
-"""Photographs as teachers and as tests: pseudo-pairs, joined benchmarks, spoiled originals, and
+"""Photographs as teachers and as tests: pseudo-pairs, joined benchmarks, degraded originals, and
 what is measured on them."""
 
 import ast
@@ -45,7 +45,7 @@ from norface_lib.studies.photo_measures import (
     verification,
 )
 from norface_lib.tasks.metrics import auc
-from norface_lib.training.augmentation import seen, spoiled
+from norface_lib.training.augmentation import degraded, seen
 
 LEAST = 0.92
 """AUC below which the shipped weights have become worse; what they reach stands in their cards."""
@@ -408,22 +408,22 @@ def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
         fetch("faces", tmp_path)
 
 
-# --- spoiled originals ----------------------------------------------------------------------------
+# --- degraded originals ----------------------------------------------------------------------------
 
 
-def test_a_share_of_the_originals_is_spoiled_and_the_rest_is_not():
+def test_a_share_of_the_originals_is_degraded_and_the_rest_is_not():
     torch.manual_seed(0)
     images = torch.rand(400, 3, 16, 16) * 0.8 + 0.1
-    changed = spoiled(images, 0.5)
+    changed = degraded(images, 0.5)
     assert changed.shape == images.shape and changed.min() >= 0 and changed.max() <= 1
     same = (changed == images).flatten(1).all(1).float().mean().item()
     # each of four faults has a chance of one quarter here and the fifth of one tenth, so 0.75^4 x
     # 0.9 stay as they are
     assert same == pytest.approx(0.75**4 * 0.9, abs=0.08)
-    assert torch.equal(spoiled(images, 0.0), images)
+    assert torch.equal(degraded(images, 0.0), images)
 
 
-def test_only_a_share_above_zero_spoils_what_is_seen():
+def test_only_a_share_above_zero_degrades_what_is_seen():
     images = torch.rand(8, 3, 16, 16)
     torch.manual_seed(1)
     plain = seen(images)

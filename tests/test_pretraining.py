@@ -41,8 +41,8 @@ def test_weights_come_with_a_card_that_says_how_good_they_are(
         card["data"]["pairs"] == 12 and card["data"]["pool"] == "lab" and card["data"]["faces"] == 0
     )
     assert (
-        set(card["training"]["seconds"]) == {"expression", "drawing"}
-        and card["training"]["drawing"]["steps"] == 2
+        set(card["training"]["seconds"]) == {"expression", "synthesis"}
+        and card["training"]["synthesis"]["steps"] == 2
     )
     assert set(card["measured"]) == {"lab", "wild"} and card["measured"]["wild"]["faces"] == 2
     assert card["measured"]["lab"]["distance_ratio"] > 0.5, "two steps teach nothing"

@@ -38,14 +38,14 @@ def test_scores_and_floors_by_hand():
     sums = task.sums(np.array([[0.9, 0.1], [0.1, 0.2], [0.1, 0.9], [0.2, 0.9]]), labels)
     np.testing.assert_allclose(task.per_label(sums), [2 / 3, 1])
     assert task.score(sums) == pytest.approx(5 / 6)
-    assert task.floor(labels, labels) == pytest.approx((2 / 3 + 0.5) / 2)
+    assert task.constant_baseline(labels, labels) == pytest.approx((2 / 3 + 0.5) / 2)
     emotion = Emotion(("a", "b", "c"))
     classes = np.array([[0], [0], [0], [1], [NAN]], np.float32)
     sums = emotion.sums(np.eye(3)[[0, 0, 1, 1, 2]], classes)
     assert emotion.score(sums) == pytest.approx(3 / 4)
     np.testing.assert_allclose(emotion.per_label(sums), [2 / 3, 1, 0])
     assert emotion.further(sums)["class_mean_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
-    assert emotion.floor(classes, classes) == pytest.approx(3 / 4)
+    assert emotion.constant_baseline(classes, classes) == pytest.approx(3 / 4)
 
 
 def test_balanced_sampling_draws_rare_classes_as_often():

@@ -68,7 +68,7 @@ def publish(
 @app.command()
 def render(
     out: Annotated[Path, typer.Argument(help="folder to write")],
-    pool: Annotated[str, typer.Option(help="pretrain, lab, wild or judge")] = "lab",
+    pool: Annotated[str, typer.Option(help="pretrain, lab, wild or evaluator")] = "lab",
     subjects: int = 30,
     frames: Annotated[int, typer.Option(help="per subject")] = 30,
     size: Annotated[int, typer.Option(help="pixels")] = 112,
@@ -155,7 +155,7 @@ def train_normalizer(
         int, typer.Option(help="of masked autoencoding; 0 leaves a stage out")
     ] = 0,
     expression_steps: int = 2000,
-    drawing_steps: int = 3500,
+    synthesis_steps: int = 3500,
     seed: int = 0,
     device: str = "auto",
     start: Annotated[
@@ -168,7 +168,7 @@ def train_normalizer(
         Path | None,
         typer.Option(help="a folder of aligned faces without a true image, to learn from too"),
     ] = None,
-    spoiled: Annotated[
+    degraded: Annotated[
         float, typer.Option(help="share of originals made gray, soft, noisy, partly hidden...")
     ] = 0.0,
     name: Annotated[str | None, typer.Option(help="of the weights; default: the preset's")] = None,
@@ -186,16 +186,16 @@ def train_normalizer(
     from norface_lib.training.normalizer import NormalizerTraining, train_and_save
     from norface_lib.training.normalizer_losses import terms_of
 
-    terms = replace(terms_of(term or [], network or []), spoiled_share=spoiled)
+    terms = replace(terms_of(term or [], network or []), degraded_share=degraded)
     training = NormalizerTraining.of_steps(
-        expression_steps, drawing_steps, seed, masked_steps, terms=terms
+        expression_steps, synthesis_steps, seed, masked_steps, terms=terms
     )
     train_and_save(data, out, preset, training, device, start, encoder, faces, name)
 
 
 @app.command()
-def train_judge(
-    data: Annotated[Path, typer.Argument(help="a rendered benchmark, pool judge")],
+def train_evaluator(
+    data: Annotated[Path, typer.Argument(help="a rendered benchmark, pool evaluator")],
     out: Annotated[Path, typer.Argument(help="folder for the checkpoint, the log and the weights")],
     steps: int = 1500,
     seed: int = 0,
@@ -500,23 +500,23 @@ def evaluate_normalizer(
     subjects: int = 60,
     frames: Annotated[int, typer.Option(help="per subject")] = 20,
     seed: int = 0,
-    judge: Annotated[
-        str, typer.Option(help="weights of the judge: a shipped name or a path")
-    ] = "judge",
+    evaluator: Annotated[
+        str, typer.Option(help="weights of the evaluator: a shipped name or a path")
+    ] = "evaluator",
     target: Annotated[
         str | None,
         typer.Option(help="one of the identities that the weights draw; default: the first"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="the result alone, as JSON")] = False,
 ) -> None:
-    """Measure distance to the true I_n, what a judge reads in it, and what is left of person, pose,
+    """Measure distance to the true I_n, what an evaluator reads in it, and what is left of person, pose,
     light and background."""
     from json import dumps
 
     from norface_lib.studies.normalizer_measures import as_text
     from norface_lib.studies.normalizer_measures import evaluate_normalizer as run
 
-    found = run(weights, domain, subjects, frames, seed, judge, target)
+    found = run(weights, domain, subjects, frames, seed, evaluator, target)
     print(dumps(found, indent=2) if json else as_text(found))
 
 

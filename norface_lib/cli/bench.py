@@ -99,7 +99,7 @@ def bench_render(seconds: float = 20.0) -> Iterator[Figure]:
         for processes in sorted({1, cores}):
             context = multiprocessing.get_context("spawn")  # Warp must not be forked
             with tempfile.TemporaryDirectory() as folder, context.Manager() as manager:
-                spec = BenchmarkSpec("judge", subjects=10_000, frames=10, size=size)
+                spec = BenchmarkSpec("evaluator", subjects=10_000, frames=10, size=size)
                 (Path(folder) / "parts").mkdir()
                 job = partial(
                     _render_for, spec, folder, seconds, processes, manager.Barrier(processes)
@@ -192,7 +192,7 @@ def _figure_against_vit(
     leads to expect.
 
     Expected are the FLOP/s that the ViT reaches at the same batch over the FLOPs of an image: those
-    of the bare encoder (``value``: merging, drawing and 8-bit images count as loss), and those of
+    of the encoder alone (``value``: merging, drawing and 8-bit images count as loss), and those of
     the whole normalizer (``ratio_by_all_flops``).
     """
     size = config.encoder
@@ -202,10 +202,10 @@ def _figure_against_vit(
         vit.forward_features, images[:1]
     )
     rate = _normalizing_rate(model, batch)
-    bare, whole = _flops(model.encoder, images[:1]), _whole_flops(model)
+    neutral, whole = _flops(model.encoder, images[:1]), _whole_flops(model)
     return _figure(
         "normalize_against_vit",
-        rate * bare / vit_speed,
+        rate * neutral / vit_speed,
         "ratio",
         batch=batch,
         images_per_s=round(rate, 3),
@@ -215,7 +215,7 @@ def _figure_against_vit(
             "tokens": size.grid**2,
             "gflops_per_s": round(vit_speed / 1e9, 3),
         },
-        encoder_gflops_per_image=round(bare / 1e9, 3),
+        encoder_gflops_per_image=round(neutral / 1e9, 3),
         normalizer_gflops_per_image=round(whole / 1e9, 3),
         ratio_by_all_flops=round(rate * whole / vit_speed, 3),
     )

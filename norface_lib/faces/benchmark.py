@@ -3,7 +3,7 @@ its true normalized image.
 
 A pool is a stream of subjects that no other pool shares: ``pretrain`` for the normalizer, ``lab``
 (few subjects, many frames, near frontal, as BP4D and DISFA) and ``wild`` (a subject per image,
-strong pose and light, as AffectNet and RAF-DB) for the benchmark, ``judge`` for networks that only
+strong pose and light, as AffectNet and RAF-DB) for the benchmark, ``evaluator`` for networks that only
 measure. The same version, pool, seed and number give the same face on the same platform.
 """
 
@@ -80,18 +80,18 @@ class Domain:
     # share of frames that show an emotion's prototype rather than a random set of AUs
     emotional: float
     hard_light: float  # share of frames in strong, one-sided light
-    spoiled: float  # share of frames that are soft, gray, noisy, coarse or partly hidden
+    degraded: float  # share of frames that are soft, gray, noisy, coarse or partly hidden
 
 
 DOMAINS = {
-    "lab": Domain(yaw=0.13, pitch=0.08, emotional=0.0, hard_light=0.1, spoiled=0.15),
-    "wild": Domain(yaw=0.34, pitch=0.16, emotional=0.85, hard_light=0.4, spoiled=0.6),
+    "lab": Domain(yaw=0.13, pitch=0.08, emotional=0.0, hard_light=0.1, degraded=0.15),
+    "wild": Domain(yaw=0.34, pitch=0.16, emotional=0.85, hard_light=0.4, degraded=0.6),
 }
 
 _DOMAINS_OF = {
     "pretrain": ("lab", "wild"),
     "lab": ("lab",),
-    "judge": ("lab", "wild"),
+    "evaluator": ("lab", "wild"),
     "wild": ("wild",),
 }
 POOLS = tuple(_DOMAINS_OF)
@@ -385,12 +385,12 @@ def develop(
     linear: NDArray[np.float32],
     background: NDArray[np.float32],
     rng: np.random.Generator | None = None,
-    spoiled: bool = False,
+    degraded: bool = False,
 ) -> NDArray[np.uint8]:
     """Linear premultiplied RGB and coverage (S, S, 4) over a background to an sRGB image (S, S, 3)
     of 8 bits.
 
-    With ``rng``, as a real camera: exposure, white balance, a little noise. ``spoiled``: also soft,
+    With ``rng``, as a real camera: exposure, white balance, a little noise. ``degraded``: also soft,
     gray, coarse or noisy.
     """
     image = linear[..., :3] + (1 - linear[..., 3:]) * background
@@ -403,7 +403,7 @@ def develop(
         )
     image = _curve()[(np.sqrt(image.clip(0, 2) / 2) * (_CURVE_STEPS - 1)).astype(np.int32)]
     noise = 0.0 if rng is None else rng.uniform(0.0, 0.012)
-    if spoiled and rng is not None:
+    if degraded and rng is not None:
         size = len(image)
         if rng.random() < 0.5:
             image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.2) * size / 112)
@@ -464,10 +464,10 @@ class Studio:
     ) -> NDArray[np.uint8]:
         """The frame as a camera saw it: (S, S, 3) sRGB."""
         texture = self.renderer.textures(face.texture[None]) if texture is None else texture
-        spoiled = rng.random() < DOMAINS[frame.domain].spoiled
+        degraded = rng.random() < DOMAINS[frame.domain].degraded
         drawn = self.renderer.draw([shot_of(face, frame)], texture)[0]
-        image = develop(drawn, draw_background(rng, self.renderer.size), rng, spoiled)
-        return draw_occluder(image, rng) if spoiled and rng.random() < 0.2 else image
+        image = develop(drawn, draw_background(rng, self.renderer.size), rng, degraded)
+        return draw_occluder(image, rng) if degraded and rng.random() < 0.2 else image
 
     def plain(
         self, face: Person, frame: Frame, anchor: NDArray[np.float32] | None = None, texture=None

@@ -141,7 +141,7 @@ class HeadModel:
     # --- shape ------------------------------------------------------------------------------------
     def subject(self, phenotype: dict[str, float], shape: dict[str, float]) -> Subject:
         """The neutral face of a phenotype (name -> 0..1) with local shape changes (name -> -1..1),
-        bare: without hair."""
+        neutral: without hair."""
         made = self._anny(phenotype_kwargs=phenotype, local_changes_kwargs=shape)["vertices"][
             0
         ].numpy()

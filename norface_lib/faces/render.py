@@ -558,12 +558,12 @@ def _bake_occlusion(
 
 @lru_cache(maxsize=2)
 def _open_sky(device: str) -> NDArray[np.float32]:
-    """(V,) share of the sky that each vertex of the neutral, bare head sees, 0..1; 1 for the parts
+    """(V,) share of the sky that each vertex of the neutral, neutral head sees, 0..1; 1 for the parts
     that are not there."""
     model = head_model()
     points = wp.array(model.neutral, dtype=wp.vec3, device=device)
-    bare = model.triangles[(model.triangles < model.skin_count).all(1)]
-    mesh = wp.Mesh(points, wp.array(bare.ravel(), dtype=wp.int32, device=device))
+    neutral = model.triangles[(model.triangles < model.skin_count).all(1)]
+    mesh = wp.Mesh(points, wp.array(neutral.ravel(), dtype=wp.int32, device=device))
     normals, out = (
         wp.zeros((1, len(points)), dtype=wp.vec3, device=device),
         wp.zeros(len(points), dtype=float, device=device),

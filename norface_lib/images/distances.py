@@ -15,10 +15,10 @@ def distance_to(truths: Faces, drawn: Faces) -> NDArray[np.float64]:
 
 
 def neutral_ratio(truths: Faces, drawn: Faces, target: NDArray[np.uint8]) -> float:
-    """Distance of I_n to the true I_n, relative to that of the bare target face (S, S, 3): 0 is
+    """Distance of I_n to the true I_n, relative to that of the neutral target face (S, S, 3): 0 is
     perfect, 1 moves nothing."""
-    bare = np.broadcast_to(target, truths.shape)
-    return float(distance_to(truths, drawn).mean() / distance_to(truths, bare).mean())
+    neutral = np.broadcast_to(target, truths.shape)
+    return float(distance_to(truths, drawn).mean() / distance_to(truths, neutral).mean())
 
 
 REGIONS = {"brows": (0.22, 0.36), "eyes": (0.36, 0.47), "mouth": (0.60, 0.86)}

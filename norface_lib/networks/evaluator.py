@@ -1,4 +1,4 @@
-"""The judge: AUs and emotion of a face, read by a network that only measures.
+"""The evaluator: AUs and emotion of a face, read by a network that only measures.
 
 It is trained apart from every normalizer and classifier, on subjects of its own pool, and is
 different in kind on purpose: a small residual network (He et al. 2016, timm's ``ResNet``) where
@@ -20,8 +20,8 @@ _STRIDE = 32  # of a ResNet's last stage
 
 
 @dataclass(frozen=True)
-class JudgeConfig:
-    """All that makes a judge; ``dataclasses.asdict`` makes it JSON and `from_dict` brings it back."""
+class EvaluatorConfig:
+    """All that makes an evaluator; ``dataclasses.asdict`` makes it JSON and `from_dict` brings it back."""
 
     aus: tuple[int, ...] = tuple(sorted(labels.AUS))  # AU numbers in the order of the outputs
     emotions: tuple[str, ...] = labels.EMOTIONS  # in the order of the logits
@@ -35,11 +35,11 @@ class JudgeConfig:
     def __post_init__(self):
         if len(self.widths) != 4 or len(self.blocks) != 4:
             raise ValueError(
-                f"a judge has four stages, got widths {self.widths} and blocks {self.blocks}"
+                f"an evaluator has four stages, got widths {self.widths} and blocks {self.blocks}"
             )
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "JudgeConfig":
+    def from_dict(cls, values: dict[str, Any]) -> "EvaluatorConfig":
         """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
         ``TypeError`` for an unknown key."""
         return cls(
@@ -50,8 +50,8 @@ class JudgeConfig:
         )
 
 
-class JudgeOutput(NamedTuple):
-    """What the judge reads, in the order of ``JudgeConfig.aus`` and ``JudgeConfig.emotions``."""
+class EvaluatorOutput(NamedTuple):
+    """What the evaluator reads, in the order of ``EvaluatorConfig.aus`` and ``EvaluatorConfig.emotions``."""
 
     occurrence: Tensor  # (N, A) logits
     # (N, A), within 0..5 in evaluation; not clipped in training, so that gradients pass everywhere
@@ -59,15 +59,15 @@ class JudgeOutput(NamedTuple):
     emotion: Tensor  # (N, E) logits
 
 
-class Judge(nn.Module):
-    """Images (N, 3, S, S) in [0, 1], originals or normalized ones, to `JudgeOutput`.
+class Evaluator(nn.Module):
+    """Images (N, 3, S, S) in [0, 1], originals or normalized ones, to `EvaluatorOutput`.
 
     The first convolution goes to a quarter of the size at once, which on a CPU halves the cost of a
     ResNet. The last map keeps its places, as an aligned mouth is where mouths are. Raises
     ``ValueError`` for images of another size.
     """
 
-    def __init__(self, config: JudgeConfig = JudgeConfig()):
+    def __init__(self, config: EvaluatorConfig = EvaluatorConfig()):
         super().__init__()
         self.config = config
         body = ResNet(BasicBlock, config.blocks, num_classes=0, channels=config.widths)
@@ -97,7 +97,7 @@ class Judge(nn.Module):
         size = self.config.image_size
         if images.shape[1:] != (3, size, size):
             raise ValueError(
-                f"the judge takes images of shape (N, 3, {size}, {size}), got {tuple(images.shape)}"
+                f"the evaluator takes images of shape (N, 3, {size}, {size}), got {tuple(images.shape)}"
             )
         body, maps = self.body, []
         # about zero mean and unit variance
@@ -107,9 +107,9 @@ class Judge(nn.Module):
             maps.append(x)
         return tuple(maps)
 
-    def forward(self, images: Tensor) -> JudgeOutput:
+    def forward(self, images: Tensor) -> EvaluatorOutput:
         read = self.neck(self.features(images)[-1].flatten(1))
-        output = JudgeOutput(**{name: head(read) for name, head in self.heads.items()})
+        output = EvaluatorOutput(**{name: head(read) for name, head in self.heads.items()})
         return (
             output
             if self.training

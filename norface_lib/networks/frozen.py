@@ -1,9 +1,9 @@
 """Frozen networks that the normalizer's losses look through: encoders of identity and of
-expression, our own judge.
+expression, our own evaluator.
 
 Where no true I_n exists, others must say whether it is the target and does what the original does
 (PAPER.md 1.5). Which networks the paper asks is not known, so any will do here: an ONNX file, a
-model of timm, or the judge. All of them take images in this project's crop and bring the framing,
+model of timm, or the evaluator. All of them take images in this project's crop and bring the framing,
 size and colors that they were trained on. Our choice.
 """
 
@@ -27,8 +27,8 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.images.crop import ARCFACE_CROP, NORFACE_CROP, Crop, similarity
-from norface_lib.networks.evaluator import Judge
-from norface_lib.networks.weights import load_judge
+from norface_lib.networks.evaluator import Evaluator
+from norface_lib.networks.weights import load_evaluator
 
 Look = tuple[Tensor, tuple[Tensor, ...]]
 """What a network sees in N images: an embedding (N, D), and maps (N, C, H, W) from fine to coarse.
@@ -151,7 +151,7 @@ def frozen_network(spec: str, preparation: Preparation | None = None) -> FrozenN
       file there with ``onnx.utils.extract_model``
     - ``timm:NAME``: a model of timm with its published weights; ``timm:NAME@PATH`` with those of a
       file
-    - ``judge`` or ``judge:PATH``: this project's judge
+    - ``evaluator`` or ``evaluator:PATH``: this project's evaluator
 
     ``preparation`` says what the network takes if that is not usual for its kind. Raises
     :class:`DataError` for an unknown kind or name, :class:`CheckpointError` if weights are missing
@@ -165,11 +165,11 @@ def frozen_network(spec: str, preparation: Preparation | None = None) -> FrozenN
     if kind == "timm" and what:
         name, _, path = what.partition("@")
         return TimmNetwork(name, Path(path) if path else None, preparation)
-    if kind == "judge":
-        return JudgeNetwork(load_judge(what or "judge")[0])
+    if kind == "evaluator":
+        return EvaluatorNetwork(load_evaluator(what or "evaluator")[0])
     raise DataError(
         f"no frozen network {spec!r}; there are arcface, arcface:PATH, onnx:PATH, timm:NAME, "
-        "timm:NAME@PATH, judge"
+        "timm:NAME@PATH, evaluator"
     )
 
 
@@ -410,19 +410,19 @@ def _from_file(name: str, path: Path) -> nn.Module:
     return network
 
 
-# --- the judge ------------------------------------------------------------------------------------
+# --- the evaluator ------------------------------------------------------------------------------------
 
 
-class JudgeNetwork(FrozenNetwork):
-    """This project's judge: the embedding is what its heads read, AUs and emotion alike; the maps
-    are its `Judge.features`.
+class EvaluatorNetwork(FrozenNetwork):
+    """This project's evaluator: the embedding is what its heads read, AUs and emotion alike; the maps
+    are its `Evaluator.features`.
 
-    A normalizer that was trained through a judge must be measured by another one.
+    A normalizer that was trained through an evaluator must be measured by another one.
     """
 
-    def __init__(self, judge: Judge):
+    def __init__(self, evaluator: Evaluator):
         super().__init__(
-            judge, Preparation(judge.config.image_size, mean=(0.0,) * 3, std=(1.0,) * 3)
+            evaluator, Preparation(evaluator.config.image_size, mean=(0.0,) * 3, std=(1.0,) * 3)
         )
 
     def look(self, prepared: Tensor) -> Look:

@@ -19,7 +19,7 @@ from norface_lib.images.arrays import to_tensor
 from norface_lib.images.crop import NORFACE_CROP
 from norface_lib.images.files import read_face
 from norface_lib.networks.classifier import Classifier, ClassifierConfig
-from norface_lib.networks.evaluator import Judge, JudgeConfig
+from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 
 FOLDER = Path(__file__).parents[1] / "weights"
@@ -47,10 +47,10 @@ def save_classifier(model: Classifier, path: Path, card: dict[str, Any]) -> Path
     return _save(model, path, {"kind": "classifier"} | card)
 
 
-def save_judge(model: Judge, path: Path, card: dict[str, Any]) -> Path:
-    """Writes weights and card of a judge; its AUs, its emotions and their order are part of its
+def save_evaluator(model: Evaluator, path: Path, card: dict[str, Any]) -> Path:
+    """Writes weights and card of an evaluator; its AUs, its emotions and their order are part of its
     config."""
-    return _save(model, path, {"kind": "judge"} | card)
+    return _save(model, path, {"kind": "evaluator"} | card)
 
 
 def _save(model: nn.Module, path: Path, card: dict[str, Any]) -> Path:
@@ -121,9 +121,11 @@ def load_classifier(name: str | os.PathLike[str]) -> tuple[Classifier, dict[str,
     )
 
 
-def load_judge(name: str | os.PathLike[str] = "judge") -> tuple[Judge, dict[str, Any]]:
-    """A judge in evaluation mode, and its card. Errors as of :func:`load_normalizer`."""
-    return _load(find_weights(name), "judge", lambda config: Judge(JudgeConfig.from_dict(config)))
+def load_evaluator(name: str | os.PathLike[str] = "evaluator") -> tuple[Evaluator, dict[str, Any]]:
+    """An evaluator in evaluation mode, and its card. Errors as of :func:`load_normalizer`."""
+    return _load(
+        find_weights(name), "evaluator", lambda config: Evaluator(EvaluatorConfig.from_dict(config))
+    )
 
 
 def _load(
@@ -131,7 +133,9 @@ def _load(
 ) -> tuple[Any, dict[str, Any]]:
     card = _read_card(path)
     if card["kind"] != kind:
-        raise CheckpointError(f"{path}: holds a {card['kind']}, a {kind} was asked for")
+        raise CheckpointError(
+            f"{path}: these are weights of kind {card['kind']}, not of kind {kind}"
+        )
     if card["sha256"] != sha256_of(path):
         raise CheckpointError(
             f"{path}: damaged (its SHA-256 is not the one of its card); fetch the file again"

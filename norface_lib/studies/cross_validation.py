@@ -110,12 +110,12 @@ class CrossValidation:
         return float(low), float(high)
 
     @property
-    def floor(self) -> float:
+    def constant_baseline(self) -> float:
         """The score of one who looks at no face, the mean over folds."""
         return float(
             np.mean(
                 [
-                    self.task.floor(self.labels[train], self.labels[test])
+                    self.task.constant_baseline(self.labels[train], self.labels[test])
                     for train, test in self.folds
                 ]
             )
@@ -147,7 +147,7 @@ class CrossValidation:
             "headline": self.score,
             "interval": self.interval,
             "pooled": self.pooled,
-            "floor": self.floor,
+            "constant_baseline": self.constant_baseline,
             "further": {
                 name: float(np.mean([row[name] for row in further])) for name in further[0]
             },

@@ -73,7 +73,7 @@ UNPAIRED_WEIGHTS = (
     "expression=1",
     "self_reconstruction=1",
 )
-"""How a normalizer is fine-tuned on faces without a true I_n: the judge must see the original's
+"""How a normalizer is fine-tuned on faces without a true I_n: the evaluator must see the original's
 expression in I_n, and the target must come out as it is. An identity term can be added where an
 encoder's file is at hand (``--term``, ``--network``)."""
 
@@ -346,7 +346,9 @@ def report(rows: dict[str, CrossValidation], path: Path, dataset: str = "rendere
             if row.interval
             else "(too few subjects for an interval)"
         )
-        lines.append(f"{name}: {row.score:.3f} {interval}; without looking {row.floor:.3f}")
+        lines.append(
+            f"{name}: {row.score:.3f} {interval}; constant baseline {row.constant_baseline:.3f}"
+        )
     return "\n".join([*lines, *_published(first.task.name, dataset), f"(see {shown(path)})"])
 
 

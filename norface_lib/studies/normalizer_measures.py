@@ -1,10 +1,10 @@
 """What a normalizer is worth, measured on rendered people whom it never met.
 
-Five questions, each a function: how near is I_n to the true I_n (`image_measures`), does a judge
-read the original's expression in it (`judge_measures`), can a probe still tell the person
+Five questions, each a function: how near is I_n to the true I_n (`image_measures`), does an evaluator
+read the original's expression in it (`evaluator_measures`), can a probe still tell the person
 (`identity_leakage`) or pose, light and background (`nuisance_leakage`), and does I_n stay the same
 while only these change (`spread_measures`)? Each is also asked of what I_n is to be compared with:
-originals, the true I_n (the best that can be), the bare target face (what moves nothing). No number
+originals, the true I_n (the best that can be), the neutral target face (what moves nothing). No number
 here is a goal or a verdict.
 
 Shapes: N faces (N, S, S, 3) of 8 bits in RGB, A action units, V nuisance variables.
@@ -50,12 +50,12 @@ from norface_lib.faces.benchmark import (
 )
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.images.distances import distance_to, neutral_ratio, region_ratios
-from norface_lib.networks.evaluator import Judge, JudgeOutput
+from norface_lib.networks.evaluator import Evaluator, EvaluatorOutput
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer
-from norface_lib.networks.weights import load_judge, load_normalizer, target_names
+from norface_lib.networks.weights import load_evaluator, load_normalizer, target_names
 from norface_lib.studies.neighbors import shrunk
-from norface_lib.training.evaluator import JudgeLabels, judged, reading_scores
+from norface_lib.training.evaluator import EvaluatorLabels, evaluator_outputs, reading_scores
 from norface_lib.training.normalizer_losses import moving_pixels
 
 # --- distance to the true image -------------------------------------------------------------------
@@ -111,19 +111,19 @@ def moving_ratio(truths: Faces, drawn: Faces, target: NDArray[np.uint8]) -> floa
 
 
 def image_measures(truths: Faces, drawn: Faces, target: NDArray[np.uint8]) -> dict[str, Any]:
-    """Distance of I_n and of the bare target (S, S, 3) to the true images, and ratios of the two: 0
+    """Distance of I_n and of the neutral target (S, S, 3) to the true images, and ratios of the two: 0
     perfect, 1 moves nothing.
 
     ``l1`` in 0..1 of the full range, ``psnr`` in dB, ``ssim`` at most 1.
     """
-    bare = np.broadcast_to(target, truths.shape)
+    neutral = np.broadcast_to(target, truths.shape)
     found = {
         name: {
             "l1": distance_to(truths, faces),
             "psnr": psnr(faces, truths),
             "ssim": ssim(faces, truths),
         }
-        for name, faces in (("normalized", drawn), ("target", bare))
+        for name, faces in (("normalized", drawn), ("target", neutral))
     }
     means = {
         name: {key: float(values.mean()) for key, values in each.items()}
@@ -141,21 +141,27 @@ def image_measures(truths: Faces, drawn: Faces, target: NDArray[np.uint8]) -> di
     )
 
 
-# --- expression, as the judge reads it ------------------------------------------------------------
+# --- expression, as the evaluator reads it ------------------------------------------------------------
 
 
-def judge_measures(judge: Judge, data: Rendered, drawn: Faces) -> dict[str, Any]:
-    """What a judge reads of expressions in I_n, in the true I_n (ceiling), in the bare target
-    (floor) and in the originals.
+def evaluator_measures(evaluator: Evaluator, data: Rendered, drawn: Faces) -> dict[str, Any]:
+    """What an evaluator reads of expressions in I_n, in the true I_n (ceiling), in the neutral target
+    (lower bound) and in the originals.
 
     Each as of `reading_scores`; ``f1_ratio`` is that of I_n over that of the true I_n.
     """
-    bare = JudgeOutput(*(part.expand(len(data), -1) for part in judged(judge, data.target[None])))
-    read = {"normalized": judged(judge, drawn), "truth": judged(judge, data.truths), "target": bare}
-    read["original"] = judged(judge, data.originals)
-    known = JudgeLabels.of(data, judge.config)
+    neutral = EvaluatorOutput(
+        *(part.expand(len(data), -1) for part in evaluator_outputs(evaluator, data.target[None]))
+    )
+    read = {
+        "normalized": evaluator_outputs(evaluator, drawn),
+        "truth": evaluator_outputs(evaluator, data.truths),
+        "target": neutral,
+    }
+    read["original"] = evaluator_outputs(evaluator, data.originals)
+    known = EvaluatorLabels.of(data, evaluator.config)
     found: dict[str, Any] = {
-        name: reading_scores(output, known, judge.config) for name, output in read.items()
+        name: reading_scores(output, known, evaluator.config) for name, output in read.items()
     }
     best = found["truth"]["f1"]
     return found | {"f1_ratio": found["normalized"]["f1"] / best if best else None}
@@ -404,7 +410,7 @@ def spread_measures(
 
 def measure_normalizer(
     model: Normalizer,
-    judge: Judge,
+    evaluator: Evaluator,
     data: Rendered,
     domain: str,
     seed: int = 0,
@@ -415,7 +421,7 @@ def measure_normalizer(
     drawn = normalize_faces(model, to_tensor(data.target), data.originals)
     images = {"original": data.originals, "normalized": drawn, "truth": data.truths}
     yield "images", image_measures(data.truths, drawn, data.target)
-    yield "judge", judge_measures(judge, data, drawn)
+    yield "evaluator", evaluator_measures(evaluator, data, drawn)
     yield "identity", identity_leakage(images, data.subjects, probes)
     yield "nuisance", nuisance_leakage(images, *nuisance_of(data), data.subjects, probes)
     yield "spread", spread_measures(model, data.target, domain, seed=seed)
@@ -427,7 +433,7 @@ def evaluate_normalizer(
     subjects: int = 60,
     frames: int = 20,
     seed: int = 0,
-    judge: str | PathLike[str] = "judge",
+    evaluator: str | PathLike[str] = "evaluator",
     target: str | None = None,
     probes: Probes = Probes(),
 ) -> dict[str, Any]:
@@ -445,7 +451,10 @@ def evaluate_normalizer(
         raise DataError(
             f"{subjects} subjects with {frames} frames are too few; needed are {probes.folds} and 2"
         )
-    (model, _, card), (reader, judge_card) = load_normalizer(weights, target), load_judge(judge)
+    (model, _, card), (reader, evaluator_card) = (
+        load_normalizer(weights, target),
+        load_evaluator(evaluator),
+    )
     spec = BenchmarkSpec(
         domain,
         subjects,
@@ -462,7 +471,11 @@ def evaluate_normalizer(
     for name, measures in measure_normalizer(model, reader, data, domain, seed, probes):
         found[name] = measures
         _tell(name, started)
-    settings = {"weights": card["name"], "sha256": card["sha256"], "judge": judge_card["sha256"]}
+    settings = {
+        "weights": card["name"],
+        "sha256": card["sha256"],
+        "evaluator": evaluator_card["sha256"],
+    }
     settings |= {"benchmark": asdict(spec), "probes": asdict(probes)}
     head = {
         "seed": seed,

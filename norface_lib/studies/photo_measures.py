@@ -165,7 +165,7 @@ def emotion_measures(
     seen = [embed(pairs, normalizer) for pairs in parts]
     recipe = recipe_for(task, normalizer)
     found: dict[str, Any] = {
-        "without looking": task.floor(parts[0].labels, parts[1].labels),
+        "constant baseline": task.constant_baseline(parts[0].labels, parts[1].labels),
         "faces": len(parts[1]),
     }
     for inputs in INPUTS:
@@ -316,7 +316,9 @@ def _smiles(
 
 def as_text(found: Mapping[str, Any]) -> str:
     """The measures for people to read."""
-    lines = [f"distance to the pseudo-truth, of the bare target's: {found['to_pseudo_truth']:.3f}"]
+    lines = [
+        f"distance to the pseudo-truth, of the neutral target's: {found['to_pseudo_truth']:.3f}"
+    ]
     for name, row in found["agreement"].items():
         lines.append(
             f"blendshapes of I_n and original, mean correlation, {name}: {row['mean']:.3f} "

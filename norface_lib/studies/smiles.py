@@ -98,20 +98,20 @@ def write_sheet(reading: Reading, path: Path, columns: int = 12) -> Path:
 
 
 def write_smiles(root: Path, subjects: int = 24, size: int = 112, seed: int = 0) -> Path:
-    """Renders faces of the ``judge`` pool, each once neutral and once smiling, as a folder of
+    """Renders faces of the ``evaluator`` pool, each once neutral and once smiling, as a folder of
     aligned faces with labels."""
     root = Path(root)
     if (root / "labels.csv").exists():
         return root
     root.mkdir(parents=True, exist_ok=True)
-    spec = BenchmarkSpec("judge", subjects, 1, size, seed)
+    spec = BenchmarkSpec("evaluator", subjects, 1, size, seed)
     studio, rows = Studio(size), []
     for number in range(subjects):
-        name = subject_name("judge", number)
+        name = subject_name("evaluator", number)
         face = face_of(spec, number)
         for expression, intensities in ((NEUTRAL, {}), (SMILING, {12: 3.0, 6: 2.0})):
             rng = np.random.default_rng(
-                [VERSION, POOLS.index("judge"), seed, number, len(intensities)]
+                [VERSION, POOLS.index("evaluator"), seed, number, len(intensities)]
             )
             frame = replace(draw_frame(rng), left=intensities, right=intensities)
             image = f"{name}_{expression}.jpg"

@@ -134,7 +134,7 @@ class F1Counter:
 
 
 def constant_predictor_f1(rates: ArrayLike) -> NDArray[np.float64]:
-    """F1 of calling every label present in every frame, the floor to beat: 2 r / (1 + r) for rates
+    """F1 of calling every label present in every frame, the constant baseline to beat: 2 r / (1 + r) for rates
     r (L,) in [0, 1]."""
     rates = np.asarray(rates, dtype=float)
     return 2 * rates / (1 + rates)

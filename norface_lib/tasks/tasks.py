@@ -1,5 +1,5 @@
 """The three tasks, which one classifier serves: what its logits mean, how they are trained, and by
-what they are judged.
+what they are measured.
 
 A task turns logits (N, O) into predictions (N, O) and predictions into sums over frames, from which
 every metric is made (`norface_lib.tasks.metrics`). Labels are (N, L), NaN where unknown; for
@@ -82,7 +82,7 @@ class Task(ABC):
         return {}
 
     @abstractmethod
-    def floor(self, train: NDArray, test: NDArray) -> float:
+    def constant_baseline(self, train: NDArray, test: NDArray) -> float:
         """The score of one who looks at no face, from training and test labels (N, L)."""
 
     def oracle(self, predictions: NDArray, labels: NDArray) -> float:
@@ -122,7 +122,7 @@ class Detection(Task):
     def per_label(self, sums: NDArray) -> NDArray[np.float64]:
         return f1_from_counts(sums)
 
-    def floor(self, train: NDArray, test: NDArray) -> float:
+    def constant_baseline(self, train: NDArray, test: NDArray) -> float:
         """Every AU is called in every frame."""
         return float(
             constant_predictor_f1(np.nanmean(np.where(known(test), test, np.nan), axis=0)).mean()
@@ -162,7 +162,7 @@ class Intensity(Task):
         found = intensity_metrics(sums)
         return {name: float(np.nanmean(found[name])) for name in ("mse", "mae", "pcc", "ccc")}
 
-    def floor(self, train: NDArray, test: NDArray) -> float:
+    def constant_baseline(self, train: NDArray, test: NDArray) -> float:
         """A constant does not correlate."""
         return 0.0
 
@@ -211,7 +211,7 @@ class Emotion(Task):
     def further(self, sums: NDArray) -> dict[str, float]:
         return {"class_mean_accuracy": float(class_mean_accuracy(sums))}
 
-    def floor(self, train: NDArray, test: NDArray) -> float:
+    def constant_baseline(self, train: NDArray, test: NDArray) -> float:
         """The class that is most frequent in training is always called."""
         common = np.bincount(train[known(train)].astype(int)).argmax()
         return float((test[known(test)] == common).mean())

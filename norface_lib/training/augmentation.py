@@ -46,14 +46,14 @@ def jitter(images: Tensor, turn: float = 0.05, zoom: float = 0.05, shift: float 
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def seen(images: Tensor, spoiled_share: float = 0.0) -> Tensor:
-    """Originals as cameras might have seen them: `photometric`, then a share `spoiled`."""
+def seen(images: Tensor, degraded_share: float = 0.0) -> Tensor:
+    """Originals as cameras might have seen them: `photometric`, then a share `degraded`."""
     images = photometric(images)
-    return spoiled(images, spoiled_share) if spoiled_share else images
+    return degraded(images, degraded_share) if degraded_share else images
 
 
-def spoiled(images: Tensor, share: float) -> Tensor:
-    """Spoils a ``share`` of images as poor photographs are: off center, gray, soft or coarse,
+def degraded(images: Tensor, share: float) -> Tensor:
+    """Degrades a ``share`` of images as poor photographs are: off center, gray, soft or coarse,
     noisy, partly hidden. Same shape.
 
     Each chosen image gets each fault with chance one half, but the last with one fifth. Our choice.

@@ -1,4 +1,4 @@
-"""Training the judge on rendered faces of its own pool, originals and true normalized images alike,
+"""Training the evaluator on rendered faces of its own pool, originals and true normalized images alike,
 and what it then reads."""
 
 import json
@@ -20,8 +20,8 @@ from norface_lib.datasets.base import EMOTION
 from norface_lib.datasets.rendered import Rendered, load_rendered
 from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
 from norface_lib.images.arrays import Faces, to_tensor
-from norface_lib.networks.evaluator import Judge, JudgeConfig, JudgeOutput
-from norface_lib.networks.weights import load_judge, save_judge
+from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig, EvaluatorOutput
+from norface_lib.networks.weights import load_evaluator, save_evaluator
 from norface_lib.tasks.losses import DETECTION_LOSSES, au_weights, summed
 from norface_lib.tasks.metrics import accuracy, confusion, f1_per_label, icc3_1, mae
 from norface_lib.training.augmentation import jitter, mirrored, photometric
@@ -36,8 +36,8 @@ _FIT = TrainConfig(steps=1500, batch_size=64, learning_rate=2e-3)
 
 
 @dataclass(frozen=True)
-class JudgeTraining:
-    """How the judge is trained, and the weights of its terms (our choice)."""
+class EvaluatorTraining:
+    """How the evaluator is trained, and the weights of its terms (our choice)."""
 
     fit: TrainConfig = _FIT
     # of the faces that are true normalized images: it must read these as well
@@ -49,14 +49,14 @@ class JudgeTraining:
     emotion_weight: float = 0.25  # of the cross entropy of the faces that show one
 
     @classmethod
-    def of_steps(cls, steps: int, seed: int = 0) -> "JudgeTraining":
+    def of_steps(cls, steps: int, seed: int = 0) -> "EvaluatorTraining":
         """The default recipe of another length; a short run is logged more often."""
         return cls(replace(_FIT, steps=steps, seed=seed, log_every=max(1, min(20, steps // 12))))
 
 
 @dataclass(frozen=True)
-class JudgeLabels:
-    """What a judge is taught of N faces: AU intensities (N, A) of 0..5, occurrences (N, A) of 0 or
+class EvaluatorLabels:
+    """What an evaluator is taught of N faces: AU intensities (N, A) of 0..5, occurrences (N, A) of 0 or
     1, emotions (N,)."""
 
     intensities: Tensor
@@ -64,7 +64,7 @@ class JudgeLabels:
     emotions: Tensor  # class, or UNNAMED
 
     @classmethod
-    def of(cls, data: Rendered, config: JudgeConfig) -> "JudgeLabels":
+    def of(cls, data: Rendered, config: EvaluatorConfig) -> "EvaluatorLabels":
         """Those of a rendered benchmark, in the order of the config."""
         names = data.table[EMOTION].astype(object).fillna("")  # a column without any is of numbers
         classes = [config.emotions.index(name) if name else UNNAMED for name in names]
@@ -72,50 +72,54 @@ class JudgeLabels:
         return cls(*aus, torch.tensor(classes))
 
 
-def train_judge(
+def train_evaluator(
     data: Rendered,
-    config: JudgeConfig,
-    training: JudgeTraining,
+    config: EvaluatorConfig,
+    training: EvaluatorTraining,
     folder: Path | None = None,
     device: str = "auto",
     progress: bool = True,
-    start: Judge | None = None,
-) -> Judge:
-    """Trains a judge on a rendered benchmark, which must hold the true images. Resumable with a
+    start: Evaluator | None = None,
+) -> Evaluator:
+    """Trains an evaluator on a rendered benchmark, which must hold the true images. Resumable with a
     ``folder``.
 
     ``start``: begin with a copy of its weights. Raises ``ValueError`` without true images, and what
     `norface_lib.training.loop.fit` raises.
     """
     if data.truths is None:
-        raise ValueError("a judge reads true normalized images too: load_rendered(..., truth=True)")
+        raise ValueError(
+            "an evaluator reads true normalized images too: load_rendered(..., truth=True)"
+        )
     where = device_of(device)
     torch.manual_seed(training.fit.seed)
-    judge = Judge(config).to(where, memory_format=torch.channels_last)
+    evaluator = Evaluator(config).to(where, memory_format=torch.channels_last)
     if start is not None:
-        judge.load_state_dict(start.state_dict())
+        evaluator.load_state_dict(start.state_dict())
     return fit(
-        judge,
-        _judge_loss(data, config, training, where),
+        evaluator,
+        _evaluator_loss(data, config, training, where),
         len(data),
         training.fit,
         folder,
-        "judge",
+        "evaluator",
         progress,
     )
 
 
-def _judge_loss(data: Rendered, config: JudgeConfig, training: JudgeTraining, where: torch.device):
+def _evaluator_loss(
+    data: Rendered, config: EvaluatorConfig, training: EvaluatorTraining, where: torch.device
+):
     """The weighted sum of the three terms on a batch of originals and true images, of which half
     are mirrored."""
-    known, detect = JudgeLabels.of(data, config), summed(training.detection, DETECTION_LOSSES)
+    known, detect = EvaluatorLabels.of(data, config), summed(training.detection, DETECTION_LOSSES)
     weights = au_weights(known.occurrences.mean(0).clamp(min=1 / len(data))).to(where)
     # a rare AU should not shout
     spread = (known.intensities.std(0) + 0.05 * labels.INTENSITY_MAX).to(where)
 
-    def loss(judge: nn.Module, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def loss(evaluator: nn.Module, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
         true, flip = torch.rand(len(indices)) < training.truth_share, torch.rand(len(indices)) < 0.5
-        output = judge(mirrored(_faces(data, indices.numpy(), true, where), flip.to(where)))
+        output = evaluator(mirrored(_faces(data, indices.numpy(), true, where), flip.to(where)))
         found = detect(output.occurrence, known.occurrences[indices].to(where), weights)
         error = ((output.intensity - known.intensities[indices].to(where)) / spread).square().mean()
         named = _emotion_loss(output, known.emotions[indices].to(where))
@@ -141,26 +145,30 @@ def _faces(data: Rendered, rows: NDArray[np.intp], true: Tensor, where: torch.de
     )
 
 
-def _emotion_loss(output: JudgeOutput, emotions: Tensor) -> Tensor:
+def _emotion_loss(output: EvaluatorOutput, emotions: Tensor) -> Tensor:
     """Mean cross entropy of the faces whose emotion has a name; 0 if there is none."""
     entropy = F.cross_entropy(output.emotion, emotions, ignore_index=UNNAMED, reduction="sum")
     return entropy / (emotions != UNNAMED).sum().clamp(min=1)
 
 
 @torch.inference_mode()
-def judged(judge: Judge, faces: Faces, batch_size: int = 128) -> JudgeOutput:
-    """What a judge in evaluation mode reads in faces (N, S, S, 3) of 8 bits, resized to what it
+def evaluator_outputs(evaluator: Evaluator, faces: Faces, batch_size: int = 128) -> EvaluatorOutput:
+    """What an evaluator in evaluation mode reads in faces (N, S, S, 3) of 8 bits, resized to what it
     takes. On the CPU."""
-    device, size, outputs = next(judge.parameters()).device, judge.config.image_size, []
+    device, size, outputs = next(evaluator.parameters()).device, evaluator.config.image_size, []
     for start in range(0, len(faces), batch_size):
         images = to_tensor(faces[start : start + batch_size]).to(device)
         if images.shape[-1] != size:
             images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-        outputs.append(judge(images))
-    return JudgeOutput(*(torch.cat(parts).float().cpu() for parts in zip(*outputs, strict=True)))
+        outputs.append(evaluator(images))
+    return EvaluatorOutput(
+        *(torch.cat(parts).float().cpu() for parts in zip(*outputs, strict=True))
+    )
 
 
-def reading_scores(read: JudgeOutput, known: JudgeLabels, config: JudgeConfig) -> dict[str, Any]:
+def reading_scores(
+    read: EvaluatorOutput, known: EvaluatorLabels, config: EvaluatorConfig
+) -> dict[str, Any]:
     """How well expressions were read: F1 at threshold 0.5, ICC(3,1) and mean absolute error of the
     intensity, and by AU.
 
@@ -193,44 +201,48 @@ def reading_scores(read: JudgeOutput, known: JudgeLabels, config: JudgeConfig) -
     }
 
 
-def measure(judge: Judge, folder: Path, subjects: int = 60, frames: int = 4) -> dict[str, Any]:
+def measure(
+    evaluator: Evaluator, folder: Path, subjects: int = 60, frames: int = 4
+) -> dict[str, Any]:
     """`reading_scores` of originals and of true images, on rendered subjects of both domains that
-    no judge was trained on."""
+    no evaluator was trained on."""
     found: dict[str, Any] = {}
     for pool in ("lab", "wild"):
-        spec = BenchmarkSpec(pool, subjects, frames, judge.config.image_size)
+        spec = BenchmarkSpec(pool, subjects, frames, evaluator.config.image_size)
         data = load_rendered(
-            write_benchmark(spec, Path(folder) / pool), aus=judge.config.aus, progress=False
+            write_benchmark(spec, Path(folder) / pool), aus=evaluator.config.aus, progress=False
         )
-        known = JudgeLabels.of(data, judge.config)
+        known = EvaluatorLabels.of(data, evaluator.config)
         found[pool] = {"subjects": subjects, "faces": len(data)}
         for name, faces in (("originals", data.originals), ("truths", data.truths)):
-            found[pool][name] = reading_scores(judged(judge, faces), known, judge.config)
+            found[pool][name] = reading_scores(
+                evaluator_outputs(evaluator, faces), known, evaluator.config
+            )
     return found
 
 
 def train_and_save(
     data: Path, out: Path, steps: int, seed: int = 0, device: str = "auto", start: str | None = None
 ) -> Path:
-    """The whole recipe: trains a judge on a rendered pool, measures it on other pools, writes
+    """The whole recipe: trains an evaluator on a rendered pool, measures it on other pools, writes
     weights and card.
 
     ``start``: name or path of weights to begin with.
     """
-    config, training = JudgeConfig(), JudgeTraining.of_steps(steps, seed)
-    first, first_card = load_judge(start) if start else (None, {})
-    judge = train_judge(
+    config, training = EvaluatorConfig(), EvaluatorTraining.of_steps(steps, seed)
+    first, first_card = load_evaluator(start) if start else (None, {})
+    evaluator = train_evaluator(
         load_rendered(data, aus=config.aus), config, training, out, device, start=first
     )
-    seconds = logged_seconds(Path(out) / "judge.jsonl")
+    seconds = logged_seconds(Path(out) / "evaluator.jsonl")
     card = {
         "data": json.loads((Path(data) / "benchmark.json").read_text()),
         "start": {"sha256": first_card["sha256"], "training": first_card["training"]}
         if start
         else None,
         "training": asdict(training) | {"seconds": seconds, "device": str(device_of(device))},
-        "measured": measure(judge.cpu(), Path(out) / "held-out"),
+        "measured": measure(evaluator.cpu(), Path(out) / "held-out"),
         "license": "MIT; the target face is rendered from CC0 assets and is nobody",
         "versions": versions(),
     }
-    return save_judge(judge, Path(out) / "judge.safetensors", card)
+    return save_evaluator(evaluator, Path(out) / "evaluator.safetensors", card)

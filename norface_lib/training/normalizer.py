@@ -1,4 +1,4 @@
-"""Training the normalizer: expression first, then drawing, then, if wanted, fine-tuning on other
+"""Training the normalizer: expression first, then synthesis, then, if wanted, fine-tuning on other
 faces.
 
 Trained by reconstruction alone from scratch, the network falls into the constant target, whatever
@@ -31,24 +31,29 @@ from norface_lib.images.distances import neutral_ratio, region_ratios
 from norface_lib.images.files import list_images, read_faces, write_png
 from norface_lib.images.sheets import contact_sheet
 from norface_lib.networks.discriminator import Discriminator
-from norface_lib.networks.evaluator import Judge
+from norface_lib.networks.evaluator import Evaluator
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import PRESETS, Normalizer, NormalizerConfig
 from norface_lib.networks.pretrained import load_encoder_weights
-from norface_lib.networks.weights import find_weights, load_judge, load_normalizer, save_normalizer
+from norface_lib.networks.weights import (
+    find_weights,
+    load_evaluator,
+    load_normalizer,
+    save_normalizer,
+)
 from norface_lib.training.augmentation import mirrored, seen
 from norface_lib.training.loop import TrainConfig, fit, logged_seconds
 from norface_lib.training.masked import masked_pretraining
 from norface_lib.training.normalizer_losses import (
-    DrawingLoss,
-    DrawingNetwork,
-    DrawingTerms,
     Sources,
+    SynthesisLoss,
+    SynthesisNetwork,
+    SynthesisTerms,
 )
 
 _MASKED = TrainConfig(steps=1000, batch_size=64, learning_rate=1.5e-3)
 _EXPRESSION = TrainConfig(steps=2000, batch_size=48, learning_rate=1.5e-3)
-_DRAWING = TrainConfig(steps=3500, batch_size=24, learning_rate=8e-4)
+_SYNTHESIS = TrainConfig(steps=3500, batch_size=24, learning_rate=8e-4)
 
 
 @dataclass(frozen=True)
@@ -57,20 +62,20 @@ class NormalizerTraining:
 
     masked: TrainConfig | None = None  # masked autoencoding of the encoder before all else
     expression: TrainConfig | None = _EXPRESSION  # None: the network can read expressions already
-    drawing: TrainConfig = _DRAWING
-    terms: DrawingTerms = field(default_factory=DrawingTerms)
+    synthesis: TrainConfig = _SYNTHESIS
+    terms: SynthesisTerms = field(default_factory=SynthesisTerms)
     # of the faces in the expression stage that are true I_n: the classifier reads those too
     truth_share: float = 0.2
 
     @classmethod
     def of_steps(
-        cls, expression: int, drawing: int, seed: int = 0, masked: int = 0, **others: Any
+        cls, expression: int, synthesis: int, seed: int = 0, masked: int = 0, **others: Any
     ) -> "NormalizerTraining":
         """The default recipe with other lengths, a stage of 0 steps left out; a short run is logged
         more often."""
 
-        if drawing < 1:
-            raise ValueError("the drawing stage needs at least one step")
+        if synthesis < 1:
+            raise ValueError("the synthesis stage needs at least one step")
 
         def stage(config: TrainConfig, steps: int) -> TrainConfig | None:
             often = {
@@ -82,14 +87,14 @@ class NormalizerTraining:
         return cls(
             stage(_MASKED, masked),
             stage(_EXPRESSION, expression),
-            stage(_DRAWING, drawing),
+            stage(_SYNTHESIS, synthesis),
             **others,
         )
 
     @property
     def stages(self) -> dict[str, TrainConfig]:
         """The stages by name, in their order."""
-        found = {"masked": self.masked, "expression": self.expression, "drawing": self.drawing}
+        found = {"masked": self.masked, "expression": self.expression, "synthesis": self.synthesis}
         return {name: config for name, config in found.items() if config}
 
 
@@ -111,24 +116,24 @@ class Watch:
     3) with their true I_n.
 
     Writes a sheet of originals, drawn and true faces for each look into ``folder``, and returns the
-    distance relative to the bare target's and, with a judge, its mean absolute AU error on I_n, on
-    the true I_n (the ceiling) and on the bare target (where a network stays that has collapsed).
+    distance relative to the neutral target's and, with an evaluator, its mean absolute AU error on I_n, on
+    the true I_n (the ceiling) and on the neutral target (where a network stays that has collapsed).
     """
 
-    def __init__(self, faces: Rendered, folder: Path, judge: Judge | None):
-        self.faces, self.folder, self.judge = faces, folder, judge
+    def __init__(self, faces: Rendered, folder: Path, evaluator: Evaluator | None):
+        self.faces, self.folder, self.evaluator = faces, folder, evaluator
         self.targets = to_tensor(faces.targets)
-        bare = faces.targets[faces.target_of]
+        neutral = faces.targets[faces.target_of]
         self.bounds = (
             {
                 "au_error_truth": self._au_error(faces.truths),
-                "au_error_target": self._au_error(bare),
+                "au_error_target": self._au_error(neutral),
             }
-            if judge
+            if evaluator
             else {}
         )
 
-    def __call__(self, model: DrawingNetwork, step: int) -> dict[str, float]:
+    def __call__(self, model: SynthesisNetwork, step: int) -> dict[str, float]:
         faces = self.faces
         drawn = normalize_faces(
             model.normalizer, self.targets, faces.originals, which=faces.target_of
@@ -136,19 +141,21 @@ class Watch:
         shown = [rows[:12] for rows in (faces.originals, drawn, faces.truths)]
         write_png(self.folder / f"{step:06d}.png", contact_sheet(shown))
         off = np.abs(drawn.astype(np.int16) - faces.truths).mean()
-        bare = np.abs(faces.targets[faces.target_of].astype(np.int16) - faces.truths).mean()
-        found = {"held_out_to_neutral": float(off / bare)}
-        return found | ({"au_error": self._au_error(drawn)} | self.bounds if self.judge else {})
+        neutral = np.abs(faces.targets[faces.target_of].astype(np.int16) - faces.truths).mean()
+        found = {"held_out_to_neutral": float(off / neutral)}
+        return found | ({"au_error": self._au_error(drawn)} | self.bounds if self.evaluator else {})
 
     @torch.inference_mode()
     def _au_error(self, faces: Faces) -> float:
         read = torch.cat(
             [
-                self.judge(to_tensor(part)).intensity
+                self.evaluator(to_tensor(part)).intensity
                 for part in np.array_split(faces, max(1, len(faces) // 64))
             ]
         )
-        return float(np.abs(read.numpy() - self.faces.intensities(self.judge.config.aus)).mean())
+        return float(
+            np.abs(read.numpy() - self.faces.intensities(self.evaluator.config.aus)).mean()
+        )
 
 
 def standardized_codes(data: Rendered) -> tuple[Tensor, NDArray[np.intp]]:
@@ -179,7 +186,7 @@ def train_normalizer(
     """
     sources = Sources(data.targets, data, faces)
     where = device_of(device)
-    torch.manual_seed(training.drawing.seed)
+    torch.manual_seed(training.synthesis.seed)
     normalizer = Normalizer(config).to(where, memory_format=torch.channels_last)
     if start is not None:
         normalizer.load_state_dict(start.state_dict())
@@ -191,7 +198,7 @@ def train_normalizer(
     if training.expression:
         loss = _expression_loss(data, codes, mirror, training, where)
         fit(reader, loss, len(data), training.expression, folder, "expression", progress)
-    return _train_drawing(
+    return _train_synthesis(
         normalizer, sources, training, reader.head, codes, folder, where, progress, watch
     )
 
@@ -205,21 +212,21 @@ def fine_tune(
     progress: bool = True,
     watch: Watch | None = None,
 ) -> Normalizer:
-    """A copy of a normalizer, trained on by the drawing stage alone: on pairs, on faces without a
+    """A copy of a normalizer, trained on by the synthesis stage alone: on pairs, on faces without a
     true I_n, or on both."""
     where = device_of(device)
-    torch.manual_seed(training.drawing.seed)
+    torch.manual_seed(training.synthesis.seed)
     normalizer = copy.deepcopy(start).to(where, memory_format=torch.channels_last)
     head, codes = None, None
     if sources.pairs is not None:
         codes, _ = standardized_codes(sources.pairs)
         head = nn.Linear(normalizer.config.encoder.dim, codes.shape[1]).to(where)
-    return _train_drawing(
+    return _train_synthesis(
         normalizer, sources, training, head, codes, folder, where, progress, watch
     )
 
 
-def _train_drawing(
+def _train_synthesis(
     normalizer: Normalizer,
     sources: Sources,
     training: NormalizerTraining,
@@ -231,9 +238,9 @@ def _train_drawing(
     watch: Watch | None,
 ) -> Normalizer:
     discriminator = Discriminator().to(where) if training.terms.weights.adversarial else None
-    network = DrawingNetwork(normalizer, head, discriminator)
-    loss = DrawingLoss(sources, codes, training.terms, where)
-    fit(network, loss, len(sources), training.drawing, folder, "drawing", progress, watch)
+    network = SynthesisNetwork(normalizer, head, discriminator)
+    loss = SynthesisLoss(sources, codes, training.terms, where)
+    fit(network, loss, len(sources), training.synthesis, folder, "synthesis", progress, watch)
     return normalizer.eval()
 
 
@@ -252,7 +259,7 @@ def _expression_loss(
         true = torch.rand(len(indices)).numpy() < training.truth_share
         rows = indices.numpy()
         faces = np.where(true[:, None, None, None], data.truths[rows], data.originals[rows])
-        images = seen(to_tensor(faces).to(where), training.terms.spoiled_share)
+        images = seen(to_tensor(faces).to(where), training.terms.degraded_share)
         flip = torch.rand(len(indices)) < 0.5
         wanted = torch.where(flip[:, None], codes[indices][:, mirror], codes[indices]).to(where)
         error = F.mse_loss(reader(mirrored(images, flip.to(where))), wanted)
@@ -327,27 +334,27 @@ def _beginning(
 
 
 def _watch(spec: dict[str, Any], out: Path) -> Watch:
-    """Faces of people like those of the training pool, but of another seed, and the judge if its
+    """Faces of people like those of the training pool, but of another seed, and the evaluator if its
     weights are at hand."""
     watched = BenchmarkSpec(
         spec["pool"], 16, 4, spec["size"], spec["seed"] + 1_000_000, spec["target"]
     )
     try:
-        judge = load_judge()[0] if find_weights("judge") else None
+        evaluator = load_evaluator()[0] if find_weights("evaluator") else None
     except CheckpointError as error:
         print(f"the log will hold no AU errors: {error}")
-        judge = None
+        evaluator = None
     return Watch(
         load_rendered(write_benchmark(watched, out / "watched"), progress=False),
         out / "samples",
-        judge,
+        evaluator,
     )
 
 
 def measure(
     model: Normalizer, folder: Path, subjects: int = 60, frames: int = 4, target: str = "noor"
 ) -> dict[str, Any]:
-    """Distance to the true I_n on rendered subjects of both domains, relative to the bare target's,
+    """Distance to the true I_n on rendered subjects of both domains, relative to the neutral target's,
     and by region."""
     size, found = model.config.encoder.image_size, {}
     for pool in ("lab", "wild"):

@@ -56,27 +56,27 @@ class LossWeights:
 
 
 @dataclass(frozen=True)
-class DrawingTerms:
+class SynthesisTerms:
     """Weights of the terms, and how some of them are computed."""
 
     weights: LossWeights = LossWeights()
     moving_weight: float = 6.0  # how much more the pixels count that expressions move most
     softness: float = 0.05  # differences below this count squared
     unpaired_share: float = 0.5  # of a batch, where there are faces with and without a true I_n
-    spoiled_share: float = 0.0  # of the originals that are spoiled as poor photographs are
+    degraded_share: float = 0.0  # of the originals that are degraded as poor photographs are
     # for `norface_lib.networks.frozen.frozen_network`, like the next two
-    perceptual_network: str = "judge"
-    expression_network: str = "judge"
+    perceptual_network: str = "evaluator"
+    expression_network: str = "evaluator"
     identity_network: str = "arcface"
 
     def __post_init__(self):
         if not 0 < self.unpaired_share < 1:
             raise ValueError(f"unpaired_share must be within (0, 1), got {self.unpaired_share}")
-        if not 0 <= self.spoiled_share <= 1:
-            raise ValueError(f"spoiled_share must be within [0, 1], got {self.spoiled_share}")
+        if not 0 <= self.degraded_share <= 1:
+            raise ValueError(f"degraded_share must be within [0, 1], got {self.degraded_share}")
 
 
-def terms_of(weights: Sequence[str], networks: Sequence[str]) -> DrawingTerms:
+def terms_of(weights: Sequence[str], networks: Sequence[str]) -> SynthesisTerms:
     """The default terms with some changed: weights as ``"perceptual=0.1"``, frozen networks as
     ``"identity=arcface:PATH"``.
 
@@ -89,11 +89,11 @@ def terms_of(weights: Sequence[str], networks: Sequence[str]) -> DrawingTerms:
     )
     places = {
         name.removesuffix("_network"): value
-        for name, value in asdict(DrawingTerms()).items()
+        for name, value in asdict(SynthesisTerms()).items()
         if "_network" in name
     }
     chosen = _assignments(networks, places)
-    return DrawingTerms(changed, **{f"{name}_network": value for name, value in chosen.items()})
+    return SynthesisTerms(changed, **{f"{name}_network": value for name, value in chosen.items()})
 
 
 def _assignments(texts: Sequence[str], known: dict[str, str]) -> dict[str, str]:
@@ -141,7 +141,7 @@ class Batch(NamedTuple):
     codes: Tensor  # (P, E) standardized AU intensities
 
 
-class DrawingNetwork(nn.Module):
+class SynthesisNetwork(nn.Module):
     """What the second stage trains: the normalizer, the head that reads its expression embedding, a
     discriminator if any."""
 
@@ -163,16 +163,16 @@ def moving_pixels(truths: Faces, target: NDArray[np.uint8]) -> NDArray[np.float3
     return distance / max(float(distance.max()), 1e-6)
 
 
-class DrawingLoss:
+class SynthesisLoss:
     """The weighted sum of the terms for the faces with some indices, and each of them for the log.
 
-    The log also has ``to_neutral``, the distance to the true I_n relative to the bare target's, and
+    The log also has ``to_neutral``, the distance to the true I_n relative to the neutral target's, and
     ``unexplained``, the error of AUs relative to knowing the mean: both are 1 for a network that
     has collapsed. ``codes`` (N, E): of the pairs.
     """
 
     def __init__(
-        self, sources: Sources, codes: Tensor | None, terms: DrawingTerms, where: torch.device
+        self, sources: Sources, codes: Tensor | None, terms: SynthesisTerms, where: torch.device
     ):
         self.sources, self.codes, self.terms, self.where = sources, codes, terms, where
         self.targets = to_tensor(sources.targets).to(where)  # (K, 3, S, S)
@@ -182,7 +182,7 @@ class DrawingLoss:
         self.expression = self._frozen(weights.expression, terms.expression_network)
         self.identity = self._frozen(weights.identity, terms.identity_network)
 
-    def __call__(self, model: DrawingNetwork, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, model: SynthesisNetwork, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
         batch, normalizer = self.batch(indices), model.normalizer
         count, own = len(batch.originals), bool(self.terms.weights.self_reconstruction)
         originals, which = batch.originals, batch.which
@@ -231,11 +231,11 @@ class DrawingLoss:
             else to_tensor(sources.pairs.truths[paired]).to(self.where)
         )
         codes = torch.empty(0) if self.codes is None else self.codes[torch.from_numpy(paired)]
-        faces = seen(to_tensor(np.concatenate(originals)).to(self.where), self.terms.spoiled_share)
+        faces = seen(to_tensor(np.concatenate(originals)).to(self.where), self.terms.degraded_share)
         return Batch(faces, torch.from_numpy(which).to(self.where), truths, codes.to(self.where))
 
     def _paired(
-        self, model: DrawingNetwork, batch: Batch, drawn: Tensor, expression: Tensor
+        self, model: SynthesisNetwork, batch: Batch, drawn: Tensor, expression: Tensor
     ) -> Iterator[tuple[str, Tensor]]:
         weights, count = self.terms.weights, len(batch.truths)
         if not count:
@@ -289,8 +289,8 @@ class DrawingLoss:
     def _progress(self, batch: Batch, drawn: Tensor, figures: dict[str, float]) -> dict[str, float]:
         found = {}
         if count := len(batch.truths):
-            bare = (self.targets[batch.which[:count]] - batch.truths).abs().mean()
-            found["to_neutral"] = ((drawn[:count] - batch.truths).abs().mean() / bare).item()
+            neutral = (self.targets[batch.which[:count]] - batch.truths).abs().mean()
+            found["to_neutral"] = ((drawn[:count] - batch.truths).abs().mean() / neutral).item()
         if "reading" in figures:
             found["unexplained"] = figures["reading"] / self.codes.square().mean().item()
         return found
