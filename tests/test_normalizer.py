@@ -254,7 +254,7 @@ def test_weights_of_several_targets_give_the_one_that_is_asked_for(small, tmp_pa
 
 
 def test_damaged_or_foreign_weights_are_refused(saved):
-    with pytest.raises(CheckpointError, match="a classifier was asked for"):
+    with pytest.raises(CheckpointError, match="not of kind classifier"):
         load_classifier(saved)
     card_path = saved.with_suffix(".json")
     card = json.loads(card_path.read_text())
