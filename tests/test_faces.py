@@ -34,7 +34,8 @@ from norface_lib.faces.benchmark import (
 )
 from norface_lib.faces.head import FRAME, HAIR, TEETH
 from norface_lib.faces.parts import STYLES, Glasses
-from norface_lib.faces.render import Camera, Light, Renderer, camera_frame
+from norface_lib.faces.render import Renderer
+from norface_lib.faces.scene import Camera, Light, camera_frame
 from norface_lib.faces.skin import dressed
 from norface_lib.faces.wrinkles import FOLDS, depths
 
@@ -315,8 +316,15 @@ def test_hair_covers_the_skull_and_leaves_the_face_free(studio, head, style):
     assert (np.ptp(sheet, axis=0).max() > 0.1) == (style is not None)
     gray = studio.renderer.textures(np.full_like(face.texture[None], 0.3))
     green = replace(look, hair=np.array([0, 1, 0], np.float32))
-    image = studio.renderer.draw(
-        [replace(shot_of(face, PLAIN), vertices=subject.vertices, told=subject.to_tip, look=green)],
+    image = studio.renderer.render(
+        [
+            replace(
+                shot_of(face, PLAIN),
+                vertices=subject.vertices,
+                attribute=subject.to_tip,
+                look=green,
+            )
+        ],
         gray,
     )[0]
     hair = image[..., 1] - image[..., 0] > 0.05
@@ -455,12 +463,14 @@ def test_heads_drawn_in_one_launch_are_those_drawn_one_by_one(studio):
     rng = np.random.default_rng(0)
     shots = [shot_of(person, draw_frame(rng, "wild")) for person in people]
     together = Renderer(112, batch=3)
-    drawn = together.draw(shots, together.textures(np.stack([person.texture for person in people])))
+    drawn = together.render(
+        shots, together.textures(np.stack([person.texture for person in people]))
+    )
     for shot, person, image in zip(shots, people, drawn, strict=True):
-        alone = studio.renderer.draw([shot], studio.renderer.textures(person.texture[None]))[0]
+        alone = studio.renderer.render([shot], studio.renderer.textures(person.texture[None]))[0]
         np.testing.assert_array_equal(image, alone)
     with pytest.raises(ValueError, match="3 heads at a time, got 1"):
-        together.draw(shots[:1], None)
+        together.render(shots[:1], None)
 
 
 @pytest.mark.parametrize(("x", "brighter"), [(1.0, "right"), (-1.0, "left")])
@@ -468,7 +478,7 @@ def test_the_lit_side_is_the_brighter_one(studio, x, brighter):
     face, light = studio.target, Light(direction=(x, 0.0, 0.3))
     texture = studio.renderer.textures(face.texture[None])
     shot = replace(shot_of(face, PLAIN), light=light)
-    drawn = studio.renderer.draw([shot], texture)[0, 30:90, 30:82, :3]
+    drawn = studio.renderer.render([shot], texture)[0, 30:90, 30:82, :3]
     left, right = drawn[:, :26].mean(), drawn[:, 26:].mean()
     assert (right > 1.5 * left) if brighter == "right" else (left > 1.5 * right)
 
@@ -486,7 +496,7 @@ def test_the_irises_follow_the_gaze(studio, head, gaze, axis):
     shot = replace(shot_of(face, PLAIN), vertices=vertices, look=look)
 
     def center(gaze):
-        image = studio.renderer.draw([replace(shot, gaze=gaze)], gray)[0, 35:52]
+        image = studio.renderer.render([replace(shot, gaze=gaze)], gray)[0, 35:52]
         return np.argwhere(image[..., 1] - image[..., 0] > 0.1).mean(0)
 
     moved = center(gaze) - center((0.0, 0.0))

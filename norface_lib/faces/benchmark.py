@@ -33,7 +33,7 @@ from norface_lib.common.files import write_json, write_table
 from norface_lib.common.paths import target_picture
 from norface_lib.faces.head import Subject, head_model
 from norface_lib.faces.parts import Glasses
-from norface_lib.faces.render import Camera, Light, Renderer, Shot
+from norface_lib.faces.scene import Camera, Light, Shot
 from norface_lib.faces.skin import Look, draw_look, dressed, painter
 from norface_lib.faces.wrinkles import depths
 
@@ -451,6 +451,8 @@ class Studio:
     """Draws frames and their true normalized images with one renderer."""
 
     def __init__(self, size: int = 112, target: str = "noor", device: str = "cpu"):
+        from norface_lib.faces.render import Renderer  # starts Warp, which few callers need
+
         self.renderer = Renderer(size, device=device)
         self.target = target_face(target)
         subject = self.target.subject
@@ -465,7 +467,7 @@ class Studio:
         """The frame as a camera saw it: (S, S, 3) sRGB."""
         texture = self.renderer.textures(face.texture[None]) if texture is None else texture
         degraded = rng.random() < DOMAINS[frame.domain].degraded
-        drawn = self.renderer.draw([shot_of(face, frame)], texture)[0]
+        drawn = self.renderer.render([shot_of(face, frame)], texture)[0]
         image = develop(drawn, draw_background(rng, self.renderer.size), rng, degraded)
         return draw_occluder(image, rng) if degraded and rng.random() < 0.2 else image
 
@@ -477,7 +479,7 @@ class Studio:
         texture = self.renderer.textures(face.texture[None]) if texture is None else texture
         shot = shot_of(face, frame)
         shot = shot if anchor is None else replace(shot, anchor=anchor)
-        return develop(self.renderer.draw([shot], texture)[0], self._wall)
+        return develop(self.renderer.render([shot], texture)[0], self._wall)
 
     def normalized(
         self, left: dict[int, float], right: dict[int, float] | None = None
@@ -498,10 +500,10 @@ def shot_of(face: Person, frame: Frame) -> Shot:
     """What the renderer needs to draw a face in a frame."""
     subject, model = face.subject, head_model()
     vertices = model.expression(subject, labels.facial_actions(frame.left, frame.right))
-    told = subject.to_tip + depths(frame.left, frame.right, subject.phenotype["age"])
+    attribute = subject.to_tip + depths(frame.left, frame.right, subject.phenotype["age"])
     anchor = model.five_points(vertices, subject.eyes)
     return Shot(
-        vertices, told, subject.eyes, face.look, anchor, frame.camera, frame.light, frame.gaze
+        vertices, attribute, subject.eyes, face.look, anchor, frame.camera, frame.light, frame.gaze
     )
 
 

@@ -16,7 +16,7 @@ from norface_lib.faces.benchmark import (
     face_of,
     frames_of,
 )
-from norface_lib.faces.render import Camera, Light
+from norface_lib.faces.scene import Camera, Light
 
 Faces = NDArray[np.uint8]
 STEPS = (0.0, 1.0, 3.0, 5.0)

