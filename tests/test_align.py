@@ -165,9 +165,9 @@ def in_pixels(five, camera, size):
 
 @pytest.fixture(scope="module")
 def some_faces():
-    from norface_lib.faces.benchmark import draw_face
+    from norface_lib.faces.sampling import sample_face
 
-    return [draw_face(np.random.default_rng([7, number])) for number in range(3)]
+    return [sample_face(np.random.default_rng([7, number])) for number in range(3)]
 
 
 @pytest.mark.parametrize("size", [112, 224])
@@ -220,8 +220,9 @@ def test_shift_zoom_and_tilt_of_the_camera_move_the_points_as_they_say(some_face
 def test_the_irises_are_drawn_where_the_eye_points_say(some_faces, head, studio, settings):
     """What ties the formulas to the picture: irises painted green on gray faces are found within a
     pixel of the points."""
-    from norface_lib.faces.benchmark import Frame, shot_of
+    from norface_lib.faces.sampling import Frame
     from norface_lib.faces.scene import Camera, Light
+    from norface_lib.faces.studio import shot_of
 
     camera, renderer = Camera(**settings), studio.renderer
     frame = Frame({}, {}, "", "lab", (0.0, 0.0), camera, Light())

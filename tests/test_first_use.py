@@ -28,14 +28,15 @@ once(folder / "result", make, "making the result: 1 second")
 assert (folder / "result").exists()
 """
 
-RENDER = "from norface_lib.faces.benchmark import Studio; print(int(Studio(32).neutral().sum()))"
+RENDER = "from norface_lib.faces.studio import Studio; print(int(Studio(32).neutral().sum()))"
 
 READ = """
 import sys
 from pathlib import Path
-from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
+from norface_lib.faces.benchmark import BenchmarkSpec
+from norface_lib.faces.writing import write_benchmark
 
-write_benchmark(BenchmarkSpec("lab", subjects=4, frames=3), Path(sys.argv[1]))
+write_benchmark(BenchmarkSpec(pool="lab", subjects=4, frames=3), Path(sys.argv[1]))
 print([name for name in ("warp", "anny", "torch") if name in sys.modules])
 """
 

@@ -102,7 +102,7 @@ _STYLE_RATES = {  # share of each style among women and men: our choice
 }  # fmt: skip
 
 
-def draw_look(rng: np.random.Generator, phenotype: dict[str, float]) -> Look:
+def sample_look(rng: np.random.Generator, phenotype: dict[str, float]) -> Look:
     """A look that goes with a phenotype: skin and hair color by ethnicity, beard by gender, gray
     hair by age."""
     african, asian, caucasian = (phenotype[k] for k in ("african", "asian", "caucasian"))
@@ -132,15 +132,15 @@ def draw_look(rng: np.random.Generator, phenotype: dict[str, float]) -> Look:
         eye_shadow=made_up * rng.random() * 0.6,
         eye_shadow_color=linear(_EYE_SHADOWS[rng.integers(len(_EYE_SHADOWS))]),
         hairline=rng.normal(0.062, 0.006) + 0.015 * male * max(0.0, old - 0.65),
-        hair_style=_draw_style(rng, male, old, african),
-        glasses=_draw_glasses(rng) if rng.random() < 0.12 else None,
+        hair_style=_sample_style(rng, male, old, african),
+        glasses=_sample_glasses(rng) if rng.random() < 0.12 else None,
         cloth=linear(rng.uniform(0.05, 0.75) * rng.normal(1, 0.18, 3).clip(0.4, 1.6)),
         opening=max(0.0, rng.normal(0.015, 0.02)),
         noise_seed=int(rng.integers(2**31)),
     )
 
 
-def _draw_style(rng: np.random.Generator, male: float, old: float, african: float) -> str | None:
+def _sample_style(rng: np.random.Generator, male: float, old: float, african: float) -> str | None:
     if male > 0.5 and rng.random() < 0.08 + 0.25 * max(0.0, old - 0.6):
         return None
     rates = np.array([women * (1 - male) + men * male for women, men in _STYLE_RATES.values()])
@@ -148,12 +148,12 @@ def _draw_style(rng: np.random.Generator, male: float, old: float, african: floa
     return str(rng.choice(list(_STYLE_RATES), p=rates / rates.sum()))
 
 
-def _draw_glasses(rng: np.random.Generator) -> Glasses:
+def _sample_glasses(rng: np.random.Generator) -> Glasses:
     return Glasses(
-        rng.uniform(0.021, 0.027),
-        rng.uniform(0.014, 0.021),
-        rng.uniform(2, 6),
-        rng.uniform(0.0006, 0.0018),
+        width=rng.uniform(0.021, 0.027),
+        height=rng.uniform(0.014, 0.021),
+        square=rng.uniform(2, 6),
+        rim=rng.uniform(0.0006, 0.0018),
     )
 
 
