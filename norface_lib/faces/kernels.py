@@ -67,6 +67,7 @@ def project(
 
 @wp.func
 def _lamp_place(view: View, point: wp.vec3):
+    """A point as the lamp sees it: texel x, y, nearness in meters."""
     p = point - wp.vec3(0.0, 0.04, -0.02)
     scale = 0.5 * float(SHADOW_SIZE) / _SHADOW_REACH
     middle = 0.5 * float(SHADOW_SIZE)
@@ -89,10 +90,27 @@ def _area(p: wp.vec3, q: wp.vec3, r: wp.vec3):
 
 @wp.func
 def _weights(p: wp.vec3, q: wp.vec3, r: wp.vec3, area: float, x: float, y: float):
-    """Barycentric weights of a place; all are positive inside."""
+    """Barycentric weights of a place (x, y); all are positive inside."""
     v = ((x - p[0]) * (r[1] - p[1]) - (r[0] - p[0]) * (y - p[1])) / area
     w = ((q[0] - p[0]) * (y - p[1]) - (x - p[0]) * (q[1] - p[1])) / area
     return wp.vec3(1.0 - v - w, v, w)
+
+
+@wp.func
+def _mean(p: Any, q: Any, r: Any, at: wp.vec3):
+    """Weighted mean of the values at a triangle's corners."""
+    return p * at[0] + q * at[1] + r * at[2]
+
+
+@wp.func
+def _box(p: wp.vec3, q: wp.vec3, r: wp.vec3, side: int):
+    """First and last column, first and last row of the samples that a triangle may cover."""
+    return wp.vec4i(
+        wp.max(int(wp.ceil(wp.min(p[0], wp.min(q[0], r[0])) - 0.5)), 0),
+        wp.min(int(wp.floor(wp.max(p[0], wp.max(q[0], r[0])) - 0.5)), side - 1),
+        wp.max(int(wp.ceil(wp.min(p[1], wp.min(q[1], r[1])) - 0.5)), 0),
+        wp.min(int(wp.floor(wp.max(p[1], wp.max(q[1], r[1])) - 0.5)), side - 1),
+    )
 
 
 @wp.kernel(enable_backward=False)
@@ -116,27 +134,23 @@ def rasterize(
     closed = material == _SKIN or material == _EYE
     if wp.abs(area) < 1.0e-9 or (closed and area > 0.0):  # the back never shows
         return
-    side = nearest.shape[1]
-    left = wp.max(int(wp.ceil(wp.min(p[0], wp.min(q[0], r[0])) - 0.5)), 0)
-    right = wp.min(int(wp.floor(wp.max(p[0], wp.max(q[0], r[0])) - 0.5)), side - 1)
-    top = wp.max(int(wp.ceil(wp.min(p[1], wp.min(q[1], r[1])) - 0.5)), 0)
-    bottom = wp.min(int(wp.floor(wp.max(p[1], wp.max(q[1], r[1])) - 0.5)), side - 1)
-    if right < left or bottom < top:
-        return
-    for y in range(top, bottom + 1):
-        for x in range(left, right + 1):
+
+    box = _box(p, q, r, nearest.shape[1])
+    for y in range(box[2], box[3] + 1):
+        for x in range(box[0], box[1] + 1):
             at = _weights(p, q, r, area, float(x) + 0.5, float(y) + 0.5)
             if at[0] < 0.0 or at[1] < 0.0 or at[2] < 0.0:
                 continue
             inverse = at[0] * p[2] + at[1] * q[2] + at[2] * r[2]
             if material == _HAIR:
                 at = wp.vec3(at[0] * p[2], at[1] * q[2], at[2] * r[2]) / inverse
-                tip = attribute[b, i] * at[0] + attribute[b, j] * at[1] + attribute[b, k] * at[2]
+                tip = _mean(attribute[b, i], attribute[b, j], attribute[b, k], at)
                 if tip < _FEATHER:
-                    uv = (
-                        uvs[uv_triangles[t, 0]] * at[0]
-                        + uvs[uv_triangles[t, 1]] * at[1]
-                        + uvs[uv_triangles[t, 2]] * at[2]
+                    uv = _mean(
+                        uvs[uv_triangles[t, 0]],
+                        uvs[uv_triangles[t, 1]],
+                        uvs[uv_triangles[t, 2]],
+                        at,
                     )
                     if strand(uv, views[b].strands, 420.0) > 0.1 + 0.95 * tip / _FEATHER:
                         continue
@@ -156,21 +170,16 @@ def cast_shadow(
     material = materials[t]
     if material == _EYE or material == _TONGUE or material == _TEETH:
         return
-    p, q, r = (
-        lamp_view[b, triangles[t, 0]],
-        lamp_view[b, triangles[t, 1]],
-        lamp_view[b, triangles[t, 2]],
-    )
+    i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+    p, q, r = lamp_view[b, i], lamp_view[b, j], lamp_view[b, k]
     area = _area(p, q, r)
     # the side away from the lamp casts the same shadow
     if wp.abs(area) < 1.0e-9 or (material == _SKIN and area < 0.0):
         return
-    left = wp.max(int(wp.ceil(wp.min(p[0], wp.min(q[0], r[0])) - 0.5)), 0)
-    right = wp.min(int(wp.floor(wp.max(p[0], wp.max(q[0], r[0])) - 0.5)), SHADOW_SIZE - 1)
-    top = wp.max(int(wp.ceil(wp.min(p[1], wp.min(q[1], r[1])) - 0.5)), 0)
-    bottom = wp.min(int(wp.floor(wp.max(p[1], wp.max(q[1], r[1])) - 0.5)), SHADOW_SIZE - 1)
-    for y in range(top, bottom + 1):
-        for x in range(left, right + 1):
+
+    box = _box(p, q, r, SHADOW_SIZE)
+    for y in range(box[2], box[3] + 1):
+        for x in range(box[0], box[1] + 1):
             at = _weights(p, q, r, area, float(x) + 0.5, float(y) + 0.5)
             if at[0] >= 0.0 and at[1] >= 0.0 and at[2] >= 0.0:
                 wp.atomic_max(shadow, b, y, x, at[0] * p[2] + at[1] * q[2] + at[2] * r[2])
@@ -215,7 +224,7 @@ def _lamp_reaches(view: View, shadow: wp.array3d(dtype=float), b: int, point: wp
 def _covered(
     nearest: wp.array3d(dtype=wp.int64), materials: wp.array(dtype=wp.int32), b: int, x: int, y: int
 ):
-    """How close 0..1 skin is above a sample: lids and lips shade what they nearly cover."""
+    """Nearness 0..1 of skin above a sample: lids and lips shade what they nearly cover."""
     covered = float(0.0)
     steps = wp.max(1, nearest.shape[1] // 40)
     for step in range(1, steps + 1):
@@ -243,36 +252,39 @@ def shade(
     shadow: wp.array3d(dtype=float),
     image: wp.array3d(dtype=wp.vec4),
 ):
+    """Mean premultiplied linear RGB and coverage of the samples of each pixel."""
     b, row, column = wp.tid()
     view = views[b]
     total = wp.vec4(0.0, 0.0, 0.0, 0.0)
     skin = float(0.0)
-    skin_albedo, skin_normal, skin_point = wp.vec3(), wp.vec3(), wp.vec3()
+    skin_albedo = wp.vec3()
+    skin_normal = wp.vec3()
+    skin_point = wp.vec3()
     skin_sky = float(0.0)
     inner_lamp = float(-1.0)
+
     for sample in range(GRID * GRID):
-        x, y = column * GRID + sample % GRID, row * GRID + sample // GRID
+        x = column * GRID + sample % GRID
+        y = row * GRID + sample // GRID
         key = nearest[b, y, x]
         if key == wp.int64(0):
             continue
+
         t = int(key % _FACE_BITS)
         i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         p, q, r = projected[b, i], projected[b, j], projected[b, k]
         at = _weights(p, q, r, _area(p, q, r), float(x) + 0.5, float(y) + 0.5)
         at = wp.vec3(at[0] * p[2], at[1] * q[2], at[2] * r[2])
         at = at / (at[0] + at[1] + at[2])
-        point = vertices[b, i] * at[0] + vertices[b, j] * at[1] + vertices[b, k] * at[2]
-        normal = normals[b, i] * at[0] + normals[b, j] * at[1] + normals[b, k] * at[2]
-        uv = (
-            uvs[uv_triangles[t, 0]] * at[0]
-            + uvs[uv_triangles[t, 1]] * at[1]
-            + uvs[uv_triangles[t, 2]] * at[2]
-        )
-        level = attribute[b, i] * at[0] + attribute[b, j] * at[1] + attribute[b, k] * at[2]
-        sky = occlusion[i] * at[0] + occlusion[j] * at[1] + occlusion[k] * at[2]
+        point = _mean(vertices[b, i], vertices[b, j], vertices[b, k], at)
+        normal = _mean(normals[b, i], normals[b, j], normals[b, k], at)
+        uv = _mean(uvs[uv_triangles[t, 0]], uvs[uv_triangles[t, 1]], uvs[uv_triangles[t, 2]], at)
+        sky = _mean(occlusion[i], occlusion[j], occlusion[k], at)
+
         material = materials[t]
         if material == _SKIN:
             albedo = _texel(textures, b, uv)
+            level = _mean(attribute[b, i], attribute[b, j], attribute[b, k], at)
             if level > 0.02:
                 groove = _texel(grooves, 0, uv)
                 normal = normal - wp.vec3(groove[0], groove[1], groove[2]) * (2.2 * level)
@@ -286,6 +298,7 @@ def shade(
             skin_point += point
             skin_sky += sky
             continue
+
         ray = wp.normalize(point - view.origin)
         normal = wp.normalize(normal)
         normal = wp.where(wp.dot(normal, ray) > 0.0, -normal, normal)
@@ -300,6 +313,7 @@ def shade(
         else:
             color = worn_color(view, material, normal, ray, inner_lamp)
         total += wp.vec4(color[0], color[1], color[2], 1.0)
+
     if skin > 0.0:
         point = skin_point / skin
         ray = wp.normalize(point - view.origin)
@@ -322,13 +336,16 @@ def bake_occlusion(
     mesh: wp.uint64,
     points: wp.array(dtype=wp.vec3),
     normals: wp.array(dtype=wp.vec3),
-    out: wp.array(dtype=float),
+    sky: wp.array(dtype=float),
 ):
+    """Share of the sky that each point sees: rays that meet nothing within 8 cm, 64 of them."""
     i = wp.tid()
     seed = wp.rand_init(i)
     free = float(0.0)
     for _ in range(64):
-        way = wp.normalize(normals[i] + wp.sample_unit_sphere_surface(seed))  # cosine-weighted
-        hit = wp.mesh_query_ray(mesh, points[i] + normals[i] * 0.001, way, 0.08)
+        direction = wp.normalize(
+            normals[i] + wp.sample_unit_sphere_surface(seed)
+        )  # cosine-weighted
+        hit = wp.mesh_query_ray(mesh, points[i] + normals[i] * 0.001, direction, 0.08)
         free += wp.where(hit.result, 0.0, 1.0 / 64.0)
-    out[i] = free
+    sky[i] = free

@@ -132,7 +132,7 @@ def _open_sky(device: str) -> NDArray[np.float32]:
 def _triangles_around(
     triangles: NDArray[np.int32], count: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The triangles around each vertex: those of vertex i are ``around[first[i] : first[i + 1]]``."""
+    """Triangles around each vertex: those of vertex i are ``around[first[i] : first[i + 1]]``."""
     vertices = triangles.ravel()
     order = np.argsort(vertices, kind="stable")
     first = np.searchsorted(vertices[order], np.arange(count + 1))

@@ -10,8 +10,9 @@ from scipy.special import erfinv
 
 from norface_lib import labels
 from norface_lib.faces.head import Subject, head_model
+from norface_lib.faces.look import Look, sample_look
 from norface_lib.faces.scene import Camera, Light
-from norface_lib.faces.skin import Look, dressed, painter, sample_look
+from norface_lib.faces.skin import dressed, painter
 
 RENDERED_AUS = (*labels.BP4D_AUS, *sorted(set(labels.AUS) - set(labels.BP4D_AUS)))
 """AUs that rendered frames show: the 12 of BP4D, then all others."""

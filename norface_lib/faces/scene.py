@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from norface_lib.faces.skin import Look
+from norface_lib.faces.look import Look
 from norface_lib.images.crop import NORFACE_CROP, similarity
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Camera:
-    """Where the camera stands and what it frames. Angles in radians, from the head's point of view;
-    distance in meters."""
+    """The camera's place and its crop. Angles in radians, from the head's point of view; distance
+    in meters."""
 
     yaw: float = 0.0  # positive: the subject turns to the image's left
     pitch: float = 0.0  # positive: the subject looks up
@@ -23,7 +23,7 @@ class Camera:
     tilt: float = 0.0  # rotation of the crop, radians: what an imperfect alignment leaves
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Light:
     """One directional light and an ambient one, in camera coordinates (x right, y up, z towards the
     camera)."""
@@ -38,7 +38,7 @@ class Light:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Shot:
     """One head to render, with its surface, camera and light.
 
@@ -61,23 +61,19 @@ def camera_frame(camera: Camera) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Position and the unit vectors right, up, forward of a camera that looks at the middle of the
     face."""
     center = np.array([0.0, 0.03, -0.03])
-    cos, sin = np.cos, np.sin
-    away = np.array(
-        [
-            sin(camera.yaw) * cos(camera.pitch),
-            -cos(camera.yaw) * cos(camera.pitch),
-            -sin(camera.pitch),
-        ]
-    )
+    sideways = np.sin(camera.yaw) * np.cos(camera.pitch)
+    forwards = -np.cos(camera.yaw) * np.cos(camera.pitch)
+    away = np.array([sideways, forwards, -np.sin(camera.pitch)])
+
     forward = -away
     right = np.cross(forward, (0, 0, 1))
     right /= np.linalg.norm(right)
     up = np.cross(right, forward)
-    right, up = (
-        cos(camera.roll) * right + sin(camera.roll) * up,
-        cos(camera.roll) * up - sin(camera.roll) * right,
-    )
-    return center + away * camera.distance, right, up, forward
+    cos = np.cos(camera.roll)
+    sin = np.sin(camera.roll)
+    rolled_right = cos * right + sin * up
+    rolled_up = cos * up - sin * right
+    return center + away * camera.distance, rolled_right, rolled_up, forward
 
 
 def pixel_to_plane(points: NDArray, camera: Camera, size: int) -> NDArray[np.float64]:
@@ -87,10 +83,11 @@ def pixel_to_plane(points: NDArray, camera: Camera, size: int) -> NDArray[np.flo
     offset = points - origin
     depth = offset @ forward
     on_plane = np.stack([offset @ right / depth, offset @ up / depth], axis=1)
+
     crop = NORFACE_CROP.pixels(size) - size / 2
-    turn = np.array(
-        [(np.cos(camera.tilt), -np.sin(camera.tilt)), (np.sin(camera.tilt), np.cos(camera.tilt))]
-    )
+    cos = np.cos(camera.tilt)
+    sin = np.sin(camera.tilt)
+    turn = np.array([(cos, -sin), (sin, cos)])
     crop = crop @ turn.T * camera.zoom + size / 2 + np.array(camera.shift) * size
     fit = similarity(crop * (1, -1), on_plane)  # rows run down, the image plane runs up
     return np.concatenate([fit * np.array([1, -1, 1]), [[0, 0, 1]]])
