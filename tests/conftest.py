@@ -24,7 +24,7 @@ def tiny_spec():
 def tiny_benchmark(tiny_spec, tmp_path_factory):
     """Folder of the rendered ``tiny_spec``, made by two processes. Shared by all tests: read it, or
     copy it first."""
-    from norface_lib.faces.benchmark import write_benchmark
+    from norface_lib.faces.writing import write_benchmark
 
     return write_benchmark(
         tiny_spec, tmp_path_factory.mktemp("tiny") / "benchmark", workers=2, progress=False
@@ -42,6 +42,6 @@ def head():
 @pytest.fixture(scope="session")
 def studio():
     """A studio of 112 px that draws the default target face."""
-    from norface_lib.faces.benchmark import Studio
+    from norface_lib.faces.studio import Studio
 
     return Studio(112)

@@ -155,7 +155,7 @@ def test_a_crop_file_of_another_shape_is_an_error_with_its_path(tmp_path, text):
 
 def in_pixels(five, camera, size):
     """Where points (K, 3) of a head stand in its image: (K, 2)."""
-    from norface_lib.faces.render import camera_frame, pixel_to_plane
+    from norface_lib.faces.scene import camera_frame, pixel_to_plane
 
     origin, right, up, forward = camera_frame(camera)
     offset = five - origin
@@ -165,14 +165,14 @@ def in_pixels(five, camera, size):
 
 @pytest.fixture(scope="module")
 def some_faces():
-    from norface_lib.faces.benchmark import draw_face
+    from norface_lib.faces.sampling import sample_face
 
-    return [draw_face(np.random.default_rng([7, number])) for number in range(3)]
+    return [sample_face(np.random.default_rng([7, number])) for number in range(3)]
 
 
 @pytest.mark.parametrize("size", [112, 224])
 def test_points_in_the_template_s_proportions_meet_it_exactly(size):
-    from norface_lib.faces.render import Camera, camera_frame
+    from norface_lib.faces.scene import Camera, camera_frame
 
     camera = Camera(yaw=0.3, pitch=-0.1, roll=0.2, distance=0.8)
     origin, right, up, forward = camera_frame(camera)
@@ -182,7 +182,7 @@ def test_points_in_the_template_s_proportions_meet_it_exactly(size):
 
 
 def test_five_points_of_rendered_faces_stand_around_the_template(some_faces, head):
-    from norface_lib.faces.render import Camera
+    from norface_lib.faces.scene import Camera
 
     for face in some_faces:
         found = in_pixels(head.five_points(face.subject.vertices, face.subject.eyes), Camera(), 112)
@@ -192,7 +192,7 @@ def test_five_points_of_rendered_faces_stand_around_the_template(some_faces, hea
 
 
 def test_shift_zoom_and_tilt_of_the_camera_move_the_points_as_they_say(some_faces, head):
-    from norface_lib.faces.render import Camera
+    from norface_lib.faces.scene import Camera
 
     five = head.five_points(some_faces[0].subject.vertices, some_faces[0].subject.eyes)
     straight = in_pixels(five, Camera(), 112)
@@ -220,8 +220,9 @@ def test_shift_zoom_and_tilt_of_the_camera_move_the_points_as_they_say(some_face
 def test_the_irises_are_drawn_where_the_eye_points_say(some_faces, head, studio, settings):
     """What ties the formulas to the picture: irises painted green on gray faces are found within a
     pixel of the points."""
-    from norface_lib.faces.benchmark import Frame, shot_of
-    from norface_lib.faces.render import Camera, Light
+    from norface_lib.faces.sampling import Frame
+    from norface_lib.faces.scene import Camera, Light
+    from norface_lib.faces.studio import shot_of
 
     camera, renderer = Camera(**settings), studio.renderer
     frame = Frame({}, {}, "", "lab", (0.0, 0.0), camera, Light())
@@ -231,7 +232,7 @@ def test_the_irises_are_drawn_where_the_eye_points_say(some_faces, head, studio,
         anchor = head.five_points(vertices, face.subject.eyes)
         look = replace(face.look, iris=np.array([0, 1.5, 0], np.float32))
         gray = renderer.textures(np.full_like(face.texture[None], 0.1))
-        image = renderer.draw(
+        image = renderer.render(
             [replace(shot_of(face, frame), vertices=vertices, look=look, anchor=anchor)], gray
         )[0]
         green = (image[..., 1] - image[..., 0]) * (image[..., 1] - image[..., 0] > 0.1)

@@ -540,12 +540,13 @@ def test_the_landmarker_crops_rendered_faces_as_they_are(landmarker, studio):
     112."""
     from test_align import in_pixels
 
-    from norface_lib.faces.benchmark import draw_face, draw_frame, shot_of
+    from norface_lib.faces.sampling import sample_face, sample_frame
+    from norface_lib.faces.studio import shot_of
 
     errors = []
     for number in range(12):
         rng = np.random.default_rng([31, number])
-        person, frame = draw_face(rng), draw_frame(rng)
+        person, frame = sample_face(rng), sample_frame(rng)
         found = landmarker.detect(studio.original(person, frame, rng))
         truth = in_pixels(shot_of(person, frame).anchor, frame.camera, 112)
         errors += [found[0].points - truth] if found else []

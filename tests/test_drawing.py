@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from norface_lib.datasets.rendered import load_rendered
-from norface_lib.faces.benchmark import BenchmarkSpec, Studio, write_benchmark
+from norface_lib.faces.benchmark import BenchmarkSpec
+from norface_lib.faces.studio import Studio
+from norface_lib.faces.writing import write_benchmark
 from norface_lib.images.arrays import to_tensor
 from norface_lib.networks.discriminator import Discriminator
 from norface_lib.networks.encoder import EncoderConfig
@@ -59,7 +61,7 @@ def data(tiny_benchmark):
 
 @pytest.fixture(scope="module")
 def two_targets(tmp_path_factory):
-    spec = BenchmarkSpec("pretrain", 2, 4, target="noor+ada")
+    spec = BenchmarkSpec(pool="pretrain", subjects=2, frames=4, target="noor+ada")
     return load_rendered(
         write_benchmark(spec, tmp_path_factory.mktemp("two"), 1, progress=False), progress=False
     )

@@ -14,7 +14,7 @@ from norface_lib.common import records
 from norface_lib.common.records import check_expected, write_result
 from norface_lib.datasets.rendered import load_rendered
 from norface_lib.faces import gallery
-from norface_lib.faces.benchmark import Studio
+from norface_lib.faces.studio import Studio
 from norface_lib.images import sheets
 from norface_lib.images.arrays import to_tensor
 from norface_lib.networks.classifier import Classifier, ClassifierConfig
@@ -163,7 +163,7 @@ def test_sheets_show_the_people_and_aus_that_are_asked_for():
     sheet = gallery.people("wild", 3, size=48)
     assert sheet.shape == (3, 48, 48, 3) and len({face.tobytes() for face in sheet}) == 3
     studio = Studio(48)
-    steps = gallery.au_steps(studio, gallery.bare_people(2), 12)
+    steps = gallery.au_steps(studio, gallery.plain_people(2), 12)
     assert steps.shape == (2 * len(gallery.STEPS), 48, 48, 3)
     moved = (
         np.abs(steps.astype(int) - np.repeat(steps[[0, 4]], 4, axis=0))

@@ -83,15 +83,15 @@ def test_shrunk_averages_blocks_of_pixels():
 def test_true_normalized_faces_lie_by_expression_and_originals_by_person(studio):
     from dataclasses import replace
 
-    from norface_lib.faces.benchmark import draw_face, draw_frame
+    from norface_lib.faces.sampling import sample_face, sample_frame
 
     expressions = {}, {6: 3.0, 12: 4.0}, {1: 5.0, 2: 5.0, 26: 4.0}
     shown = [(person, number) for person in range(3) for number in range(3)]
-    frame = draw_frame(np.random.default_rng(1))
+    frame = sample_frame(np.random.default_rng(1))
     originals = np.stack(
         [
             studio.plain(
-                draw_face(np.random.default_rng(p)),
+                sample_face(np.random.default_rng(p)),
                 replace(frame, left=expressions[e], right=expressions[e]),
             )
             for p, e in shown

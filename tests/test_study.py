@@ -9,7 +9,8 @@ import pytest
 from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.datasets.rendered import Rendered, coded, load_rendered
-from norface_lib.faces.benchmark import BenchmarkSpec, draw_emotion, draw_intensities
+from norface_lib.faces.benchmark import BenchmarkSpec
+from norface_lib.faces.sampling import sample_emotion, sample_intensities
 from norface_lib.labels import EMOTIONS
 from norface_lib.studies import study
 from norface_lib.viz import plots
@@ -19,7 +20,7 @@ from norface_lib.viz import plots
 def drawn(tmp_path_factory):
     """A benchmark without pictures: the labels of 4,000 frames."""
     rng = np.random.default_rng(0)
-    frames = [draw_intensities(rng, 0.6) for _ in range(4000)]
+    frames = [sample_intensities(rng, 0.6) for _ in range(4000)]
     table = pd.DataFrame([{labels.au_column(au): max(left.get(au, 0.0), right.get(au, 0.0)) for au in labels.AUS}
                           for left, right in frames])  # fmt: skip
     table["AU12L"] = table["AU12"]
@@ -32,7 +33,7 @@ def drawn(tmp_path_factory):
 
 def test_strength_keeps_what_shows_subtle():
     rng = np.random.default_rng(0)
-    for draw in (lambda s: draw_intensities(rng, s), lambda s: draw_emotion(rng, "happy", s)):
+    for draw in (lambda s: sample_intensities(rng, s), lambda s: sample_emotion(rng, "happy", s)):
         strong, subtle = (
             np.concatenate([list(draw(s)[0].values()) for _ in range(300)]) for s in (1.0, 0.5)
         )

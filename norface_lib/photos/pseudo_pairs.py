@@ -30,7 +30,9 @@ from norface_lib import labels
 from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.common.files import write_atomically, write_json, write_table
 from norface_lib.datasets.base import EMOTION
-from norface_lib.faces.benchmark import DRAWN_AUS, Sides, Studio, intensity_columns
+from norface_lib.faces.sampling import RENDERED_AUS, Sides
+from norface_lib.faces.studio import Studio
+from norface_lib.faces.writing import intensity_columns
 from norface_lib.images.arrays import Faces
 from norface_lib.images.files import decode, write_png
 from norface_lib.networks.weights import FOLDER
@@ -181,7 +183,7 @@ def calibration_of(path: Path = SHIPPED) -> Calibration:
 @lru_cache(maxsize=1)
 def drawn_actions() -> tuple[str, ...]:
     """Actions that AUs are drawn with."""
-    return tuple(sorted({action for au in DRAWN_AUS for action in labels.AUS[au].actions}))
+    return tuple(sorted({action for au in RENDERED_AUS for action in labels.AUS[au].actions}))
 
 
 @lru_cache(maxsize=1)
@@ -190,7 +192,7 @@ def _drawing() -> tuple[NDArray[np.float64], list[tuple[int, str]]]:
     "" for both."""
     variables = [
         (au, side)
-        for au in DRAWN_AUS
+        for au in RENDERED_AUS
         for side in (("Left", "Right") if labels.AUS[au].sided else ("",))
     ]
     rows = drawn_actions()

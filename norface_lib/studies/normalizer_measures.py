@@ -37,17 +37,10 @@ from norface_lib.common.errors import DataError
 from norface_lib.common.paths import cache
 from norface_lib.common.records import machine, versions
 from norface_lib.datasets.rendered import Rendered, load_rendered
-from norface_lib.faces.benchmark import (
-    DOMAINS,
-    BenchmarkSpec,
-    Frame,
-    Person,
-    Studio,
-    draw_frame,
-    draw_intensities,
-    face_of,
-    write_benchmark,
-)
+from norface_lib.faces.benchmark import BenchmarkSpec, face_of
+from norface_lib.faces.sampling import DOMAINS, Frame, Person, sample_frame, sample_intensities
+from norface_lib.faces.studio import Studio
+from norface_lib.faces.writing import write_benchmark
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.images.distances import distance_to, neutral_ratio, region_ratios
 from norface_lib.networks.evaluator import Evaluator, EvaluatorOutput
@@ -329,10 +322,10 @@ class Scene:
 
 def draw_scenes(domain: str, count: int, seed: int = 0) -> list[Scene]:
     """Random scenes of a domain, each with another person of its pool."""
-    spec = BenchmarkSpec(domain, count, seed=_SPREAD_SEED + seed)
+    spec = BenchmarkSpec(pool=domain, subjects=count, seed=_SPREAD_SEED + seed)
     rng = np.random.default_rng([_SPREAD_SEED, seed])
     return [
-        Scene(face_of(spec, number), draw_frame(rng, domain), number) for number in range(count)
+        Scene(face_of(spec, number), sample_frame(rng, domain), number) for number in range(count)
     ]
 
 
@@ -354,7 +347,7 @@ and faults."""
 def render_scenes(studio: Studio, scenes: list[Scene], expressions: int, seed: int = 0) -> Faces:
     """(E, M, S, S, 3) the same E random expressions in each of M scenes, as a camera sees them."""
     rng = np.random.default_rng([_SPREAD_SEED, seed, expressions])
-    shown = [draw_intensities(rng) for _ in range(expressions)]
+    shown = [sample_intensities(rng) for _ in range(expressions)]
     columns = []
     for scene in scenes:
         texture = studio.renderer.textures(scene.person.texture[None])
@@ -456,12 +449,12 @@ def evaluate_normalizer(
         load_evaluator(evaluator),
     )
     spec = BenchmarkSpec(
-        domain,
-        subjects,
-        frames,
-        model.config.encoder.image_size,
-        seed,
-        target or target_names(card)[0],
+        pool=domain,
+        subjects=subjects,
+        frames=frames,
+        size=model.config.encoder.image_size,
+        seed=seed,
+        target=target or target_names(card)[0],
     )
     with redirect_stdout(sys.stderr):  # stdout is for the result
         folder = write_benchmark(spec, cache("evaluate", **asdict(spec)))

@@ -22,7 +22,7 @@ from norface_lib import labels
 from norface_lib.common.records import write_result
 from norface_lib.datasets.base import EMOTION
 from norface_lib.datasets.rendered import Rendered, load_rendered
-from norface_lib.faces.benchmark import Studio
+from norface_lib.faces.studio import Studio
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.images.distances import neutral_ratio
 from norface_lib.images.files import write_png

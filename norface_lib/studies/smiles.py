@@ -13,15 +13,9 @@ from torch import Tensor
 from norface_lib import labels
 from norface_lib.common.files import write_table
 from norface_lib.datasets.image_folder import ImageFolder, load_folder
-from norface_lib.faces.benchmark import (
-    POOLS,
-    VERSION,
-    BenchmarkSpec,
-    Studio,
-    draw_frame,
-    face_of,
-    subject_name,
-)
+from norface_lib.faces.benchmark import POOLS, VERSION, BenchmarkSpec, face_of, subject_name
+from norface_lib.faces.sampling import sample_frame
+from norface_lib.faces.studio import Studio
 from norface_lib.images.files import write_png
 from norface_lib.images.sheets import contact_sheet
 from norface_lib.networks.classifier import Classifier
@@ -104,7 +98,7 @@ def write_smiles(root: Path, subjects: int = 24, size: int = 112, seed: int = 0)
     if (root / "labels.csv").exists():
         return root
     root.mkdir(parents=True, exist_ok=True)
-    spec = BenchmarkSpec("evaluator", subjects, 1, size, seed)
+    spec = BenchmarkSpec(pool="evaluator", subjects=subjects, frames=1, size=size, seed=seed)
     studio, rows = Studio(size), []
     for number in range(subjects):
         name = subject_name("evaluator", number)
@@ -113,7 +107,7 @@ def write_smiles(root: Path, subjects: int = 24, size: int = 112, seed: int = 0)
             rng = np.random.default_rng(
                 [VERSION, POOLS.index("evaluator"), seed, number, len(intensities)]
             )
-            frame = replace(draw_frame(rng), left=intensities, right=intensities)
+            frame = replace(sample_frame(rng), left=intensities, right=intensities)
             image = f"{name}_{expression}.jpg"
             cv2.imwrite(str(root / image), studio.original(face, frame, rng)[..., ::-1])
             rows.append({"image": image, "subject": name, "expression": expression})

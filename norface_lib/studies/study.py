@@ -18,7 +18,8 @@ from norface_lib.common.files import write_atomically
 from norface_lib.common.paths import cache
 from norface_lib.datasets.disfa import INTENSITY_AUS
 from norface_lib.datasets.rendered import Rendered, coded, emotions_of, load_rendered
-from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
+from norface_lib.faces.benchmark import BenchmarkSpec
+from norface_lib.faces.writing import write_benchmark
 from norface_lib.networks.classifier import INPUTS
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer

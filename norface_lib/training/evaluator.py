@@ -18,7 +18,8 @@ from norface_lib.common.errors import DataError
 from norface_lib.common.records import versions
 from norface_lib.datasets.base import EMOTION
 from norface_lib.datasets.rendered import Rendered, load_rendered
-from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
+from norface_lib.faces.benchmark import BenchmarkSpec
+from norface_lib.faces.writing import write_benchmark
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig, EvaluatorOutput
 from norface_lib.networks.weights import load_evaluator, save_evaluator
@@ -208,7 +209,9 @@ def measure(
     no evaluator was trained on."""
     found: dict[str, Any] = {}
     for pool in ("lab", "wild"):
-        spec = BenchmarkSpec(pool, subjects, frames, evaluator.config.image_size)
+        spec = BenchmarkSpec(
+            pool=pool, subjects=subjects, frames=frames, size=evaluator.config.image_size
+        )
         data = load_rendered(
             write_benchmark(spec, Path(folder) / pool), aus=evaluator.config.aus, progress=False
         )

@@ -24,7 +24,8 @@ from norface_lib.common.devices import device_of
 from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.common.records import versions
 from norface_lib.datasets.rendered import Rendered, load_rendered
-from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
+from norface_lib.faces.benchmark import BenchmarkSpec
+from norface_lib.faces.writing import write_benchmark
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.images.crop import crop_of
 from norface_lib.images.distances import neutral_ratio, region_ratios
@@ -337,7 +338,12 @@ def _watch(spec: dict[str, Any], out: Path) -> Watch:
     """Faces of people like those of the training pool, but of another seed, and the evaluator if its
     weights are at hand."""
     watched = BenchmarkSpec(
-        spec["pool"], 16, 4, spec["size"], spec["seed"] + 1_000_000, spec["target"]
+        pool=spec["pool"],
+        subjects=16,
+        frames=4,
+        size=spec["size"],
+        seed=spec["seed"] + 1_000_000,
+        target=spec["target"],
     )
     try:
         evaluator = load_evaluator()[0] if find_weights("evaluator") else None
@@ -358,7 +364,7 @@ def measure(
     and by region."""
     size, found = model.config.encoder.image_size, {}
     for pool in ("lab", "wild"):
-        spec = BenchmarkSpec(pool, subjects, frames, size, target=target)
+        spec = BenchmarkSpec(pool=pool, subjects=subjects, frames=frames, size=size, target=target)
         held_out = load_rendered(write_benchmark(spec, Path(folder) / pool), progress=False)
         drawn = normalize_faces(model, to_tensor(held_out.target), held_out.originals)
         found[pool] = {"subjects": subjects, "faces": len(held_out)}

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from norface_lib import labels
 from norface_lib.common.errors import DataError, NorfaceError
-from norface_lib.faces.benchmark import Frame, Person, Studio, draw_face
-from norface_lib.faces.render import Camera, Light
+from norface_lib.faces.sampling import Frame, Person, sample_face
+from norface_lib.faces.scene import Camera, Light
+from norface_lib.faces.studio import Studio
 from norface_lib.images.crop import align_face, pixels_within
 from norface_lib.images.files import SMALLEST, decode
 from norface_lib.photos.detection import Detector
@@ -211,7 +212,7 @@ def explore(size: int = 224) -> ipywidgets.Widget:
     draws it anew."""
     studio, people = (
         Studio(size),
-        lru_cache(maxsize=8)(lambda number: draw_face(np.random.default_rng(number))),
+        lru_cache(maxsize=8)(lambda number: sample_face(np.random.default_rng(number))),
     )
     picture = ipywidgets.Image(format="png", width=320, height=320)
     person = ipywidgets.IntSlider(2, 0, 99, description="person")
