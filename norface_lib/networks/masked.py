@@ -67,7 +67,7 @@ class MaskedAutoencoder(nn.Module):
         wanted, _, _ = standardized_patches(
             self.encoder.standardized(images), self.encoder.config.patch_size
         )
-        error = (predicted.float() - wanted).square().mean(dim=2)  # (N, L)
+        error = (predicted - wanted).square().mean(dim=2)  # (N, L)
         return error[mask].mean(), predicted, mask
 
     def random_mask(self, count: int, device: torch.device | None = None) -> Tensor:

@@ -93,15 +93,19 @@ class NoisyTopKGate(nn.Module):
         nn.init.zeros_(self.noise.weight)
 
     def forward(self, x: Tensor) -> Gating:
-        # float: half precision is too coarse to rank experts
-        clean = self.clean(x).float().unflatten(-1, self.shape)
+        clean = _at_least_float32(self.clean(x)).unflatten(-1, self.shape)
         if not self.training:
             gates, kept = keep_top_k(clean, self.top_k)
             return Gating(gates, clean, kept)
-        noise = F.softplus(self.noise(x).float()).unflatten(-1, self.shape) + MIN_NOISE
+        noise = F.softplus(_at_least_float32(self.noise(x))).unflatten(-1, self.shape) + MIN_NOISE
         noisy = clean + noise * torch.randn_like(clean)
         gates, _ = keep_top_k(noisy, self.top_k)
         return Gating(gates, clean, selection_probability(clean, noisy, noise, self.top_k))
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    """The same numbers; half precision is too coarse to rank experts."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
