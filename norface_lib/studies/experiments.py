@@ -221,7 +221,6 @@ def run(
         "task": task.name,
         "data": experiment.dataset,
         "protocol": experiment.protocol,
-        "normalizer": card["sha256"],
     }
     about |= {"seed": experiment.seeds[0], "counts": _counts(data, part, counts, folds)}
     for name, row in rows.items():
@@ -230,6 +229,7 @@ def run(
                 model,
                 out / "weights" / f"{name}-{split.name}.safetensors",
                 about | {"split": split.name},
+                normalizer=experiment.weights,
             )
         if experiment.final:
             everything = np.arange(len(part))
@@ -249,7 +249,12 @@ def run(
                 "cross_validated": row.as_dict(),
                 "recipe": asdict(training),
             }
-            save_classifier(model, out / "weights" / f"{name}-final.safetensors", about | told)
+            save_classifier(
+                model,
+                out / "weights" / f"{name}-final.safetensors",
+                about | told,
+                normalizer=experiment.weights,
+            )
     return rows, path
 
 
