@@ -22,7 +22,7 @@ from norface_lib.datasets.rendered import join_benchmarks, load_rendered
 from norface_lib.images.files import write_png
 from norface_lib.networks.weights import find_weights
 from norface_lib.photos.detection import LANDMARKER_FILE, open_detector
-from norface_lib.photos.folders import BLENDSHAPES, FACES
+from norface_lib.photos.journal import BLENDSHAPES, FACES
 from norface_lib.photos.landmarker import BLENDSHAPES as NAMES
 from norface_lib.photos.prediction import predict_tree
 from norface_lib.photos.pseudo_pairs import (

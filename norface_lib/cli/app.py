@@ -321,12 +321,20 @@ def predict(
 ) -> None:
     """Read AUs, their intensities and emotions from photographs and videos into one table."""
     from norface_lib.photos.detection import open_detector
-    from norface_lib.photos.folders import ALIGNED
+    from norface_lib.images.crop import ALIGNED
     from norface_lib.photos.prediction import PREDICTIONS, READERS, predict_tree
 
-    finder, networks = open_detector(detector, model), tuple(reader or READERS)
     counts = predict_tree(
-        source, out, finder, networks, weights, target, every, all_faces, batch_size, device
+        source,
+        out,
+        open_detector(detector, model),
+        readers=tuple(reader or READERS),
+        weights=weights,
+        target=target,
+        every=every,
+        all_faces=all_faces,
+        batch_size=batch_size,
+        device=device,
     )
     _tell(counts, out / PREDICTIONS, ALIGNED)
 
@@ -365,9 +373,11 @@ def align(
     where their faces are.
     """
     from norface_lib.datasets import open_dataset
+    from norface_lib.images.crop import ALIGNED
     from norface_lib.photos.dataset_points import find_points
     from norface_lib.photos.detection import open_detector
-    from norface_lib.photos.folders import ALIGNED, FACES, align_tree
+    from norface_lib.photos.folders import align_tree
+    from norface_lib.photos.journal import FACES
 
     if layout != "folder":
         data = open_dataset(layout, source, **({"task": task} if task else {}))
@@ -377,7 +387,8 @@ def align(
             ALIGNED,
         )
         return
-    counts = align_tree(source, out, open_detector(detector, model, levels), size, every, all_faces)
+    finder = open_detector(detector, model, levels)
+    counts = align_tree(source, out, finder, size=size, every=every, all_faces=all_faces)
     _tell(counts, FACES, ALIGNED)
 
 
@@ -409,8 +420,10 @@ def normalize(
     """
     from norface_lib.datasets import open_dataset
     from norface_lib.datasets.normalized import MANIFEST, normalize_dataset
+    from norface_lib.images.crop import ALIGNED
     from norface_lib.photos.detection import open_detector
-    from norface_lib.photos.folders import ALIGNED, FACES, align_tree
+    from norface_lib.photos.folders import align_tree
+    from norface_lib.photos.journal import FACES
 
     if detector != "none":
         if layout != "folder":

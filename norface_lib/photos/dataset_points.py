@@ -18,7 +18,7 @@ from norface_lib.common.errors import DataError
 from norface_lib.datasets.base import FaceDataset, read_points
 from norface_lib.images.crop import ALIGNED, POINT_COLUMNS
 from norface_lib.photos.detection import Detector
-from norface_lib.photos.folders import NO_FACE, UNREADABLE
+from norface_lib.photos.journal import NO_FACE, UNREADABLE
 
 COLUMNS = ("path", "status", "score", *POINT_COLUMNS)
 """Of the table: the frame as the dataset's index names it, what became of it, and the five points

@@ -32,9 +32,10 @@ from norface_lib.common.files import write_atomically, write_json, write_table
 from norface_lib.datasets.base import EMOTION
 from norface_lib.faces.benchmark import DRAWN_AUS, Sides, Studio, intensity_columns
 from norface_lib.images.arrays import Faces
+from norface_lib.images.crop import ALIGNED
 from norface_lib.images.files import decode, write_png
 from norface_lib.networks.weights import FOLDER
-from norface_lib.photos.folders import ALIGNED, BLENDSHAPES, FACES
+from norface_lib.photos.journal import BLENDSHAPES, FACES
 from norface_lib.photos.landmarker import BLENDSHAPES as NAMES
 
 UNSEEN = ("cheekSquint", "noseSneer")
