@@ -113,7 +113,7 @@ def test_every_face_gets_a_row_and_every_failure_is_counted(networks, photograph
     assert set(table["emotion"]) <= {"neutral", "happy"}
     np.testing.assert_allclose(table["neutral"] + table["happy"], 1, atol=2e-4)
     assert (table[["x0", "y0", "x1", "y1"]].iloc[0] == [0, 0, 112, 112]).all()
-    assert len(list((tmp_path / "out/normalized").rglob("*.*"))) == 5
+    assert len(list((tmp_path / "out/normalized").rglob("*.png"))) == 5
     listed = pd.read_csv(tmp_path / "out/aligned/faces.csv")
     assert set(listed.loc[listed["status"] == "unreadable", "source"]) == {
         "wide.png",
@@ -149,11 +149,15 @@ def test_the_table_says_what_the_networks_say(networks, photographs, tmp_path):
 
 def test_readers_of_one_backbone_share_what_it_sees(tmp_path, tiny_benchmark, monkeypatch):
     torch.manual_seed(1)
-    first = Classifier(ClassifierConfig(("AU06", "AU12"), "both", ENCODER, hidden=16)).eval()
-    second = Classifier(
-        ClassifierConfig(("neutral", "happy"), "original", ENCODER, hidden=16)
+    first = Classifier(
+        ClassifierConfig(("AU06", "AU12"), inputs="both", encoder=ENCODER, hidden=16)
     ).eval()
-    other = Classifier(ClassifierConfig(("AU12",), "normalized", ENCODER, hidden=16)).eval()
+    second = Classifier(
+        ClassifierConfig(("neutral", "happy"), inputs="original", encoder=ENCODER, hidden=16)
+    ).eval()
+    other = Classifier(
+        ClassifierConfig(("AU12",), inputs="normalized", encoder=ENCODER, hidden=16)
+    ).eval()
     second.encoder.load_state_dict(first.encoder.state_dict())
     second.expression.load_state_dict(first.expression.state_dict())
     models = {"au_detection": first, "emotion": second, "au_intensity": other}
@@ -174,7 +178,7 @@ def test_readers_of_one_backbone_share_what_it_sees(tmp_path, tiny_benchmark, mo
 
 def test_weights_that_do_not_say_their_task_are_refused(tmp_path):
     path = save_classifier(
-        Classifier(ClassifierConfig(("AU12",), "both", ENCODER, hidden=16)),
+        Classifier(ClassifierConfig(("AU12",), inputs="both", encoder=ENCODER, hidden=16)),
         tmp_path / "old.safetensors",
         {},
     )
@@ -200,7 +204,7 @@ def test_a_second_call_reads_the_same_faces_again(networks, photographs, tmp_pat
     shutil.rmtree(tmp_path / "out/normalized")
     call()
     assert (tmp_path / "out/predictions.csv").read_bytes() == before
-    assert len(list((tmp_path / "out/normalized").rglob("*.*"))) == 5
+    assert len(list((tmp_path / "out/normalized").rglob("*.png"))) == 5
 
 
 @pytest.mark.parametrize("kind", ["head alone", "whole, with a hash", "whole, without a hash"])

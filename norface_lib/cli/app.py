@@ -123,11 +123,18 @@ def pseudo_pairs(
 ) -> None:
     """Give photographs a pseudo-true normalized image: the target head with the facial actions that
     a landmarker sees."""
-    from norface_lib.photos.pseudo_pairs import calibration_of, write_pseudo_pairs
+    from norface_lib.photos.calibration import calibration_of
+    from norface_lib.photos.pseudo_pairs import write_pseudo_pairs
 
     calibration = None if calibrate else calibration_of()
     counts = write_pseudo_pairs(
-        aligned, out, table, calibration, target, held_out=held_out, mirrored=mirrored
+        aligned,
+        out,
+        table=table,
+        calibration=calibration,
+        target=target,
+        held_out=held_out,
+        mirrored=mirrored,
     )
     print(", ".join(f"{count} {what}" for what, count in counts.items()))
 
@@ -320,8 +327,8 @@ def predict(
     device: str = "auto",
 ) -> None:
     """Read AUs, their intensities and emotions from photographs and videos into one table."""
-    from norface_lib.photos.detection import open_detector
     from norface_lib.images.crop import ALIGNED
+    from norface_lib.photos.detection import open_detector
     from norface_lib.photos.prediction import PREDICTIONS, READERS, predict_tree
 
     counts = predict_tree(
