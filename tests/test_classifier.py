@@ -21,6 +21,7 @@ from norface_lib.networks.classifier import (
     auxiliary_loss,
     input_stage,
     output_stage,
+    parameter_count,
 )
 from norface_lib.networks.encoder import EncoderConfig
 from norface_lib.networks.mixtures import (
@@ -30,7 +31,6 @@ from norface_lib.networks.mixtures import (
     importance,
     keep_top_k,
     load,
-    parameter_count,
     sparse_sum,
 )
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
@@ -426,7 +426,9 @@ def test_only_the_own_backbone_starts_from_a_normalizer():
         ValueError,
         match=r"timm:test_resnet\.r160_in1k cannot start from a normalizer.*load_encoder_weights",
     ):
-        Classifier(TIMM).start_from(Normalizer(NormalizerConfig(CONFIG.encoder, 1, (16,))))
+        Classifier(TIMM).start_from(
+            Normalizer(NormalizerConfig(encoder=CONFIG.encoder, merging_blocks=1, widths=(16,)))
+        )
 
 
 def test_drop_path_is_in_training_only_and_changes_no_weights(faces):

@@ -18,7 +18,9 @@ from norface_lib.training.normalizer import NormalizerTraining, train_normalizer
 from norface_lib.training.normalizer_losses import moving_pixels
 
 SMALL = NormalizerConfig(
-    EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16)
+    encoder=EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)),
+    merging_blocks=1,
+    widths=(16, 16),
 )
 
 
@@ -62,8 +64,10 @@ def test_targets_can_be_kept_and_chosen_for_each_original(small):
     kept, tokens = small.target(targets), small.encoder(original)
     for first in (0, 1):
         alone = small(original, targets[first : first + 1])
-        assert torch.allclose(small.draw(tokens, kept.of(torch.tensor([first]))), alone, atol=1e-6)
-    mixed = small.draw(tokens, kept.of(torch.tensor([1, 0, 1])))
+        assert torch.allclose(
+            small.synthesize(tokens, kept.of(torch.tensor([first]))), alone, atol=1e-6
+        )
+    mixed = small.synthesize(tokens, kept.of(torch.tensor([1, 0, 1])))
     assert torch.allclose(mixed, small(original, targets[[1, 0, 1]]), atol=1e-6)
 
 
@@ -124,7 +128,7 @@ def test_another_image_size_is_refused(small, shape):
 
 def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match="doublings"):
-        NormalizerConfig(EncoderConfig(), 1, (8,) * 5)
+        NormalizerConfig(encoder=EncoderConfig(), merging_blocks=1, widths=(8,) * 5)
     with pytest.raises(ValueError, match="stem"):
         FaceEncoder(EncoderConfig(patch_size=8))
 

@@ -138,7 +138,7 @@ def recipe_for(
     MAE's recipe has it.
     """
     config = ClassifierConfig(
-        task.outputs, "both", normalizer.config.encoder, hidden=64, dropout=0.7
+        task.outputs, inputs="both", encoder=normalizer.config.encoder, hidden=64, dropout=0.7
     )
     if backbone == "frozen":
         return Recipe(
