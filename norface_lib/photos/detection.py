@@ -143,8 +143,8 @@ class MediaPipe:
 
 
 def landmarker_file(path: Path | None = None) -> Path:
-    """File of the landmarker's networks: ``path``, or the default of `MediaPipe`; downloaded if it is
-    not there."""
+    """File of the landmarker's networks: ``path``, or the default of `MediaPipe`; downloaded if
+    missing."""
     path = Path(path) if path else models(LANDMARKER_FILE)
     return path if path.is_file() else download_landmarker(path)
 
