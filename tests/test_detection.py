@@ -242,8 +242,13 @@ def test_every_image_and_every_face_is_accounted_for(tmp_path):
     (source / ".hidden.png").write_bytes(b"")
     counts, table = run(source, tmp_path / "out")
     assert counts == {
-        "aligned": 1, "not the largest": 1, "no face": 1, "too small": 1, "unreadable": 1, "other files": 1,
-    }  # fmt: skip
+        "aligned": 1,
+        "not the largest": 1,
+        "no face": 1,
+        "too small": 1,
+        "unreadable": 1,
+        "other files": 1,
+    }
     assert dict(zip(table["source"] + table["face"], table["status"], strict=True)) == {
         "broken.jpg": "unreadable", "none.png": "no face", "tiny.png0": "too small",
         "two.png0": "aligned", "two.png1": "not the largest",

@@ -184,6 +184,7 @@ class FaceDecoder(nn.Module):
             self.stages.append(nn.Sequential(nn.Conv2d(before, 4 * width, 1), nn.PixelShuffle(2)))
             self.details.append(nn.Conv2d(3, width, patch, stride=patch))
         self.blocks = nn.ModuleList(ResidualBlock(width) for width in config.widths)
+        # the name is part of every file of weights
         self.draw = nn.Sequential(
             *conv_unit(config.widths[-1], 3 * patch * patch), nn.PixelShuffle(patch)
         )

@@ -24,7 +24,7 @@ from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 
 FOLDER = Path(__file__).parents[1] / "weights"
-"""Where the shipped weights lie. ``NORFACE_WEIGHTS`` names another folder to look into first."""
+"""Folder of the shipped weights. ``NORFACE_WEIGHTS`` names another one that is searched first."""
 
 _BACKBONE = ("encoder.", "expression.")
 """Beginnings of the names of weights that a normalizer and a classifier share."""
@@ -166,10 +166,10 @@ def _folders() -> list[Path]:
 def _find_normalizer(path: Path, card: dict[str, Any]) -> Path | None:
     """The file of the normalizer that a classifier's card names: beside the classifier, in
     ``NORFACE_WEIGHTS``, or shipped. None if no file of this name has the card's SHA-256."""
-    wanted = card["normalizer"]
+    reference = card["normalizer"]
     for folder in (path.parent, *_folders()):
-        place = folder / f"{wanted['name']}.safetensors"
-        if place.is_file() and _read_card(place)["sha256"] == wanted["sha256"]:
+        place = folder / f"{reference['name']}.safetensors"
+        if place.is_file() and _read_card(place)["sha256"] == reference["sha256"]:
             return place
     return None
 
@@ -286,7 +286,8 @@ def _read_card(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{card_path}: the card of these weights is missing or damaged"
         ) from error
-    if missing := {"kind", "config", "crop", "sha256"} - card.keys():
+    missing = {"kind", "config", "crop", "sha256"} - card.keys()
+    if missing:
         raise CheckpointError(f"{card_path}: the card lacks {', '.join(sorted(missing))}")
     return card
 

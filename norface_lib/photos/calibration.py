@@ -121,9 +121,9 @@ class Calibration:
         sides = intensities_of(self.actions(scores))
         if not self.smile:
             return sides
-        low, high = 0.0, 0.9 * labels.OCCURRENCE_THRESHOLD
-        if self.smiles(scores) > 0:
-            low, high = 1.5, labels.INTENSITY_MAX
+        smiles = self.smiles(scores) > 0
+        low = 1.5 if smiles else 0.0
+        high = labels.INTENSITY_MAX if smiles else 0.9 * labels.OCCURRENCE_THRESHOLD
         for side in sides:
             side[12] = float(np.clip(side.get(12, 0.0), low, high))
         return sides
@@ -198,7 +198,8 @@ def intensities_of(actions: Mapping[str, float], damping: float = 0.02) -> Sides
     solution, _ = nnls(system, np.concatenate([weights, np.zeros(len(variables))]))
     values = solution.clip(0, labels.INTENSITY_MAX).tolist()
 
-    left, right = {}, {}
+    left = {}
+    right = {}
     for (au, side), value in zip(variables, values, strict=True):
         if side != "Right":
             left[au] = value

@@ -224,7 +224,8 @@ class _Job:
         """Writes the crops of an image or a frame. Rows for ``faces.csv``, and those for
         ``blendshapes.csv``."""
         source = self.path.as_posix()
-        rows, shapes = [], []
+        rows = []
+        shapes = []
         for number, face in enumerate(faces):
             key = (source, frame, number, tracks[number] if tracks else "")
             status, output = self._crop(image, face, number, frame)

@@ -179,12 +179,12 @@ def predict_tree(
     )
     faces = pd.read_csv(out / "aligned" / FACES)
     faces = faces[faces["status"] == ALIGNED]
+    bar = tqdm(total=len(faces), desc="read", unit="face", disable=not progress)
 
     def write(part: Path) -> None:
         with part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow([*WHERE, *(name for reader in networks for name in reader.columns)])
-            bar = tqdm(total=len(faces), desc="read", unit="face", disable=not progress)
             for start in range(0, len(faces), batch_size):
                 batch = faces.iloc[start : start + batch_size]
                 writer.writerows(_rows(batch, out, networks, normalizer, face))

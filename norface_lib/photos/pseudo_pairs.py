@@ -156,10 +156,10 @@ def write_pseudo_pairs(
         if rows.empty:
             continue
         _begin(out / part, settings | {"part": part}, studio)
-        lines = []
         bar = tqdm(
             rows.to_dict("records"), desc=f"render {part}", unit="face", disable=not progress
         )
+        lines = []
         for row in bar:
             left, right = calibration.sides(row)
             sides = (right, left) if part == "mirrored" else (left, right)
