@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from norface_lib.cli import bench
-from norface_lib.networks.classifier import Classifier, ClassifierConfig
+from norface_lib.networks.classifier import Classifier, ClassifierConfig, parameter_count
 from norface_lib.networks.encoder import EncoderConfig, FaceEncoder
-from norface_lib.networks.mixtures import parameter_count
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 
 SMALL = NormalizerConfig(
-    EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16)
+    encoder=EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)),
+    merging_blocks=1,
+    widths=(16, 16),
 )
 DETECTOR = ClassifierConfig(("AU01", "AU02"), encoder=SMALL.encoder, hidden=16)
 CPU = torch.device("cpu")
@@ -122,7 +123,7 @@ def test_a_line_for_each_preset_in_a_process_of_its_own(monkeypatch):
 def test_classifier_and_backbone_are_timed_on_the_same_images(monkeypatch, training, inputs):
     seen, config, embed = (
         [],
-        ClassifierConfig(DETECTOR.labels, inputs, DETECTOR.encoder, hidden=16),
+        ClassifierConfig(DETECTOR.labels, inputs=inputs, encoder=DETECTOR.encoder, hidden=16),
         Classifier.embed,
     )
 

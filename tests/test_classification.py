@@ -27,7 +27,9 @@ TASK = Detection(("AU12",))
 
 
 def recipe(task=TASK, inputs="both", steps=3, batch_size=8, **training):
-    config = ClassifierConfig(task.outputs, inputs, ENCODER, hidden=16, experts=2, top_k=1)
+    config = ClassifierConfig(
+        task.outputs, inputs=inputs, encoder=ENCODER, hidden=16, experts=2, top_k=1
+    )
     return Recipe(config, TrainConfig(steps=steps, batch_size=batch_size, **training))
 
 
@@ -52,7 +54,7 @@ def pairs():
 @pytest.fixture(scope="module")
 def backbone():
     torch.manual_seed(0)
-    return Normalizer(NormalizerConfig(ENCODER, 1, (16, 16))).eval()
+    return Normalizer(NormalizerConfig(encoder=ENCODER, merging_blocks=1, widths=(16, 16))).eval()
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_looking_at_the_test_rows_changes_no_weight(pairs, seen, tmp_path):
 
 
 def test_a_start_from_an_encoder_is_a_copy(pairs):
-    start = Normalizer(NormalizerConfig(ENCODER, 1, (16, 16)))
+    start = Normalizer(NormalizerConfig(encoder=ENCODER, merging_blocks=1, widths=(16, 16)))
     before = start.encoder.state_dict()["vit.pos_embed"].clone()
     model = train_classifier(pairs, np.arange(30), TASK, recipe(steps=1), start, progress=False)
     assert torch.equal(start.encoder.state_dict()["vit.pos_embed"], before)

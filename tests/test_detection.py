@@ -27,7 +27,7 @@ from norface_lib.images.crop import (
     warp,
 )
 from norface_lib.images.files import decode, list_images
-from norface_lib.photos import folders
+from norface_lib.photos import journal
 from norface_lib.photos.detection import (
     LANDMARKER_FILE,
     Face,
@@ -36,7 +36,9 @@ from norface_lib.photos.detection import (
     five_of,
     open_detector,
 )
-from norface_lib.photos.folders import BLENDSHAPES, FACES, JOURNAL, Tracker, align_tree
+from norface_lib.photos.folders import align_tree
+from norface_lib.photos.journal import BLENDSHAPES, FACES, JOURNAL
+from norface_lib.photos.tracking import Tracker
 
 FIVE = NORFACE_CROP.pixels(100)
 
@@ -240,8 +242,13 @@ def test_every_image_and_every_face_is_accounted_for(tmp_path):
     (source / ".hidden.png").write_bytes(b"")
     counts, table = run(source, tmp_path / "out")
     assert counts == {
-        "aligned": 1, "not the largest": 1, "no face": 1, "too small": 1, "unreadable": 1, "other files": 1,
-    }  # fmt: skip
+        "aligned": 1,
+        "not the largest": 1,
+        "no face": 1,
+        "too small": 1,
+        "unreadable": 1,
+        "other files": 1,
+    }
     assert dict(zip(table["source"] + table["face"], table["status"], strict=True)) == {
         "broken.jpg": "unreadable", "none.png": "no face", "tiny.png0": "too small",
         "two.png0": "aligned", "two.png1": "not the largest",
@@ -572,7 +579,7 @@ def test_a_folder_of_photographs(landmarker, portrait, tmp_path):
 
 
 def test_the_tables_of_a_folder_name_every_column():
-    assert len(folders.COLUMNS) == len(set(folders.COLUMNS)) == 22
+    assert len(journal.COLUMNS) == len(set(journal.COLUMNS)) == 22
 
 
 def test_normalize_finds_the_faces_of_ordinary_photographs_first(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ def test_there_is_one_logit_a_patch(size, side):
 
 @pytest.mark.parametrize("stages", [2, 3])
 def test_a_logit_sees_its_patch_and_no_more(stages):
-    config = DiscriminatorConfig(8, stages)
+    config = DiscriminatorConfig(width=8, stages=stages)
     images = torch.rand(1, 3, 128, 128, requires_grad=True)
     logits = Discriminator(config)(images)
     middle = logits.shape[-1] // 2

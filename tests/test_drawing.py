@@ -38,7 +38,9 @@ from norface_lib.training.normalizer_losses import (
 )
 
 SMALL = NormalizerConfig(
-    EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16)
+    encoder=EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)),
+    merging_blocks=1,
+    widths=(16, 16),
 )
 CPU = torch.device("cpu")
 NOTHING = LossWeights(0, 0, 0)

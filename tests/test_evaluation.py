@@ -34,8 +34,12 @@ ENCODER = EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16))
 @pytest.fixture(scope="module")
 def networks():
     torch.manual_seed(0)
-    normalizer = Normalizer(NormalizerConfig(ENCODER, 1, (16, 16))).eval()
-    detector = Classifier(ClassifierConfig(labels.columns(), "both", ENCODER, hidden=16)).eval()
+    normalizer = Normalizer(
+        NormalizerConfig(encoder=ENCODER, merging_blocks=1, widths=(16, 16))
+    ).eval()
+    detector = Classifier(
+        ClassifierConfig(labels.columns(), inputs="both", encoder=ENCODER, hidden=16)
+    ).eval()
     return normalizer, detector
 
 

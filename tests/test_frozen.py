@@ -2,6 +2,7 @@
 own preparation."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,18 +20,18 @@ from torch import nn
 
 from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.images.crop import ARCFACE_CROP, NORFACE_CROP, similarity
-from norface_lib.networks import frozen
+from norface_lib.networks import onnx_network
 from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig
 from norface_lib.networks.frozen import (
     ARCFACE,
     ARCFACE_FILE,
     IMAGENET,
-    OnnxNetwork,
     Preparation,
     TimmNetwork,
     frozen_network,
     reframe,
 )
+from norface_lib.networks.onnx_network import OnnxNetwork
 from norface_lib.networks.weights import save_evaluator
 
 # --- the framing ----------------------------------------------------------------------------------
@@ -235,7 +236,8 @@ def test_the_maps_are_the_last_of_each_size(small, tmp_path):
 def test_a_file_that_leaves_the_size_open_needs_one(small, tmp_path):
     path = write_onnx(small, tmp_path / "small.onnx", size="side")
     with pytest.raises(
-        CheckpointError, match=r"small.onnx: takes images of any size; say which: Preparation\(size"
+        CheckpointError,
+        match=r"small.onnx: takes images of any size; choose one: Preparation\(size",
     ):
         OnnxNetwork(path)
     network = OnnxNetwork(path, Preparation(size=64))
@@ -259,8 +261,8 @@ def test_files_that_are_no_such_network_are_refused(small, tmp_path, monkeypatch
         OnnxNetwork(write_value(tmp_path / "gray.onnx", "Relu", ["n", 3, 112]))
     with pytest.raises(CheckpointError, match=r"odd.onnx: cannot be made differentiable.*Hardmax"):
         OnnxNetwork(write_value(tmp_path / "odd.onnx", "Hardmax", ["n", 3, 112, 112]))
-    convert = frozen.onnx2torch.convert
-    monkeypatch.setattr(frozen.onnx2torch, "convert", lambda model: doubled(convert(model)))
+    convert = onnx_network.onnx2torch.convert
+    monkeypatch.setattr(onnx_network.onnx2torch, "convert", lambda model: doubled(convert(model)))
     with pytest.raises(
         CheckpointError, match=r"small.onnx: made differentiable, it differs from onnxruntime by"
     ):
@@ -326,9 +328,7 @@ def test_arcface_alone_finds_what_insightface_downloaded(small, tmp_path, monkey
         frozen_network("arcface")
     (tmp_path / ARCFACE_FILE).parent.mkdir(parents=True)
     write_onnx(small, tmp_path / ARCFACE_FILE)
-    assert frozen_network("arcface").preparation == Preparation(
-        112, ARCFACE.crop, ARCFACE.mean, ARCFACE.std
-    )
+    assert frozen_network("arcface").preparation == replace(ARCFACE, size=112)
 
 
 @pytest.mark.skipif(
@@ -376,7 +376,7 @@ def test_a_preparation_says_what_a_network_takes(timm_file):
     network = TimmNetwork(
         "test_resnet",
         timm_file[1],
-        Preparation(64, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0), bgr=True),
+        Preparation(size=64, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0), bgr=True),
     )
     image = torch.tensor([0.6, 0.7, 0.9]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
     # blue, green, red
@@ -436,7 +436,7 @@ def test_without_weights_at_hand_a_file_is_asked_for(tmp_path, monkeypatch):
         frozen_network("timm:vit_base_patch16_18x2_224")
 
 
-# --- the evaluator, the door, and what is frozen ------------------------------------------------------
+# --- the evaluator, names of networks, and what is frozen -----------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,12 @@ def test_a_quarter_of_the_patches_is_visible_and_each_as_often_as_the_others():
     assert mask.shape == (2000, 16) and (mask.sum(dim=1) == 12).all()
     assert (mask.float().mean(dim=0) - 0.75).abs().max() < 0.05
     # one is always visible
-    assert (autoencoder(STEM, MaskedConfig(0.99, 16, 1, 2)).random_mask(5).sum(dim=1) == 15).all()
+    assert (
+        autoencoder(STEM, MaskedConfig(ratio=0.99, dim=16, depth=1, heads=2))
+        .random_mask(5)
+        .sum(dim=1)
+        == 15
+    ).all()
 
 
 def test_patches_are_rows_of_pixels_in_row_major_order():

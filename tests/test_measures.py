@@ -294,7 +294,11 @@ def saved(tiny_benchmark, tmp_path, monkeypatch):
     )
     torch.manual_seed(0)
     normalizer = Normalizer(
-        NormalizerConfig(EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16))
+        NormalizerConfig(
+            encoder=EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16)),
+            merging_blocks=1,
+            widths=(16, 16),
+        )
     )
     evaluator = Evaluator(EvaluatorConfig(widths=(8, 8, 16, 16), hidden=16))
     card = {"data": {"target": "noor"}, "license": "MIT"}

@@ -1,35 +1,26 @@
-"""The normalizer: shapes, its start at the target, cached target tokens, training on pairs, weights
-on disk."""
+"""The normalizer: shapes, its start at the target, cached target tokens, training on pairs."""
 
 import json
 from dataclasses import asdict, replace
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
-from norface_lib.common.errors import CheckpointError
 from norface_lib.datasets.rendered import load_rendered
 from norface_lib.images.arrays import to_tensor
 from norface_lib.images.distances import neutral_ratio, region_ratios
-from norface_lib.networks.classifier import Classifier, ClassifierConfig
 from norface_lib.networks.encoder import EncoderConfig, FaceEncoder
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import PRESETS, MergingBlock, Normalizer, NormalizerConfig
-from norface_lib.networks.weights import (
-    find_weights,
-    load_classifier,
-    load_normalizer,
-    save_classifier,
-    save_normalizer,
-)
 from norface_lib.training.augmentation import mirrored, photometric
 from norface_lib.training.normalizer import NormalizerTraining, train_normalizer
 from norface_lib.training.normalizer_losses import moving_pixels
 
 SMALL = NormalizerConfig(
-    EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16)
+    encoder=EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)),
+    merging_blocks=1,
+    widths=(16, 16),
 )
 
 
@@ -73,8 +64,10 @@ def test_targets_can_be_kept_and_chosen_for_each_original(small):
     kept, tokens = small.target(targets), small.encoder(original)
     for first in (0, 1):
         alone = small(original, targets[first : first + 1])
-        assert torch.allclose(small.draw(tokens, kept.of(torch.tensor([first]))), alone, atol=1e-6)
-    mixed = small.draw(tokens, kept.of(torch.tensor([1, 0, 1])))
+        assert torch.allclose(
+            small.synthesize(tokens, kept.of(torch.tensor([first]))), alone, atol=1e-6
+        )
+    mixed = small.synthesize(tokens, kept.of(torch.tensor([1, 0, 1])))
     assert torch.allclose(mixed, small(original, targets[[1, 0, 1]]), atol=1e-6)
 
 
@@ -135,7 +128,7 @@ def test_another_image_size_is_refused(small, shape):
 
 def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match="doublings"):
-        NormalizerConfig(EncoderConfig(), 1, (8,) * 5)
+        NormalizerConfig(encoder=EncoderConfig(), merging_blocks=1, widths=(8,) * 5)
     with pytest.raises(ValueError, match="stem"):
         FaceEncoder(EncoderConfig(patch_size=8))
 
@@ -213,79 +206,3 @@ def test_only_chosen_images_are_mirrored():
     images = torch.rand(2, 3, 4, 4)
     changed = mirrored(images, torch.tensor([True, False]))
     assert torch.equal(changed[0], images[0].flip(2)) and torch.equal(changed[1], images[1])
-
-
-# --- weights on disk ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def saved(small, tiny_benchmark, tmp_path):
-    return save_normalizer(
-        stirred(small),
-        tiny_benchmark / "target.png",
-        tmp_path / "mine.safetensors",
-        {"data": {"target": "noor"}, "license": "MIT"},
-    )
-
-
-def test_saved_weights_draw_the_same(small, saved, data):
-    model, target, card = load_normalizer(saved)
-    assert (
-        card["config"]["merging_blocks"] == 1
-        and card["license"] == "MIT"
-        and card["color"] == "RGB"
-    )
-    drawn, wanted = (normalize_faces(m, target, data.originals[:4]) for m in (model, small))
-    assert np.abs(drawn.astype(int) - wanted).max() <= 2  # half precision
-
-
-def test_weights_of_several_targets_give_the_one_that_is_asked_for(small, tmp_path):
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8)
-    for name, picture in zip(("target.png", "target-ada.png"), pictures, strict=True):
-        cv2.imwrite(str(tmp_path / name), picture[..., ::-1])
-    card = {"data": {"target": "noor+ada"}}
-    saved = save_normalizer(
-        small, tmp_path / "target.png", tmp_path / "out" / "two.safetensors", card
-    )
-    for name, wanted in ((None, pictures[0]), ("noor", pictures[0]), ("ada", pictures[1])):
-        assert torch.equal(load_normalizer(saved, name)[1], to_tensor(wanted))
-    with pytest.raises(CheckpointError, match="cannot draw 'emil'; its targets are noor, ada"):
-        load_normalizer(saved, "emil")
-
-
-def test_damaged_or_foreign_weights_are_refused(saved):
-    with pytest.raises(CheckpointError, match="not of kind classifier"):
-        load_classifier(saved)
-    card_path = saved.with_suffix(".json")
-    card = json.loads(card_path.read_text())
-    for change, words in (
-        ({"sha256": "0"}, "damaged"),
-        ({"crop": {"name": "other", "points": [[0.3, 0.3]] * 5}}, "another crop"),
-        ({"config": card["config"] | {"merging_blocks": 2}}, "do not fit their card"),
-        ({"config": card["config"] | {"unknown": 1}}, "do not fit their card"),
-    ):
-        card_path.write_text(json.dumps(card | change))
-        with pytest.raises(CheckpointError, match=words):
-            load_normalizer(saved)
-    card_path.write_text(json.dumps({key: value for key, value in card.items() if key != "config"}))
-    with pytest.raises(CheckpointError, match="the card lacks config"):
-        load_normalizer(saved)
-    card_path.unlink()
-    with pytest.raises(CheckpointError, match="missing or damaged"):
-        load_normalizer(saved)
-
-
-def test_weights_are_found_by_name_in_the_users_folder_first(saved, monkeypatch):
-    with pytest.raises(CheckpointError, match=r"no weights 'mine'.*shipped:"):
-        find_weights("mine")
-    monkeypatch.setenv("NORFACE_WEIGHTS", str(saved.parent))
-    assert find_weights("mine") == saved
-
-
-def test_classifiers_keep_their_label_order(tmp_path):
-    config = ClassifierConfig(("AU12", "AU01"), "original", SMALL.encoder, hidden=16)
-    path = save_classifier(
-        Classifier(config), tmp_path / "detector.safetensors", {"license": "MIT"}
-    )
-    model, card = load_classifier(path)
-    assert model.config == config and card["config"]["labels"] == ["AU12", "AU01"]

@@ -21,18 +21,15 @@ from norface_lib.common.paths import ROOT
 from norface_lib.datasets.rendered import join_benchmarks, load_rendered
 from norface_lib.images.files import write_png
 from norface_lib.networks.weights import find_weights
+from norface_lib.photos.calibration import Calibration, calibration_of, intensities_of, smile_of
 from norface_lib.photos.detection import LANDMARKER_FILE, open_detector
-from norface_lib.photos.folders import BLENDSHAPES, FACES
+from norface_lib.photos.journal import BLENDSHAPES, FACES
 from norface_lib.photos.landmarker import BLENDSHAPES as NAMES
 from norface_lib.photos.prediction import predict_tree
 from norface_lib.photos.pseudo_pairs import (
-    Calibration,
-    calibration_of,
-    draw_shapes,
-    intensities_of,
     is_held_out,
     read_photographs,
-    smile_of,
+    render_shapes,
     write_pseudo_pairs,
 )
 from norface_lib.photos.sources import fetch
@@ -50,7 +47,7 @@ from norface_lib.training.augmentation import degraded, seen
 LEAST = 0.92
 """AUC below which the shipped weights have become worse; what they reach stands in their cards."""
 
-PLAIN = Calibration(dict.fromkeys(NAMES[1:], 0.1), dict.fromkeys(NAMES[1:], 0.9))
+PLAIN = Calibration(zero=dict.fromkeys(NAMES[1:], 0.1), full=dict.fromkeys(NAMES[1:], 0.9))
 
 
 def scores(**given):
@@ -97,7 +94,7 @@ def photographs(tmp_path, tiny_benchmark):
 
 
 @pytest.mark.parametrize("au", [2, 4, 5, 7, 10, 12, 15, 17, 18, 20, 22, 26, 43])
-def test_intensities_are_those_that_the_actions_were_drawn_with(au):
+def test_intensities_are_those_that_the_actions_were_rendered_with(au):
     actions = labels.facial_actions({au: 3.0})
     left, right = intensities_of(actions, damping=1e-3)
     assert left[au] == pytest.approx(3.0, abs=0.05) and right[au] == pytest.approx(3.0, abs=0.05)
@@ -138,15 +135,15 @@ def test_what_the_landmarker_cannot_see_follows_what_it_can():
     ],
 )
 def test_faint_brows_count_for_more_and_the_ends_stay(name, lift):
-    def drawn(calibration, share):
+    def strength(calibration, share):
         return calibration.actions(scores(**{name: 0.1 + 0.8 * share}))[name]
 
     straight = replace(PLAIN, lift=1.0)
-    assert drawn(PLAIN, 1e-4) == pytest.approx(lift * drawn(straight, 1e-4), rel=1e-2)
-    assert drawn(PLAIN, 0.5) == pytest.approx(0.625 if lift == 1 else 1.0)
+    assert strength(PLAIN, 1e-4) == pytest.approx(lift * strength(straight, 1e-4), rel=1e-2)
+    assert strength(PLAIN, 0.5) == pytest.approx(0.625 if lift == 1 else 1.0)
     assert (
-        drawn(PLAIN, 0) == drawn(straight, 0) == 0
-        and drawn(PLAIN, 1) == pytest.approx(drawn(straight, 1)) == 1.25
+        strength(PLAIN, 0) == strength(straight, 0) == 0
+        and strength(PLAIN, 1) == pytest.approx(strength(straight, 1)) == 1.25
     )
 
 
@@ -155,13 +152,13 @@ def test_calibration_is_taken_from_neutral_faces_and_does_not_stretch_noise():
     shapes = pd.DataFrame(
         {"jawOpen": rng.uniform(0, 0.9, 2000), "jawLeft": rng.uniform(0, 0.01, 2000)}
     )
-    said = np.where(shapes["jawOpen"] < 0.2, "neutral", "surprise")
-    made = Calibration.of(shapes, said)
+    emotions = np.where(shapes["jawOpen"] < 0.2, "neutral", "surprise")
+    made = Calibration.of(shapes, emotions)
     assert made.zero["jawOpen"] == pytest.approx(0.1, abs=0.02) and made.full[
         "jawOpen"
     ] == pytest.approx(0.9, abs=0.01)
     assert made.full["jawLeft"] - made.zero["jawLeft"] == pytest.approx(0.3, abs=1e-3)
-    assert made.smile == calibration_of().smile, "nobody was called happy"
+    assert made.smile == calibration_of().smile, "nobody was labeled happy"
     assert Calibration.of(shapes).zero["jawOpen"] == pytest.approx(0.45, abs=0.03)
 
 
@@ -179,18 +176,18 @@ def test_a_smile_is_learned_from_all_scores_and_from_many_people():
     noise = 0.1 * rng.standard_normal((3000, 2))
     shapes = pd.DataFrame({"mouthSmileLeft": 0.2 * truth, "mouthDimpleLeft": 0.2 * truth}) + noise
     # one in ten is wrong about it
-    said = np.where(truth ^ (rng.random(3000) < 0.1), "happy", "neutral")
-    found = smile_of(shapes, said)
-    odds = shapes @ pd.Series(found).drop("bias") + found["bias"]
+    emotions = np.where(truth ^ (rng.random(3000) < 0.1), "happy", "neutral")
+    weights = smile_of(shapes, emotions)
+    odds = shapes @ pd.Series(weights).drop("bias") + weights["bias"]
     assert auc(odds, truth) > auc(shapes["mouthSmileLeft"], truth) + 0.04
-    assert ((odds > 0) == truth).mean() > (said == np.where(truth, "happy", "neutral")).mean()
+    assert ((odds > 0) == truth).mean() > (emotions == np.where(truth, "happy", "neutral")).mean()
     rare = np.where(np.arange(3000) < 50, "happy", "neutral")
     assert smile_of(shapes, rare) == {} and smile_of(shapes, np.full(3000, "")) == {}
 
 
-def test_whether_there_is_a_smile_is_told_by_all_scores_together():
+def test_all_scores_together_decide_whether_there_is_a_smile():
     weights = dict.fromkeys(NAMES[1:], 0.0) | {"mouthDimpleLeft": 2.0, "bias": -1.0}
-    made = Calibration(PLAIN.zero, PLAIN.full, weights)
+    made = replace(PLAIN, smile=weights)
     faint, at_rest = (
         scores(mouthSmileLeft=0.12, mouthDimpleLeft=0.8),
         scores(mouthSmileLeft=0.5, mouthSmileRight=0.5),
@@ -211,11 +208,11 @@ def test_whether_there_is_a_smile_is_told_by_all_scores_together():
     assert made.sides(strong) == PLAIN.sides(strong)
 
 
-def test_a_normalizer_without_a_network_draws_what_the_landmarker_saw(studio):
+def test_a_normalizer_without_a_network_renders_the_scores_of_the_landmarker(studio):
     shapes = np.zeros((3, len(NAMES)))
     shapes[1, NAMES.index("jawOpen")] = 0.9
     shapes[2] = np.nan
-    neutral, opened, lost = draw_shapes(shapes, studio, PLAIN)
+    neutral, opened, lost = render_shapes(shapes, studio, PLAIN)
     assert np.array_equal(neutral, studio.neutral()) and np.array_equal(lost, neutral)
     left, right = intensities_of(PLAIN.actions(scores(jawOpen=0.9)))
     assert np.array_equal(opened, studio.normalized(left, right)) and not np.array_equal(
@@ -231,7 +228,7 @@ def test_pseudo_pairs_are_a_benchmark_whose_parts_share_nobody(photographs, tmp_
         "norface_lib.photos.pseudo_pairs.is_held_out", lambda name, share: name == "p2"
     )
     out, table = tmp_path / "pairs", tmp_path / "people.csv"
-    counts = write_pseudo_pairs(photographs, out, table, PLAIN, progress=False)
+    counts = write_pseudo_pairs(photographs, out, table=table, calibration=PLAIN, progress=False)
     assert counts == {"train faces": 4, "train people": 2, "test faces": 2, "test people": 1}
     train, test = (load_rendered(out / part, progress=False) for part in ("train", "test"))
     assert set(train.subjects) == {"p0", "p1"} and set(test.subjects) == {"p2"}
@@ -239,7 +236,7 @@ def test_pseudo_pairs_are_a_benchmark_whose_parts_share_nobody(photographs, tmp_
     smile = train.intensities((12,))[:, 0]
     assert smile[0] == 0 and (np.diff(smile) > 0).all()
     off = np.abs(train.truths.astype(int) - train.target).mean((1, 2, 3))
-    assert off[0] < 0.2 < off[3], "a face without any score is drawn neutral, a smiling one is not"
+    assert off[0] < 0.2 < off[3], "only a face without any score is neutral"
     assert (
         json.loads((out / "train/benchmark.json").read_text())["calibration"]["full"]["jawOpen"]
         == 0.9
@@ -252,7 +249,12 @@ def test_mirrored_pairs_are_those_of_train_with_their_sides_exchanged(photograph
         photographs / BLENDSHAPES, index=False
     )
     counts = write_pseudo_pairs(
-        photographs, tmp_path / "pairs", None, PLAIN, held_out=0.5, mirrored=True, progress=False
+        photographs,
+        tmp_path / "pairs",
+        calibration=PLAIN,
+        held_out=0.5,
+        mirrored=True,
+        progress=False,
     )
     assert counts["mirrored faces"] == counts["train faces"] == 6 - counts["test faces"] > 0
     plain, other = (
@@ -275,18 +277,17 @@ def test_mirrored_pairs_are_those_of_train_with_their_sides_exchanged(photograph
     ), "half a smile"
 
 
-def test_a_second_call_keeps_what_is_drawn_and_other_settings_are_refused(photographs, tmp_path):
-    out, table = tmp_path / "pairs", tmp_path / "people.csv"
-    write_pseudo_pairs(photographs, out, table, PLAIN, held_out=0.0, progress=False)
-    drawn = sorted((out / "train/truth").glob("*.png"))
-    drawn[0].unlink()
-    before = {path.name: path.stat().st_mtime_ns for path in drawn[1:]}
-    write_pseudo_pairs(photographs, out, table, PLAIN, held_out=0.0, progress=False)
-    assert {path.name: path.stat().st_mtime_ns for path in drawn[1:]} == before and drawn[
-        0
-    ].exists()
+def test_a_second_call_keeps_rendered_faces_and_other_settings_are_refused(photographs, tmp_path):
+    out = tmp_path / "pairs"
+    settings = {"table": tmp_path / "people.csv", "calibration": PLAIN, "progress": False}
+    write_pseudo_pairs(photographs, out, held_out=0.0, **settings)
+    first, *others = sorted((out / "train/truth").glob("*.png"))
+    first.unlink()
+    before = [path.stat().st_mtime_ns for path in others]
+    write_pseudo_pairs(photographs, out, held_out=0.0, **settings)
+    assert [path.stat().st_mtime_ns for path in others] == before and first.exists()
     with pytest.raises(DataError, match="other settings"):
-        write_pseudo_pairs(photographs, out, table, PLAIN, held_out=0.1, progress=False)
+        write_pseudo_pairs(photographs, out, held_out=0.1, **settings)
 
 
 def test_what_is_missing_of_photographs_is_named(photographs, tmp_path):
@@ -318,8 +319,8 @@ def test_joined_benchmarks_hold_all_faces_with_their_truths(tiny_benchmark, phot
     write_pseudo_pairs(
         photographs,
         tmp_path / "pairs",
-        tmp_path / "people.csv",
-        PLAIN,
+        table=tmp_path / "people.csv",
+        calibration=PLAIN,
         held_out=0.0,
         progress=False,
     )
@@ -340,7 +341,12 @@ def test_joined_benchmarks_hold_all_faces_with_their_truths(tiny_benchmark, phot
 
 def test_benchmarks_of_two_targets_are_not_joined(tiny_benchmark, photographs, tmp_path):
     write_pseudo_pairs(
-        photographs, tmp_path / "ada", None, PLAIN, "ada", held_out=0.0, progress=False
+        photographs,
+        tmp_path / "ada",
+        calibration=PLAIN,
+        target="ada",
+        held_out=0.0,
+        progress=False,
     )
     with pytest.raises(DataError, match="target"):
         join_benchmarks([tiny_benchmark, tmp_path / "ada/train"], tmp_path / "joined")
@@ -408,7 +414,7 @@ def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
         fetch("faces", tmp_path)
 
 
-# --- degraded originals ----------------------------------------------------------------------------
+# --- degraded originals ---------------------------------------------------------------------------
 
 
 def test_a_share_of_the_originals_is_degraded_and_the_rest_is_not():
@@ -508,8 +514,8 @@ def test_photographs_are_measured_as_a_whole(photographs, tmp_path):
     write_pseudo_pairs(
         photographs,
         tmp_path / "pairs",
-        tmp_path / "people.csv",
-        PLAIN,
+        table=tmp_path / "people.csv",
+        calibration=PLAIN,
         held_out=0.0,
         progress=False,
     )

@@ -1,6 +1,7 @@
 """From files to the table of predictions: columns, boxes, counts, videos, and weights without a
 task."""
 
+import json
 import shutil
 
 import cv2
@@ -11,17 +12,21 @@ import torch
 
 from norface_lib.common.errors import CheckpointError
 from norface_lib.datasets.rendered import load_rendered
-from norface_lib.images.arrays import to_tensor
 from norface_lib.images.files import read_face
 from norface_lib.networks.classifier import Classifier, ClassifierConfig
 from norface_lib.networks.encoder import EncoderConfig
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
-from norface_lib.networks.weights import save_classifier, save_normalizer
+from norface_lib.networks.weights import (
+    load_classifier,
+    load_normalizer,
+    save_classifier,
+    save_normalizer,
+)
 from norface_lib.photos.detection import WholeImage
-from norface_lib.photos.prediction import load_reader, predict_tree, read_all
+from norface_lib.photos.prediction import load_reader, predict_tree, read_table
 from norface_lib.tasks.tasks import task_of
-from norface_lib.training.classifier import predict
+from norface_lib.training.classifier import predict as predict_faces
 
 ENCODER = EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16))
 TASKS = {
@@ -33,21 +38,22 @@ TASKS = {
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory, tiny_benchmark):
-    """Untrained weights on disk: a classifier of each task, and a normalizer."""
-    torch.manual_seed(0)
+    """Untrained weights on disk: a normalizer, and a classifier of each task over its backbone."""
     folder = tmp_path_factory.mktemp("weights")
+    weights = save_untrained_normalizer(folder / "normalizer.safetensors", tiny_benchmark, seed=0)
     readers = []
     for task, outputs in TASKS.items():
-        model = Classifier(ClassifierConfig(outputs, "both", ENCODER, hidden=16)).eval()
-        readers.append(save_classifier(model, folder / f"{task}.safetensors", {"task": task}))
-    normalizer = Normalizer(NormalizerConfig(ENCODER, 1, (16, 16)))
-    weights = save_normalizer(
-        normalizer,
-        tiny_benchmark / "target.png",
-        folder / "normalizer.safetensors",
-        {"data": {"target": "noor"}},
-    )
+        model = Classifier(ClassifierConfig(outputs, inputs="both", encoder=ENCODER, hidden=16))
+        model.start_from(load_normalizer(weights)[0])
+        path = folder / f"{task}.safetensors"
+        readers.append(save_classifier(model, path, {"task": task}, normalizer=weights))
     return readers, weights
+
+
+def save_untrained_normalizer(path, benchmark, seed):
+    torch.manual_seed(seed)
+    model = Normalizer(NormalizerConfig(encoder=ENCODER, merging_blocks=1, widths=(16, 16)))
+    return save_normalizer(model, benchmark / "target.png", path, {"data": {"target": "noor"}})
 
 
 @pytest.fixture
@@ -68,10 +74,25 @@ def photographs(tiny_benchmark, tmp_path):
     return root
 
 
+def predict(folder, benchmark, reader, weights):
+    """Reads one aligned face."""
+    picture = next((benchmark / "images").rglob("*.*"))
+    counts = predict_tree(
+        picture, folder / "out", WholeImage(), readers=[reader], weights=weights, progress=False
+    )
+    assert counts["aligned"] == 1
+
+
 def test_every_face_gets_a_row_and_every_failure_is_counted(networks, photographs, tmp_path):
     readers, weights = networks
     counts = predict_tree(
-        photographs, tmp_path / "out", WholeImage(), readers, weights, batch_size=2, progress=False
+        photographs,
+        tmp_path / "out",
+        WholeImage(),
+        readers=readers,
+        weights=weights,
+        batch_size=2,
+        progress=False,
     )
     assert counts["aligned"] == 5 and counts["unreadable"] == 2
     table = pd.read_csv(tmp_path / "out/predictions.csv")
@@ -106,36 +127,37 @@ def test_the_table_says_what_the_networks_say(networks, photographs, tmp_path):
         photographs / "a/two.png",
         tmp_path / "out",
         WholeImage(),
-        readers[:1],
-        weights,
+        readers=readers[:1],
+        weights=weights,
         progress=False,
     )
     table = pd.read_csv(tmp_path / "out/predictions.csv")
     assert table["source"].tolist() == ["two.png"]
-    from norface_lib.networks.weights import load_classifier, load_normalizer
-
     normalizer, target, _ = load_normalizer(weights)
     face = read_face(photographs / "a/two.png", 112)[None]
     model, _ = load_classifier(readers[0])
-    wanted = predict(
+    expected = predict_faces(
         model,
         face,
         normalize_faces(normalizer, target, face),
         task_of("au_detection", TASKS["au_detection"]),
     )
-    np.testing.assert_allclose(table[["AU06", "AU12"]].to_numpy(), wanted, atol=2e-4)
-    drawn = read_face(tmp_path / "out/normalized/two.png", 112)
-    np.testing.assert_array_equal(drawn, normalize_faces(normalizer, target, face)[0])
-    assert to_tensor(drawn).shape == (1, 3, 112, 112)
+    np.testing.assert_allclose(table[["AU06", "AU12"]].to_numpy(), expected, atol=2e-4)
+    normalized = read_face(tmp_path / "out/normalized/two.png", 112)
+    np.testing.assert_array_equal(normalized, normalize_faces(normalizer, target, face)[0])
 
 
 def test_readers_of_one_backbone_share_what_it_sees(tmp_path, tiny_benchmark, monkeypatch):
     torch.manual_seed(1)
-    first = Classifier(ClassifierConfig(("AU06", "AU12"), "both", ENCODER, hidden=16)).eval()
-    second = Classifier(
-        ClassifierConfig(("neutral", "happy"), "original", ENCODER, hidden=16)
+    first = Classifier(
+        ClassifierConfig(("AU06", "AU12"), inputs="both", encoder=ENCODER, hidden=16)
     ).eval()
-    other = Classifier(ClassifierConfig(("AU12",), "normalized", ENCODER, hidden=16)).eval()
+    second = Classifier(
+        ClassifierConfig(("neutral", "happy"), inputs="original", encoder=ENCODER, hidden=16)
+    ).eval()
+    other = Classifier(
+        ClassifierConfig(("AU12",), inputs="normalized", encoder=ENCODER, hidden=16)
+    ).eval()
     second.encoder.load_state_dict(first.encoder.state_dict())
     second.expression.load_state_dict(first.expression.state_dict())
     models = {"au_detection": first, "emotion": second, "au_intensity": other}
@@ -145,18 +167,18 @@ def test_readers_of_one_backbone_share_what_it_sees(tmp_path, tiny_benchmark, mo
     ]
     readers = [load_reader(str(path)) for path in paths]
     originals = load_rendered(tiny_benchmark, truth=False, progress=False).originals[:4]
-    alone = [reader.read(originals, originals[::-1]) for reader in readers]
+    alone = pd.concat([read_table([r], originals, originals[::-1]) for r in readers], axis=1)
     calls, embed = [], Classifier.embed
     monkeypatch.setattr(
         Classifier, "embed", lambda self, images: calls.append(len(images)) or embed(self, images)
     )
-    assert read_all(readers, originals, originals[::-1]) == alone
+    pd.testing.assert_frame_equal(read_table(readers, originals, originals[::-1]), alone)
     assert calls == [4, 4, 4], "both pictures by the first backbone, one by the other"
 
 
 def test_weights_that_do_not_say_their_task_are_refused(tmp_path):
     path = save_classifier(
-        Classifier(ClassifierConfig(("AU12",), "both", ENCODER, hidden=16)),
+        Classifier(ClassifierConfig(("AU12",), inputs="both", encoder=ENCODER, hidden=16)),
         tmp_path / "old.safetensors",
         {},
     )
@@ -166,10 +188,51 @@ def test_weights_that_do_not_say_their_task_are_refused(tmp_path):
 
 def test_a_second_call_reads_the_same_faces_again(networks, photographs, tmp_path):
     readers, weights = networks
-    arguments = (photographs, tmp_path / "out", WholeImage(), readers, weights)
-    predict_tree(*arguments, progress=False)
+
+    def call():
+        predict_tree(
+            photographs,
+            tmp_path / "out",
+            WholeImage(),
+            readers=readers,
+            weights=weights,
+            progress=False,
+        )
+
+    call()
     before = (tmp_path / "out/predictions.csv").read_bytes()
     shutil.rmtree(tmp_path / "out/normalized")
-    predict_tree(*arguments, progress=False)
+    call()
     assert (tmp_path / "out/predictions.csv").read_bytes() == before
     assert len(list((tmp_path / "out/normalized").rglob("*.png"))) == 5
+
+
+@pytest.mark.parametrize("kind", ["head alone", "whole, with a hash", "whole, without a hash"])
+def test_a_reader_of_another_normalizer_is_refused(networks, tiny_benchmark, tmp_path, kind):
+    other = save_untrained_normalizer(tmp_path / "other.safetensors", tiny_benchmark, seed=1)
+    reader = networks[0][0]
+    if kind != "head alone":  # as files were before heads were saved alone
+        model, card = load_classifier(reader)
+        about = {"task": "au_detection"}
+        if kind == "whole, with a hash":
+            about["normalizer"] = card["normalizer"]["sha256"]
+        reader = save_classifier(model, tmp_path / "old.safetensors", about)
+        card_path = reader.with_suffix(".json")
+        card = json.loads(card_path.read_text())
+        del card["backbone"], card["fingerprint"]
+        card_path.write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match=r"belongs to another normalizer than .*other"):
+        predict(tmp_path, tiny_benchmark, reader, other)
+    predict(tmp_path, tiny_benchmark, reader, networks[1])
+
+
+def test_a_reader_with_a_backbone_of_its_own_goes_with_any_normalizer(
+    networks, tiny_benchmark, tmp_path
+):
+    other = save_untrained_normalizer(tmp_path / "other.safetensors", tiny_benchmark, seed=1)
+    model, _ = load_classifier(networks[0][0])
+    torch.nn.init.ones_(model.encoder.vit.norm.bias)
+    reader = save_classifier(
+        model, tmp_path / "tuned.safetensors", {"task": "au_detection"}, normalizer=networks[1]
+    )
+    predict(tmp_path, tiny_benchmark, reader, other)

@@ -18,7 +18,7 @@ from norface_lib.networks.encoder import EncoderConfig, FaceEncoder, TimmEncoder
 from norface_lib.networks.pretrained import load_encoder_weights
 
 CONFIG = EncoderConfig(
-    64,
+    image_size=64,
     dim=32,
     depth=2,
     heads=2,

@@ -105,3 +105,4 @@ def test_confusions_are_drawn_in_shares_of_a_label():
     axis = plots.confusion(["a", "b"], np.array([[3, 1], [0, 5]])).axes[0]
     assert [text.get_text() for text in axis.texts] == ["0.75", "0.25", "0.00", "1.00"]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a (4)", "b (5)"]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted", "true")

@@ -76,7 +76,7 @@ class Shown:
         self.button.value = (file,)
 
     def ends(self):
-        """What is left when the slider stands at its ends: the original, and the normalized face."""
+        """Pictures at the ends of the slider: the original, and the normalized face."""
         return decoded(self.stack.children[0].value), decoded(self.stack.children[-1].value)
 
 
@@ -319,7 +319,7 @@ def test_a_training_log_is_drawn_where_its_lines_hold_the_key():
 def test_the_found_face_is_marked_where_it_is():
     picture, crop = np.zeros((40, 60, 3), np.uint8), np.ones((8, 8, 3), np.uint8)
     points = np.array([(20, 10), (30, 10), (25, 15), (21, 20), (29, 20)], float)
-    marked, beside = plots.found_face(picture, np.array([15.0, 5, 35, 30]), points, crop).axes
+    marked, beside = plots.detected_face(picture, np.array([15.0, 5, 35, 30]), points, crop).axes
     box = marked.patches[0]
     assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == (15, 5, 20, 25)
     np.testing.assert_array_equal(marked.collections[0].get_offsets(), points)

@@ -135,11 +135,18 @@ def pseudo_pairs(
 ) -> None:
     """Give photographs a pseudo-true normalized image: the target head with the facial actions that
     a landmarker sees."""
-    from norface_lib.photos.pseudo_pairs import calibration_of, write_pseudo_pairs
+    from norface_lib.photos.calibration import calibration_of
+    from norface_lib.photos.pseudo_pairs import write_pseudo_pairs
 
     calibration = None if calibrate else calibration_of()
     counts = write_pseudo_pairs(
-        aligned, out, table, calibration, target, held_out=held_out, mirrored=mirrored
+        aligned,
+        out,
+        table=table,
+        calibration=calibration,
+        target=target,
+        held_out=held_out,
+        mirrored=mirrored,
     )
     print(", ".join(f"{count} {what}" for what, count in counts.items()))
 
@@ -332,13 +339,21 @@ def predict(
     device: str = "auto",
 ) -> None:
     """Read AUs, their intensities and emotions from photographs and videos into one table."""
+    from norface_lib.images.crop import ALIGNED
     from norface_lib.photos.detection import open_detector
-    from norface_lib.photos.folders import ALIGNED
     from norface_lib.photos.prediction import PREDICTIONS, READERS, predict_tree
 
-    finder, networks = open_detector(detector, model), tuple(reader or READERS)
     counts = predict_tree(
-        source, out, finder, networks, weights, target, every, all_faces, batch_size, device
+        source,
+        out,
+        open_detector(detector, model),
+        readers=tuple(reader or READERS),
+        weights=weights,
+        target=target,
+        every=every,
+        all_faces=all_faces,
+        batch_size=batch_size,
+        device=device,
     )
     _tell(counts, out / PREDICTIONS, ALIGNED)
 
@@ -377,9 +392,11 @@ def align(
     where their faces are.
     """
     from norface_lib.datasets import open_dataset
+    from norface_lib.images.crop import ALIGNED
     from norface_lib.photos.dataset_points import find_points
     from norface_lib.photos.detection import open_detector
-    from norface_lib.photos.folders import ALIGNED, FACES, align_tree
+    from norface_lib.photos.folders import align_tree
+    from norface_lib.photos.journal import FACES
 
     if layout != "folder":
         data = open_dataset(layout, source, **({"task": task} if task else {}))
@@ -389,7 +406,8 @@ def align(
             ALIGNED,
         )
         return
-    counts = align_tree(source, out, open_detector(detector, model, levels), size, every, all_faces)
+    finder = open_detector(detector, model, levels)
+    counts = align_tree(source, out, finder, size=size, every=every, all_faces=all_faces)
     _tell(counts, FACES, ALIGNED)
 
 
@@ -421,8 +439,10 @@ def normalize(
     """
     from norface_lib.datasets import open_dataset
     from norface_lib.datasets.normalized import MANIFEST, normalize_dataset
+    from norface_lib.images.crop import ALIGNED
     from norface_lib.photos.detection import open_detector
-    from norface_lib.photos.folders import ALIGNED, FACES, align_tree
+    from norface_lib.photos.folders import align_tree
+    from norface_lib.photos.journal import FACES
 
     if detector != "none":
         if layout != "folder":

@@ -40,13 +40,13 @@ from norface_lib.networks.classifier import (
     ClassifierConfig,
     ClassifierOutput,
     auxiliary_loss,
+    parameter_count,
 )
 from norface_lib.networks.encoder import FaceEncoder
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.mixtures import (
     MixtureOfExperts,
     OutputMixture,
-    parameter_count,
     sparse_sum,
 )
 from norface_lib.networks.normalizer import PRESETS, Normalizer, NormalizerConfig, Target
@@ -254,14 +254,16 @@ def _images(config: NormalizerConfig, count: int, device: torch.device) -> Tenso
 
 
 def _draw(model: Normalizer, images: Tensor, target: Target) -> Tensor:
-    return model.draw(model.encoder(images), target)
+    return model.synthesize(model.encoder(images), target)
 
 
 def _normalizing_rate(model: Normalizer, batch: int) -> float:
     """Faces a second from 8 bits to 8 bits in memory, for one target."""
     size = model.config.encoder.image_size
     faces = np.random.default_rng(0).integers(0, 256, (2 * batch, size, size, 3), np.uint8)
-    return _best_of(lambda: len(normalize_faces(model, to_tensor(faces[0]), faces, batch)))
+    return _best_of(
+        lambda: len(normalize_faces(model, to_tensor(faces[0]), faces, batch_size=batch))
+    )
 
 
 @torch.no_grad()
@@ -421,7 +423,7 @@ def _input_figures(batch: int) -> Iterator[Figure]:
     task = Detection(labels.columns())
     for inputs in ("original", "both"):
         model = (
-            Classifier(ClassifierConfig(labels.columns(), inputs))
+            Classifier(ClassifierConfig(labels.columns(), inputs=inputs))
             .to(memory_format=torch.channels_last)
             .eval()
         )

@@ -12,7 +12,7 @@ Shapes: N images, L labels, m experts, D the width of the encoder.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,22 +26,22 @@ from norface_lib.networks.encoder import (
     TimmEncoder,
     check_timm,
     timm_width,
+    with_tuples,
 )
 from norface_lib.networks.mixtures import (
     Dense,
     Gating,
     MixtureOfExperts,
     OutputMixture,
-    _check_top_k,
+    check_top_k,
     importance,
     load,
     mlp,
-    parameter_count,
 )
 from norface_lib.networks.normalizer import ExpressionEmbedding, Normalizer
 
 INPUTS = ("original", "normalized", "both")
-"""Which faces a classifier looks at."""
+"""Faces that a classifier can take."""
 
 
 OWN_BACKBONE = "norface"
@@ -80,7 +80,8 @@ class GatedFusion(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.gate, self.project = nn.Linear(2 * dim, dim), nn.Linear(dim, dim)
+        self.gate = nn.Linear(2 * dim, dim)
+        self.project = nn.Linear(dim, dim)
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
 
@@ -100,35 +101,34 @@ name: D -> module."""
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """All that makes a classifier; ``dataclasses.asdict`` makes it JSON and `from_dict` brings it
-    back.
+    """Labels, inputs and parts of a classifier; ``dataclasses.asdict`` makes it JSON and
+    `from_dict` brings it back.
 
     Raises ``ValueError`` for labels that are no tuple of distinct names, and for settings out of
     range.
     """
 
     labels: tuple[str, ...]  # names in the order of the logits
+    _: KW_ONLY
     inputs: str = "both"  # one of INPUTS
-    encoder: EncoderConfig = TINY_ENCODER  # of the own backbone; no other looks at it
+    encoder: EncoderConfig = TINY_ENCODER  # of the own backbone; others ignore it
     hidden: int = 512  # width inside an expert
     experts: int = 4
     top_k: int = 2
     input_mixture: bool = True  # False: a dense MLP of as many parameters
     output_mixture: bool = True  # the same
     dropout: float = 0.1  # of the standardized embeddings, before they are fused
-    # one of FUSIONS, where inputs is both; a single face has nothing to be fused with
-    fusion: str = "concat"
+    fusion: str = "concat"  # one of FUSIONS, where inputs is both; a single face has no other
     backbone: str = OWN_BACKBONE  # or timm:NAME, any network of timm
-    # pixels that a timm backbone sees; None: as many as it was trained with
+    # pixels of a timm backbone's input; None: as many as it was trained with
     image_size: int | None = None
     # stochastic depth of the backbone in training; MAE fine-tunes with 0.1
     drop_path_rate: float = 0.0
 
     def __post_init__(self):
-        names = isinstance(self.labels, tuple) and all(
-            isinstance(name, str) for name in self.labels
-        )
-        if not names or not self.labels or len(set(self.labels)) != len(self.labels):
+        names = self.labels if isinstance(self.labels, tuple) else ()
+        distinct = {name for name in names if isinstance(name, str)}
+        if not names or len(distinct) != len(names):
             raise ValueError(f"labels must be a tuple of distinct names, got {self.labels!r}")
         if self.inputs not in INPUTS:
             raise ValueError(f"inputs must be one of {', '.join(INPUTS)}, got {self.inputs!r}")
@@ -138,7 +138,7 @@ class ClassifierConfig:
             raise ValueError(f"dropout must be within [0, 1), got {self.dropout}")
         if self.fusion not in FUSIONS:
             raise ValueError(f"fusion must be one of {', '.join(FUSIONS)}, got {self.fusion!r}")
-        _check_top_k(self.experts, self.top_k)
+        check_top_k(self.experts, self.top_k)
         self._check_backbone()
 
     def _check_backbone(self) -> None:
@@ -157,7 +157,7 @@ class ClassifierConfig:
 
     @property
     def timm_name(self) -> str | None:
-        """Which network of timm the backbone is; None for the own one."""
+        """Name of the backbone in timm; None for the own one."""
         return self.backbone.removeprefix("timm:") if self.backbone.startswith("timm:") else None
 
     @property
@@ -170,7 +170,7 @@ class ClassifierConfig:
         """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
         ``TypeError`` for an unknown key."""
         encoder = EncoderConfig.from_dict(values["encoder"])
-        return cls(**values | {"labels": tuple(values["labels"]), "encoder": encoder})
+        return cls(**with_tuples(values) | {"encoder": encoder})
 
 
 def input_stage(config: ClassifierConfig) -> nn.Module:
@@ -184,12 +184,18 @@ def input_stage(config: ClassifierConfig) -> nn.Module:
 def output_stage(config: ClassifierConfig) -> nn.Module:
     """Features (N, D) to logits (N, L) and their gating: the output mixture, or a dense MLP of as
     many parameters."""
-    dim, labels = config.dim, len(config.labels)
+    dim = config.dim
+    labels = len(config.labels)
     mixture = partial(OutputMixture, dim, config.hidden, labels, config.experts, config.top_k)
     if config.output_mixture:
         return mixture()
     heads = nn.Linear(dim, labels)
     return Dense(_mlp_of_size(dim, _size(mixture) - parameter_count(heads)), heads)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _size(build: Callable[[], nn.Module]) -> int:
@@ -205,8 +211,8 @@ def _mlp_of_size(dim: int, parameters: int) -> nn.Sequential:
 
 
 class ClassifierHead(nn.Module):
-    """Expression embeddings of the faces (N, D) to a logit for each label: all of a classifier
-    behind its backbone.
+    """Expression embeddings of the faces (N, D) to a logit for each label: a classifier without its
+    backbone.
 
     ``forward(original, normalized)`` reads the embeddings that ``config.inputs`` names and ignores
     the other; it raises ``ValueError`` if a needed one is missing or if they differ in number. Over
@@ -215,10 +221,11 @@ class ClassifierHead(nn.Module):
 
     def __init__(self, config: ClassifierConfig):
         super().__init__()
-        dim, both = config.dim, config.inputs == "both"
+        dim = config.dim
+        both = config.inputs == "both"
         self.config = config
-        # each feature on its own scale: within one face the few that are large for everybody would
-        # drown the rest
+        # each feature on its own scale: within one face the few that are large for everybody should
+        # not dominate
         self.norm = nn.BatchNorm1d(2 * dim if both else dim)
         self.dropout = nn.Dropout(config.dropout)
         self.fusion = FUSIONS[config.fusion](dim) if both else nn.Linear(dim, dim)
@@ -239,7 +246,7 @@ class Classifier(nn.Module):
     """Faces to a logit for each label; images are (N, 3, S, S) in [0, 1] with S = ``image_size``.
 
     The backbone is a normalizer's, encoder and expression embedding, or any of timm;
-    `ClassifierHead` reads what it sees. ``forward(original, normalized)`` uses the images that
+    `ClassifierHead` reads its embeddings. ``forward(original, normalized)`` uses the images that
     ``config.inputs`` names and ignores the other. It raises ``ValueError`` if a needed one is
     missing, if they differ in number, and for another image size.
     """
@@ -268,7 +275,7 @@ class Classifier(nn.Module):
         return self.head(**dict(zip(_names(self.config.inputs), embeddings, strict=True)))
 
     def embed(self, images: Tensor) -> Tensor:
-        """What the backbone sees in images (N, 3, S, S) in [0, 1]: embeddings (N, D)."""
+        """Embeddings (N, D) of images (N, 3, S, S) in [0, 1] by the backbone."""
         return self.expression(self.encoder(images))
 
     def start_from(self, normalizer: Normalizer) -> None:
@@ -300,18 +307,19 @@ class Classifier(nn.Module):
 def needed(inputs: str, original: Tensor | None, normalized: Tensor | None) -> list[Tensor]:
     """The tensors (N, ...) that ``inputs`` names, the original first. ``ValueError`` if one is
     missing or they differ in N."""
-    given = {"original": original, "normalized": normalized}
-    missing = [name for name in _names(inputs) if given[name] is None]
+    tensors = {"original": original, "normalized": normalized}
+    tensors = {name: tensors[name] for name in _names(inputs)}
+    missing = [name for name, tensor in tensors.items() if tensor is None]
     if missing:
         raise ValueError(
             f"a classifier of inputs={inputs!r} needs the {' and '.join(missing)} images too"
         )
-    counts = [len(given[name]) for name in _names(inputs)]
+    counts = [len(tensor) for tensor in tensors.values()]
     if len(set(counts)) > 1:
         raise ValueError(
             f"there must be as many original as normalized images, got {counts[0]} and {counts[1]}"
         )
-    return [given[name] for name in _names(inputs)]
+    return list(tensors.values())
 
 
 def _names(inputs: str) -> tuple[str, ...]:
@@ -330,9 +338,6 @@ def auxiliary_loss(
     loss = output.logits.new_zeros(())
     for gating in (output.input_gating, output.output_gating):
         if gating is not None:
-            loss = (
-                loss
-                + importance_weight * importance(gating.gates)
-                + load_weight * load(gating.load)
-            )
+            loss = loss + importance_weight * importance(gating.gates)
+            loss = loss + load_weight * load(gating.load)
     return loss

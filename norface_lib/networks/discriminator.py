@@ -1,5 +1,5 @@
-"""The discriminator of the adversarial term: whether each patch of a face looks photographed (or
-rendered) or drawn.
+"""The discriminator of the adversarial term: a logit for each patch of a face, real (photographed
+or rendered) or synthesized.
 
 Whether the paper has one is not known; its sibling works do (PAPER.md 1.5). Ours is the patch
 discriminator of pix2pix (Isola et al. 2017) with spectral normalization in place of batch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
     """Size of the discriminator. Each doubling of the patch adds a stage; images of any size of 112
     px or so and more do."""
@@ -29,18 +29,18 @@ class DiscriminatorConfig:
 
     @property
     def patch(self) -> int:
-        """Pixels along a side that a logit sees."""
-        seen = 1 + 2 * 3  # two convolutions of 4x4 without a stride
+        """Side of the receptive field of a logit, in pixels."""
+        side = 1 + 2 * 3  # two convolutions of 4x4 without a stride
         for _ in range(self.stages):
-            seen = 2 * seen + 2
-        return seen
+            side = 2 * side + 2
+        return side
 
 
 PATCH_DISCRIMINATOR = DiscriminatorConfig()
 
 
 class Discriminator(nn.Module):
-    """Images (N, 3, S, S) in [0, 1] to one logit a patch (N, 1, h, w), above 0 for what it takes
+    """Images (N, 3, S, S) in [0, 1] to one logit a patch (N, 1, h, w), above 0 for patches taken
     for real.
 
     h = w = S / 2^stages - 2: 12 for 112 px, 30 for 256 px. Raises ``ValueError`` for images smaller

@@ -20,7 +20,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """Size of the encoder. ``stem`` holds the widths at 1/4, 1/8, ... of the image; () means a
     plain ViT patch embedding.
@@ -44,17 +44,19 @@ class EncoderConfig:
     def from_dict(cls, values: dict[str, Any]) -> "EncoderConfig":
         """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
         ``TypeError`` for an unknown key."""
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in values.items()
-            }
-        )
+        return cls(**with_tuples(values))
 
     @property
     def grid(self) -> int:
         """Tokens along one side."""
         return self.image_size // self.patch_size
+
+
+def with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings that JSON has turned from tuples into lists, as they were."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
 
 
 TINY_ENCODER = EncoderConfig()
@@ -90,21 +92,19 @@ class ConvStem(nn.Module):
         self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, widths=(64, 128), **_
     ):
         super().__init__()
-        widths = (*widths, embed_dim)
-        if 4 * 2 ** (len(widths) - 1) != patch_size:
+        side = 4 * 2 ** len(widths)
+        if side != patch_size:
             raise ValueError(
-                f"a stem of {len(widths) - 1} widths makes patches of {4 * 2 ** (len(widths) - 1)} "
-                f"px, not {patch_size}"
+                f"a stem of {len(widths)} widths makes patches of {side} px, not {patch_size}"
             )
         layers: list[nn.Module] = [
             nn.Conv2d(in_chans, widths[0], 7, stride=4, padding=3),
             ResidualBlock(widths[0]),
         ]
-        for before, after in pairwise(widths):
-            layers += [
-                nn.Conv2d(before, after, 3, stride=2, padding=1),
-                *([ResidualBlock(after)] if after != embed_dim else []),
-            ]
+        for before, after in pairwise((*widths, embed_dim)):
+            layers.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
+            if after != embed_dim:
+                layers.append(ResidualBlock(after))
         self.body = nn.Sequential(*layers)
         self.num_patches = (img_size // patch_size) ** 2
 
@@ -113,8 +113,8 @@ class ConvStem(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """What all encoders do with images (N, 3, S, S) in [0, 1] before their network, their only
-    child, sees them."""
+    """Base of all encoders: standardizes images (N, 3, S, S) in [0, 1] for a network, its only
+    child."""
 
     def __init__(self, image_size: int, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -124,11 +124,9 @@ class ImageEncoder(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def standardized(self, images: Tensor) -> Tensor:
-        """What the network takes: images (N, 3, S, S) in [0, 1] minus ``mean``, divided by ``std``.
-        Same shape.
+        """Images (N, 3, S, S) in [0, 1] minus ``mean``, divided by ``std``. Same shape.
 
-        Raises ``ValueError`` for images of another size: a wrong crop must never be drawn from
-        silently.
+        Raises ``ValueError`` for images of another size: a wrong crop must never be read silently.
         """
         size = self.image_size
         if images.shape[1:] != (3, size, size):
@@ -182,19 +180,19 @@ class TimmEncoder(ImageEncoder):
     classification head.
 
     ``name`` as in ``timm.list_models(pretrained=True)``: with the tag of its weights, which decides
-    mean, std and, unless ``image_size`` does, S. Weights are left to chance:
+    mean, std and, unless ``image_size`` does, S. Weights are initialized at random:
     `norface_lib.networks.pretrained.load_encoder_weights` brings others. For ``drop_path_rate`` see
     `FaceEncoder`. Raises ``ValueError`` for settings that this network does not take, and for
     images of another size.
     """
 
     def __init__(self, name: str, image_size: int | None = None, drop_path_rate: float = 0.0):
-        network = create_timm(
-            name, image_size, **({"drop_path_rate": drop_path_rate} if drop_path_rate else {})
-        )
+        settings = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+        network = create_timm(name, image_size, **settings)
         known = network.pretrained_cfg
         super().__init__(image_size or known["input_size"][-1], known["mean"], known["std"])
-        self.name, self.network = name, network
+        self.name = name
+        self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(self.standardized(images))
@@ -208,7 +206,7 @@ def create_timm(name: str, image_size: int | None = None, **settings: Any) -> nn
     timm's reason for settings that this network does not take.
     """
     sized = image_size is not None and timm.get_pretrained_cfg(name).fixed_input_size
-    settings = {"num_classes": 0, **settings, **({"img_size": image_size} if sized else {})}
+    settings = {"num_classes": 0} | settings | ({"img_size": image_size} if sized else {})
     try:
         return timm.create_model(name, **settings)
     except (TypeError, ValueError, AssertionError) as error:

@@ -1,8 +1,8 @@
 """The evaluator: AUs and emotion of a face, read by a network that only measures.
 
-It is trained apart from every normalizer and classifier, on subjects of its own pool, and is
-different in kind on purpose: a small residual network (He et al. 2016, timm's ``ResNet``) where
-they have a transformer. So what it reads in I_n was drawn there, and is not a habit that two
+It is trained apart from every normalizer and classifier, on subjects of its own pool, and its
+architecture differs on purpose: a small residual network (He et al. 2016, timm's ``ResNet``) where
+they have a transformer. So what it reads in I_n is in the image, and is no artifact that two
 networks share. Its feature maps serve as a frozen measure of likeness.
 
 Shapes: N images of S x S pixels, A action units, E emotions.
@@ -15,13 +15,15 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from norface_lib import labels
+from norface_lib.networks.encoder import with_tuples
 
 _STRIDE = 32  # of a ResNet's last stage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluatorConfig:
-    """All that makes an evaluator; ``dataclasses.asdict`` makes it JSON and `from_dict` brings it back."""
+    """Outputs and size of an evaluator; ``dataclasses.asdict`` makes it JSON and `from_dict` brings
+    it back."""
 
     aus: tuple[int, ...] = tuple(sorted(labels.AUS))  # AU numbers in the order of the outputs
     emotions: tuple[str, ...] = labels.EMOTIONS  # in the order of the logits
@@ -42,16 +44,12 @@ class EvaluatorConfig:
     def from_dict(cls, values: dict[str, Any]) -> "EvaluatorConfig":
         """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
         ``TypeError`` for an unknown key."""
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in values.items()
-            }
-        )
+        return cls(**with_tuples(values))
 
 
 class EvaluatorOutput(NamedTuple):
-    """What the evaluator reads, in the order of ``EvaluatorConfig.aus`` and ``EvaluatorConfig.emotions``."""
+    """AUs and emotion of N images, in the order of ``EvaluatorConfig.aus`` and
+    ``EvaluatorConfig.emotions``."""
 
     occurrence: Tensor  # (N, A) logits
     # (N, A), within 0..5 in evaluation; not clipped in training, so that gradients pass everywhere
@@ -71,10 +69,8 @@ class Evaluator(nn.Module):
         super().__init__()
         self.config = config
         body = ResNet(BasicBlock, config.blocks, num_classes=0, channels=config.widths)
-        body.conv1, body.maxpool = (
-            nn.Conv2d(3, body.conv1.out_channels, 7, stride=4, padding=3, bias=False),
-            nn.Identity(),
-        )
+        body.conv1 = nn.Conv2d(3, body.conv1.out_channels, 7, stride=4, padding=3, bias=False)
+        body.maxpool = nn.Identity()
         self.body = body
         side = -(-config.image_size // _STRIDE)
         self.neck = nn.Sequential(
@@ -97,21 +93,21 @@ class Evaluator(nn.Module):
         size = self.config.image_size
         if images.shape[1:] != (3, size, size):
             raise ValueError(
-                f"the evaluator takes images of shape (N, 3, {size}, {size}), got {tuple(images.shape)}"
+                f"the evaluator takes images of shape (N, 3, {size}, {size}), got "
+                f"{tuple(images.shape)}"
             )
-        body, maps = self.body, []
+        body = self.body
         # about zero mean and unit variance
         x = body.act1(body.bn1(body.conv1((images - 0.5) * 4.0)))
+        maps = []
         for stage in (body.layer1, body.layer2, body.layer3, body.layer4):
             x = stage(x)
             maps.append(x)
         return tuple(maps)
 
     def forward(self, images: Tensor) -> EvaluatorOutput:
-        read = self.neck(self.features(images)[-1].flatten(1))
-        output = EvaluatorOutput(**{name: head(read) for name, head in self.heads.items()})
-        return (
-            output
-            if self.training
-            else output._replace(intensity=output.intensity.clamp(0, labels.INTENSITY_MAX))
-        )
+        embedding = self.neck(self.features(images)[-1].flatten(1))
+        output = EvaluatorOutput(**{name: head(embedding) for name, head in self.heads.items()})
+        if self.training:
+            return output
+        return output._replace(intensity=output.intensity.clamp(0, labels.INTENSITY_MAX))

@@ -15,6 +15,7 @@ def normalize_faces(
     model: Normalizer,
     target: Tensor,
     faces: Faces,
+    *,
     batch_size: int = 64,
     progress: bool = False,
     which: NDArray[np.intp] | None = None,
@@ -22,17 +23,17 @@ def normalize_faces(
     """I_n of many faces, same shape as ``faces``, for one target (1, 3, S, S), whose features are
     computed once.
 
-    With several targets (K, 3, S, S), ``which`` (N,) says which of them each face gets.
+    With several targets (K, 3, S, S), ``which`` (N,) holds the index of each face's target.
     """
     device = next(model.parameters()).device
     prepared = model.target(target.to(device))
-    drawn = np.empty_like(faces)
+    normalized = np.empty_like(faces)
     starts = range(0, len(faces), batch_size)
     for start in tqdm(starts, desc="normalize", unit="batch", disable=not progress, leave=False):
         rows = slice(start, start + batch_size)
         images = to_tensor(faces[rows]).to(device)
-        wanted = (
-            prepared if which is None else prepared.of(torch.from_numpy(which[rows]).to(device))
-        )
-        drawn[rows] = to_uint8(model.draw(model.encoder(images), wanted))
-    return drawn
+        targets = prepared
+        if which is not None:
+            targets = prepared.of(torch.from_numpy(which[rows]).to(device))
+        normalized[rows] = to_uint8(model.synthesize(model.encoder(images), targets))
+    return normalized

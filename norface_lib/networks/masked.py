@@ -1,9 +1,9 @@
-"""Masked autoencoding of faces: how the shared encoder can learn from pictures without any label.
+"""Masked autoencoding of faces: pre-training of the shared encoder without any label.
 
 After "Masked Autoencoders Are Scalable Vision Learners" (He et al. 2022): three quarters of the
-patches are hidden, the encoder sees the others, and a small decoder draws what was hidden. The
-convolutional stem of the smaller presets looks beyond the edges of a patch, so hidden patches are
-blanked in the pixels first: nothing of them reaches a token (our choice).
+patches are masked, the encoder sees the others, and a small decoder reconstructs the masked ones.
+The receptive field of the convolutional stem, in the smaller presets, is larger than a patch, so
+masked patches are blanked in the pixels first: nothing of them reaches a token (our choice).
 
 Shapes: N images of S x S pixels, L patches of P x P pixels on a grid of G x G, in row-major order.
 """
@@ -20,11 +20,11 @@ from norface_lib.networks.encoder import FaceEncoder
 _SMALLEST_VARIANCE = 1e-6  # He et al. 2022: an even patch is not divided by 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaskedConfig:
-    """How much is hidden, and the size of the decoder that only pre-training needs."""
+    """Share of masked patches, and the size of the decoder that only pre-training needs."""
 
-    ratio: float = 0.75  # share of the patches that are hidden (He et al. 2022)
+    ratio: float = 0.75  # share of the patches that are masked (He et al. 2022)
     dim: int = 128  # width of the decoder, a multiple of 4
     depth: int = 2  # its blocks
     heads: int = 4
@@ -38,17 +38,19 @@ class MaskedAutoencoder(nn.Module):
     """Encoder of the visible patches and decoder of all: images (N, 3, S, S) in [0, 1] and a mask
     to loss, patches and mask.
 
-    ``mask`` (N, L) of bool is true where a patch is hidden, as many in each image; without one it
-    is drawn at random from torch's global generator. Predicted patches (N, L, 3 P P) are
-    standardized each on its own, and so is what they are compared with ("norm-pix", He et al.
-    2022); the loss is the mean squared error of hidden patches, about 1 for one who knows of each
-    only its mean. Raises ``ValueError`` for images of another size and for a mask of another shape.
+    ``mask`` (N, L) of bool is true where a patch is masked, as many in each image; without one it
+    is sampled from torch's global generator. Predicted patches (N, L, 3 P P) are standardized each
+    on its own, and so are the true ones ("norm-pix", He et al. 2022); the loss is the mean squared
+    error of masked patches, about 1 for a prediction of each patch's mean. Raises
+    ``ValueError`` for images of another size and for a mask of another shape.
     """
 
     def __init__(self, encoder: FaceEncoder, config: MaskedConfig = MaskedConfig()):
         super().__init__()
-        grid, patch = encoder.config.grid, encoder.config.patch_size
-        self.encoder, self.config = encoder, config
+        grid = encoder.config.grid
+        patch = encoder.config.patch_size
+        self.encoder = encoder
+        self.config = config
         self.narrow = nn.Linear(encoder.config.dim, config.dim)
         self.mask_token = nn.Parameter(torch.randn(config.dim) * 0.02)
         # (L, dim)
@@ -64,10 +66,9 @@ class MaskedAutoencoder(nn.Module):
     def forward(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         mask = self.random_mask(len(images), images.device) if mask is None else mask
         predicted = self.decode(self.encode(images, mask), mask)
-        wanted, _, _ = standardized_patches(
-            self.encoder.standardized(images), self.encoder.config.patch_size
-        )
-        error = (predicted.float() - wanted).square().mean(dim=2)  # (N, L)
+        images = self.encoder.standardized(images)
+        true, _, _ = standardized_patches(images, self.encoder.config.patch_size)
+        error = (predicted - true).square().mean(dim=2)  # (N, L)
         return error[mask].mean(), predicted, mask
 
     def random_mask(self, count: int, device: torch.device | None = None) -> Tensor:
@@ -79,19 +80,19 @@ class MaskedAutoencoder(nn.Module):
 
     def encode(self, images: Tensor, mask: Tensor) -> Tensor:
         """The V visible patches of each image as tokens (N, V, D), in row-major order."""
-        config, vit = self.encoder.config, self.encoder.vit
+        config = self.encoder.config
+        vit = self.encoder.vit
         _check_mask(mask, len(images), config.grid**2)
-        hidden = mask.view(-1, 1, config.grid, config.grid)
-        hidden = hidden.repeat_interleave(config.patch_size, dim=2).repeat_interleave(
-            config.patch_size, dim=3
-        )
-        blanked = self.encoder.standardized(images).masked_fill(hidden, 0.0)  # 0 is the mean color
+        pixels = mask.view(-1, 1, config.grid, config.grid)
+        pixels = pixels.repeat_interleave(config.patch_size, dim=2)
+        pixels = pixels.repeat_interleave(config.patch_size, dim=3)
+        blanked = self.encoder.standardized(images).masked_fill(pixels, 0.0)  # 0 is the mean color
         tokens = vit.patch_embed(blanked) + vit.pos_embed
         visible = tokens[~mask].view(len(images), -1, config.dim)
         return vit.norm(vit.blocks(visible))
 
     def decode(self, visible: Tensor, mask: Tensor) -> Tensor:
-        """Predicted patches (N, L, 3 P P) from the visible tokens (N, V, D): the hidden ones start
+        """Predicted patches (N, L, 3 P P) from the visible tokens (N, V, D): the masked ones start
         as one learned token."""
         narrow = self.narrow(visible)
         tokens = self.mask_token.to(narrow.dtype).expand(*mask.shape, -1).clone()
@@ -105,11 +106,11 @@ def _check_mask(mask: Tensor, count: int, patches: int) -> None:
             f"the mask must be ({count}, {patches}) of bool, got {tuple(mask.shape)} of "
             f"{mask.dtype}"
         )
-    hidden = mask.sum(dim=1)
-    if not 0 < hidden[0] < patches or (hidden != hidden[0]).any():
+    counts = mask.sum(dim=1)
+    if not 0 < counts[0] < patches or (counts != counts[0]).any():
         raise ValueError(
-            "as many patches must be hidden in each image, some but not all, got "
-            f"{hidden.tolist()} of {patches}"
+            "as many patches must be masked in each image, some but not all, got "
+            f"{counts.tolist()} of {patches}"
         )
 
 
@@ -130,7 +131,7 @@ def from_patches(patches: Tensor, patch: int) -> Tensor:
 
 def standardized_patches(images: Tensor, patch: int) -> tuple[Tensor, Tensor, Tensor]:
     """Patches (N, L, 3 P P) of mean 0 and variance 1, and the mean and standard deviation (N, L, 1)
-    that each had."""
+    of each before."""
     patches = to_patches(images, patch)
     mean = patches.mean(dim=2, keepdim=True)
     spread = (patches.var(dim=2, keepdim=True) + _SMALLEST_VARIANCE).sqrt()
@@ -141,17 +142,20 @@ def standardized_patches(images: Tensor, patch: int) -> tuple[Tensor, Tensor, Te
 def reconstruct(
     model: MaskedAutoencoder, images: Tensor, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For a figure: originals, originals with gray over hidden patches, and what is drawn there;
-    each (N, 3, S, S) in [0, 1].
+    """Images for a figure: originals, originals with gray over masked patches, and with these
+    reconstructed; each (N, 3, S, S) in [0, 1].
 
     As the network predicts standardized patches, each takes its mean and contrast from the
     original.
     """
     _, predicted, mask = model(images, mask)
-    encoder, patch = model.encoder, model.encoder.config.patch_size
+    encoder = model.encoder
+    patch = encoder.config.patch_size
     _, mean, spread = standardized_patches(encoder.standardized(images), patch)
-    drawn = from_patches(predicted.float() * spread + mean, patch) * encoder.std + encoder.mean
-    hidden = mask[:, :, None]
-    original, drawn = to_patches(images, patch), to_patches(drawn.clamp(0, 1), patch)
-    masked, whole = original.masked_fill(hidden, 0.5), torch.where(hidden, drawn, original)
+    predicted = from_patches(predicted * spread + mean, patch) * encoder.std + encoder.mean
+
+    originals = to_patches(images, patch)
+    mask = mask[:, :, None]
+    masked = originals.masked_fill(mask, 0.5)
+    whole = torch.where(mask, to_patches(predicted.clamp(0, 1), patch), originals)
     return images, from_patches(masked, patch), from_patches(whole, patch)

@@ -43,8 +43,8 @@ def _squared_variation(sums: Tensor) -> Tensor:
 
 
 def selection_probability(clean: Tensor, noisy: Tensor, noise: Tensor, top_k: int) -> Tensor:
-    """Chance of each expert to be among the k best if its own noise were drawn anew (Shazeer et al.
-    2017, eq. 8-9).
+    """Chance of each expert to be among the k best if its own noise were sampled anew (Shazeer et
+    al. 2017, eq. 8-9).
 
     P_i = Phi((clean_i - k-th largest of the other noisy logits) / noise_i), with logits ``clean``
     and ``noisy`` and the standard deviation ``noise`` > 0, all (..., m) -> (..., m) in [0, 1]. All
@@ -54,9 +54,10 @@ def selection_probability(clean: Tensor, noisy: Tensor, noise: Tensor, top_k: in
         return torch.ones_like(clean)
     best = noisy.topk(top_k + 1, dim=-1).values
     last_in, first_out = best[..., -2:].split(1, dim=-1)
-    # the k-th largest of the others: who is in must stay above the first that is out, who is out
-    # must pass the last that is in
-    return torch.special.ndtr((clean - torch.where(noisy > first_out, first_out, last_in)) / noise)
+    # the k-th largest of the others: an expert that is in must stay above the first that is out,
+    # one that is out must pass the last that is in
+    bound = torch.where(noisy > first_out, first_out, last_in)
+    return torch.special.ndtr((clean - bound) / noise)
 
 
 MIN_NOISE = 1e-2
@@ -64,12 +65,12 @@ MIN_NOISE = 1e-2
 
 
 class Gating(NamedTuple):
-    """What a gate decided. All tensors are (N, m), or (N, L, m) where each label has its own gate."""
+    """Decisions of a gate, all (N, m), or (N, L, m) where each label has its own gate."""
 
     gates: Tensor  # weight of each expert in [0, 1]: k are kept and sum to 1, the others are 0
     clean_logits: Tensor  # before the noise
-    # in training the probability to be kept if the noise were drawn anew, else 1 if kept and 0 if
-    # not
+    # in training the probability to be kept if the noise were sampled anew, else 1 if kept and 0
+    # if not
     load: Tensor
 
 
@@ -83,7 +84,7 @@ class NoisyTopKGate(nn.Module):
 
     def __init__(self, dim: int, experts: int, top_k: int, labels: int | None = None):
         super().__init__()
-        _check_top_k(experts, top_k)
+        check_top_k(experts, top_k)
         self.top_k = top_k
         self.shape = (experts,) if labels is None else (labels, experts)
         self.clean = nn.Linear(dim, experts * (labels or 1), bias=False)
@@ -93,23 +94,29 @@ class NoisyTopKGate(nn.Module):
         nn.init.zeros_(self.noise.weight)
 
     def forward(self, x: Tensor) -> Gating:
-        # float: half precision is too coarse to rank experts
-        clean = self.clean(x).float().unflatten(-1, self.shape)
+        clean = _at_least_float32(self.clean(x)).unflatten(-1, self.shape)
         if not self.training:
             gates, kept = keep_top_k(clean, self.top_k)
             return Gating(gates, clean, kept)
-        noise = F.softplus(self.noise(x).float()).unflatten(-1, self.shape) + MIN_NOISE
+        noise = F.softplus(_at_least_float32(self.noise(x))).unflatten(-1, self.shape) + MIN_NOISE
         noisy = clean + noise * torch.randn_like(clean)
         gates, _ = keep_top_k(noisy, self.top_k)
         return Gating(gates, clean, selection_probability(clean, noisy, noise, self.top_k))
 
 
+def _at_least_float32(logits: Tensor) -> Tensor:
+    """The same numbers; half precision is too coarse to rank experts."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def keep_top_k(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """Softmax over the k largest logits (..., m) with 0 elsewhere, and 1 or 0 for who was kept:
-    both (..., m)."""
+    """Softmax over the k largest logits (..., m) with 0 elsewhere, and a mask of these k, which is
+    1 or 0: both (..., m)."""
     values, indices = logits.topk(top_k, dim=-1)
-    nothing = torch.zeros_like(logits)
-    return nothing.scatter(-1, indices, values.softmax(dim=-1)), nothing.scatter(-1, indices, 1.0)
+    zeros = torch.zeros_like(logits)
+    gates = zeros.scatter(-1, indices, values.softmax(dim=-1))
+    kept = zeros.scatter(-1, indices, 1.0)
+    return gates, kept
 
 
 def sparse_sum(
@@ -175,7 +182,8 @@ class OutputMixture(nn.Module):
         self.gate = NoisyTopKGate(dim, experts, top_k, labels)
         self.experts = nn.ModuleList(mlp(dim, hidden, dim) for _ in range(experts))
         heads = nn.Linear(dim, labels)  # row l is the head of label l
-        self.head_weight, self.head_bias = heads.weight, heads.bias
+        self.head_weight = heads.weight
+        self.head_bias = heads.bias
 
     def forward(self, x: Tensor) -> tuple[Tensor, Gating]:
         gating = self.gate(x)
@@ -189,7 +197,7 @@ def mlp(dim: int, hidden: int, out: int) -> nn.Sequential:
 
 
 class Dense(nn.Module):
-    """What stands in for a mixture that is off: body(x), and no gating."""
+    """Substitute of a mixture that is off: body(x), and no gating."""
 
     def __init__(self, *body: nn.Module):
         super().__init__()
@@ -199,11 +207,7 @@ class Dense(nn.Module):
         return self.body(x), None
 
 
-def parameter_count(module: nn.Module) -> int:
-    """Number of parameters of a module."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _check_top_k(experts: int, top_k: int) -> None:
+def check_top_k(experts: int, top_k: int) -> None:
+    """Raises ``ValueError`` unless 1 <= top_k <= experts."""
     if not 1 <= top_k <= experts:
         raise ValueError(f"top_k must be within 1..{experts}, the number of experts, got {top_k}")

@@ -2,9 +2,9 @@
 original's expression.
 
 Established (PAPER.md 1.1): one shared face encoder embeds original and target, an expression
-merging module integrates the two, a decoder draws the face. Our choice, after PAPER.md 1.5: target
-tokens query original tokens by cross attention; the decoder is convolutional and predicts what to
-*change* in the target image, helped by the target's fine features, so that background, hair and
+merging module integrates the two, a decoder synthesizes the face. Our choice, after PAPER.md 1.5:
+target tokens query original tokens by cross attention; the decoder is convolutional and predicts
+the *change* of the target image, helped by the target's fine features, so that background, hair and
 skin come for free and all capacity goes to the expression.
 
 Shapes: N images of S x S pixels, L tokens on a grid of G x G, D the width of the encoder.
@@ -26,10 +26,9 @@ from norface_lib.networks.encoder import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NormalizerConfig:
-    """All that makes a normalizer; ``dataclasses.asdict`` makes it JSON and `from_dict` brings it
-    back."""
+    """Size of a normalizer; ``dataclasses.asdict`` makes it JSON and `from_dict` brings it back."""
 
     encoder: EncoderConfig = TINY_ENCODER
     merging_blocks: int = 2
@@ -38,8 +37,8 @@ class NormalizerConfig:
     def __post_init__(self):
         if not self.widths or self.encoder.patch_size % 2 ** len(self.widths):
             raise ValueError(
-                f"patches of {self.encoder.patch_size} px cannot be drawn by {len(self.widths)} "
-                "doublings"
+                f"patches of {self.encoder.patch_size} px cannot be synthesized by "
+                f"{len(self.widths)} doublings"
             )
 
     @classmethod
@@ -50,12 +49,12 @@ class NormalizerConfig:
         return cls(**values | {"encoder": encoder, "widths": tuple(values["widths"])})
 
 
-_SMALL_ENCODER = EncoderConfig(224, dim=384, depth=6, heads=6, stem=(96, 192))
+_SMALL_ENCODER = EncoderConfig(image_size=224, dim=384, depth=6, heads=6, stem=(96, 192))
 
 # plain and with ImageNet's colors, so that the weights of masked autoencoders fit
 # (norface_lib.networks.pretrained)
 _BASE_ENCODER = EncoderConfig(
-    256,
+    image_size=256,
     dim=768,
     depth=12,
     heads=12,
@@ -67,28 +66,29 @@ _BASE_ENCODER = EncoderConfig(
 
 PRESETS = {
     "tiny": NormalizerConfig(),
-    "small": NormalizerConfig(_SMALL_ENCODER, 3, (192, 96, 48)),
-    "base": NormalizerConfig(_BASE_ENCODER, 4, (384, 192, 96)),
+    "small": NormalizerConfig(encoder=_SMALL_ENCODER, merging_blocks=3, widths=(192, 96, 48)),
+    "base": NormalizerConfig(encoder=_BASE_ENCODER, merging_blocks=4, widths=(384, 192, 96)),
 }
 """Normalizers by name: each doubling of the decoder halves the width, so that all of its stages
 cost alike (our choice)."""
 
 
 class MergingBlock(nn.Module):
-    """One block of the expression merging module: target tokens (N, L, D) ask the original's (N, L,
-    D) what the face does.
+    """One block of the expression merging module: target tokens (N, L, D) attend to the original's
+    (N, L, D).
 
     Pre-norm cross attention (queries: target, keys and values: original), self attention and MLP,
     each with a residual connection (the sibling FlowFace's fusion block with the roles changed,
     PAPER.md 1.5). Aligned faces have their parts in about the same places, so a learned bias of the
-    cross attention starts out by asking next door.
+    cross attention starts out by attending to neighboring positions.
     """
 
     def __init__(self, dim: int, heads: int, grid: int):
         super().__init__()
-        self.norm_target, self.norm_original, self.norm_self, self.norm_mlp = (
-            nn.LayerNorm(dim) for _ in range(4)
-        )
+        self.norm_target = nn.LayerNorm(dim)
+        self.norm_original = nn.LayerNorm(dim)
+        self.norm_self = nn.LayerNorm(dim)
+        self.norm_mlp = nn.LayerNorm(dim)
         self.cross = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.self_attention = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
@@ -97,23 +97,18 @@ class MergingBlock(nn.Module):
         self.nearness = nn.Parameter(-0.5 * torch.cdist(place, place) ** 2)
 
     def forward(self, target: Tensor, original: Tensor) -> Tensor:
+        query = self.norm_target(target)
         memory = self.norm_original(original)
-        x = (
-            target
-            + self.cross(
-                self.norm_target(target),
-                memory,
-                memory,
-                need_weights=False,
-                attn_mask=self.nearness,
-            )[0]
-        )
+        crossed, _ = self.cross(query, memory, memory, need_weights=False, attn_mask=self.nearness)
+        x = target + crossed
+
         y = self.norm_self(x)
         x = x + self.self_attention(y, y, y, need_weights=False)[0]
         return x + self.mlp(self.norm_mlp(x))
 
     def attention(self, target: Tensor, original: Tensor) -> Tensor:
-        """Where in the original each target token looks: (N, L, L), rows sum to 1; mean over heads."""
+        """Attention of each target token to the original's (N, L, L), mean over heads; rows sum to
+        1."""
         memory = self.norm_original(original)
         return self.cross(self.norm_target(target), memory, memory, attn_mask=self.nearness)[1]
 
@@ -122,8 +117,8 @@ class ExpressionMerging(nn.Module):
     """The expression merging module: merged tokens (N, L, D) from target tokens, original tokens,
     expression embedding (N, D).
 
-    The embedding tells what the face does as a whole and is added to every target token; what each
-    part looks like comes by attention.
+    The embedding holds the expression of the whole face and is added to every target token; the
+    look of each part comes by attention.
     """
 
     def __init__(self, dim: int, heads: int, blocks: int, grid: int):
@@ -139,9 +134,10 @@ class ExpressionMerging(nn.Module):
         return self.norm(target)
 
     def attention(self, target: Tensor, original: Tensor, expression: Tensor) -> Tensor:
-        """For a figure: where in the original (last axis) each target token (second last) looks in
-        each block, (B, N, L, L)."""
-        target, maps = target + self.tell(expression)[:, None], []
+        """Attention of each target token (second last axis) to the original's (last axis) in each
+        block, (B, N, L, L), for a figure."""
+        target = target + self.tell(expression)[:, None]
+        maps = []
         for block in self.blocks:
             maps.append(block.attention(target, original))
             target = block(target, original)
@@ -152,8 +148,8 @@ class ExpressionEmbedding(nn.Module):
     """The expression of a face as a whole: encoder tokens (N, L, D) to an embedding (N, D).
 
     In training, AUs are read from it by a linear head; the merging module gets it beside the
-    tokens. Tokens keep their places, as an aligned mouth is where mouths are, and are standardized
-    over the batch: what faces have in common would else drown what tells them apart.
+    tokens. Tokens keep their positions, as an aligned mouth is always at the same one, and are
+    standardized over the batch: what faces have in common would else outweigh their differences.
     """
 
     def __init__(self, tokens: int, dim: int, narrow: int = 32):
@@ -178,14 +174,17 @@ class FaceDecoder(nn.Module):
 
     def __init__(self, config: NormalizerConfig):
         super().__init__()
-        dim, patch = config.encoder.dim, config.encoder.patch_size
+        dim = config.encoder.dim
+        patch = config.encoder.patch_size
         self.grid = config.encoder.grid
-        self.stages, self.details = nn.ModuleList(), nn.ModuleList()
+        self.stages = nn.ModuleList()
+        self.details = nn.ModuleList()
         for before, width in zip((dim, *config.widths), config.widths, strict=False):
             patch //= 2
             self.stages.append(nn.Sequential(nn.Conv2d(before, 4 * width, 1), nn.PixelShuffle(2)))
             self.details.append(nn.Conv2d(3, width, patch, stride=patch))
         self.blocks = nn.ModuleList(ResidualBlock(width) for width in config.widths)
+        # the name is part of every file of weights
         self.draw = nn.Sequential(
             *conv_unit(config.widths[-1], 3 * patch * patch), nn.PixelShuffle(patch)
         )
@@ -204,7 +203,7 @@ class FaceDecoder(nn.Module):
 
 
 class Target(NamedTuple):
-    """All that the network knows of K target faces, computed once for any number of originals:
+    """Features of K target faces, computed once for any number of originals by
     `Normalizer.target`."""
 
     image: Tensor  # (K, 3, S, S) in [0, 1]
@@ -217,8 +216,11 @@ class Target(NamedTuple):
         By ``index_select``: the gradient of ``[which]`` adds up repeated rows in any order on
         several cores of a CPU, and no two trainings would end alike.
         """
-        chosen = (part.index_select(0, which) for part in (self.image, self.tokens, *self.details))
-        return Target(next(chosen), next(chosen), tuple(chosen))
+        return Target(
+            self.image.index_select(0, which),
+            self.tokens.index_select(0, which),
+            tuple(detail.index_select(0, which) for detail in self.details),
+        )
 
 
 class Normalizer(nn.Module):
@@ -239,13 +241,15 @@ class Normalizer(nn.Module):
         self.decoder = FaceDecoder(config)
 
     def forward(self, original: Tensor, target: Tensor) -> Tensor:
-        return self.draw(self.encoder(original), self.target(target))
+        return self.synthesize(self.encoder(original), self.target(target))
 
     def target(self, images: Tensor) -> Target:
-        """What `draw` needs of target images (K, 3, S, S)."""
+        """Features of target images (K, 3, S, S), for `synthesize`."""
         return Target(images, self.encoder(images), self.decoder.detail(images))
 
-    def draw(self, tokens: Tensor, target: Target, expression: Tensor | None = None) -> Tensor:
+    def synthesize(
+        self, tokens: Tensor, target: Target, expression: Tensor | None = None
+    ) -> Tensor:
         """I_n (N, 3, S, S) from the tokens (N, L, D) of originals and one target for all, or one
         for each.
 
@@ -253,5 +257,5 @@ class Normalizer(nn.Module):
         """
         expression = self.expression(tokens) if expression is None else expression
         merged = self.merging(target.tokens.expand(len(tokens), -1, -1), tokens, expression)
-        drawn = target.image + self.decoder(merged, target.details)
-        return drawn if self.training else drawn.clamp(0, 1)
+        normalized = target.image + self.decoder(merged, target.details)
+        return normalized if self.training else normalized.clamp(0, 1)

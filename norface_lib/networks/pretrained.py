@@ -9,9 +9,9 @@ The paper starts from a masked autoencoder of millions of faces (PAPER.md 1.2). 
   .pth, .pt or .safetensors,
 - ``timm:NAME``, pre-trained weights that timm fetches.
 
-All name their parts alike. What our encoder has no place for is on a list here, with the reason;
-every other difference is an error, because half an encoder would train without complaint and be
-worse than it says. A backbone that is timm's own network
+All name their parts alike. Weights that our encoder has no place for are on a list here, with the
+reason; every other difference is an error, because half an encoder would train without complaint
+and give worse numbers. A backbone that is timm's own network
 (`norface_lib.networks.encoder.TimmEncoder`) gets its weights here too, as strictly; timm fits its
 positions.
 """
@@ -50,12 +50,12 @@ UNUSED = {
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What came of a file of weights."""
+    """Counts of loaded and dropped weights of a file, and the changes that were made to them."""
 
     source: str
     loaded: int  # weights that went into the encoder: all that it has
     dropped: dict[str, int]  # how many were left out, by reason
-    changed: tuple[str, ...]  # what did not go in as it was
+    changed: tuple[str, ...]  # weights that did not go in as they were, and how
 
     def __str__(self) -> str:
         lines = [
@@ -71,18 +71,17 @@ def load_encoder_weights(
     """Puts weights into every part of an encoder, or raises :class:`CheckpointError` and leaves it
     as it was.
 
-    ``source``: a file, or ``timm:NAME``. ``sha256``: what a file must have, in hex. The class
-    token's position is cut off, and positions are resampled to the encoder's grid (bicubic). How
-    many heads a network had cannot be seen in a file. A `TimmEncoder` keeps its class token, and
+    ``source``: a file, or ``timm:NAME``. ``sha256``: expected hash of a file, in hex. The class
+    token's position is cut off, and positions are resampled to the encoder's grid (bicubic). A file
+    does not tell how many heads its network had. A `TimmEncoder` keeps its class token, and
     takes ``timm:NAME`` of its own name alone, as mean and std belong to the name.
     """
     if isinstance(encoder, TimmEncoder):
         return _load_timm_encoder(encoder, str(source), sha256)
-    weights = (
-        _of_timm(encoder, str(source), sha256)
-        if str(source).startswith("timm:")
-        else _of_file(Path(source), sha256)
-    )
+    if str(source).startswith("timm:"):
+        weights = _of_timm(encoder, str(source), sha256)
+    else:
+        weights = _of_file(Path(source), sha256)
     changed = _normalize_tokens(weights)
     kept, dropped = _without_unused(weights)
     changed += _fit_positions(kept, encoder)
@@ -96,8 +95,10 @@ def _of_file(path: Path, sha256: str | None) -> Weights:
         raise CheckpointError(
             f"{path}: no such file; give a .pth, .pt or .safetensors file, or timm:NAME"
         )
-    if sha256 is not None and (found := sha256_of(path)) != sha256.lower():
-        raise CheckpointError(f"{path}: its SHA-256 is {found}, not {sha256}; fetch the file again")
+    if sha256 is not None and sha256_of(path) != sha256.lower():
+        raise CheckpointError(
+            f"{path}: its SHA-256 is {sha256_of(path)}, not {sha256}; fetch the file again"
+        )
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
     except (
@@ -136,7 +137,8 @@ def _unpickle(path: Path) -> Any:
 def _of_timm(encoder: FaceEncoder, source: str, sha256: str | None) -> Weights:
     model = _fetch(timm.create_model, source, sha256)
     theirs = {name: tuple(model.pretrained_cfg[name]) for name in ("mean", "std")}
-    if theirs != (ours := {"mean": encoder.config.mean, "std": encoder.config.std}):
+    ours = {"mean": encoder.config.mean, "std": encoder.config.std}
+    if theirs != ours:
         raise CheckpointError(
             f"{source}: was trained on images standardized by {theirs}, the encoder's config says "
             f"{ours}"
@@ -163,20 +165,21 @@ def _fetch(build: Callable[..., nn.Module], source: str, sha256: str | None) -> 
 def _load_timm_encoder(encoder: TimmEncoder, source: str, sha256: str | None) -> LoadReport:
     """As `load_encoder_weights`. Names must agree both ways, which timm itself does not ask of a
     network without a head."""
-    own = {name: tuple(value.shape) for name, value in encoder.network.state_dict().items()}
+    shapes = {name: tuple(value.shape) for name, value in encoder.network.state_dict().items()}
+    weights: Weights = {}
+    dropped: Counter[str] = Counter()
     if source.startswith("timm:"):
-        weights, network = {}, _fetched_network(encoder, source, sha256)
-        dropped: Counter[str] = Counter()
+        network = _fetched_network(encoder, source, sha256)
     else:
         weights, dropped = _without_unused(_of_file(Path(source), sha256), _unused_by_timm(encoder))
         network = _network_of(encoder, weights, source)
     encoder.network.load_state_dict(network.state_dict())
     changed = [
-        f"{k} from {tuple(v.shape)} to {own[k]}"
-        for k, v in weights.items()
-        if k in own and own[k] != v.shape
+        f"{name} from {tuple(value.shape)} to {shapes[name]}"
+        for name, value in weights.items()
+        if name in shapes and shapes[name] != value.shape
     ]
-    return LoadReport(source, len(own), dict(dropped), tuple(changed))
+    return LoadReport(source, len(shapes), dict(dropped), tuple(changed))
 
 
 def _with_head(encoder: TimmEncoder, name: str, **settings: Any) -> nn.Module:
@@ -197,15 +200,13 @@ def _fetched_network(encoder: TimmEncoder, source: str, sha256: str | None) -> n
 
 
 def _unused_by_timm(encoder: TimmEncoder) -> dict[str, str]:
-    """As ``UNUSED``: what a network of timm has no place for once its head is gone."""
+    """Names as in ``UNUSED`` that a network of timm has no place for once its head is gone."""
     with torch.device("meta"):
-        head = (
-            _with_head(encoder, encoder.name).state_dict().keys()
-            - encoder.network.state_dict().keys()
-        )
-    return dict.fromkeys(head, UNUSED["head."]) | {
-        start: UNUSED[start] for start in ("mask_token", "decoder_")
-    }
+        whole = _with_head(encoder, encoder.name).state_dict()
+    unused = {start: UNUSED[start] for start in ("mask_token", "decoder_")}
+    for name in whole.keys() - encoder.network.state_dict().keys():
+        unused[name] = UNUSED["head."]
+    return unused
 
 
 def _network_of(encoder: TimmEncoder, weights: Weights, source: str) -> nn.Module:
@@ -226,12 +227,16 @@ def _network_of(encoder: TimmEncoder, weights: Weights, source: str) -> nn.Modul
 def _without_unused(
     weights: Weights, unused: dict[str, str] = UNUSED
 ) -> tuple[Weights, Counter[str]]:
-    reasons = {
-        name: next((why for start, why in unused.items() if name.startswith(start)), None)
-        for name in weights
-    }
-    kept = {name: value for name, value in weights.items() if reasons[name] is None}
-    return kept, Counter(reason for reason in reasons.values() if reason)
+    """The weights that are used, and how many of the others are left out for which reason."""
+    kept = {}
+    dropped: Counter[str] = Counter()
+    for name, value in weights.items():
+        reasons = [reason for start, reason in unused.items() if name.startswith(start)]
+        if reasons:
+            dropped[reasons[0]] += 1
+        else:
+            kept[name] = value
+    return kept, dropped
 
 
 def _normalize_tokens(weights: Weights) -> list[str]:
@@ -247,35 +252,40 @@ def _normalize_tokens(weights: Weights) -> list[str]:
 def _fit_positions(kept: Weights, encoder: FaceEncoder) -> list[str]:
     """Cuts off the class token's position (1, 1 + L, D) and resamples a square grid of others to
     the encoder's."""
-    grid, places = encoder.config.grid, kept.get("pos_embed")
-    if places is None or places.ndim != 3:
+    grid = encoder.config.grid
+    positions = kept.get("pos_embed")
+    if positions is None or positions.ndim != 3:
         return []
-    count, changed = places.shape[1], []
-    if round((count - 1) ** 0.5) ** 2 == count - 1:
-        places, count, changed = (
-            places[:, 1:],
-            count - 1,
-            ["pos_embed without the class token's position"],
-        )
+
+    changed = []
+    if _is_square(positions.shape[1] - 1):
+        positions = positions[:, 1:]
+        changed.append("pos_embed without the class token's position")
+
+    count = positions.shape[1]
     old = round(count**0.5)
-    if old**2 == count and old != grid:
-        places = resample_abs_pos_embed(places, [grid, grid], [old, old], num_prefix_tokens=0)
+    if _is_square(count) and old != grid:
+        positions = resample_abs_pos_embed(positions, [grid, grid], [old, old], num_prefix_tokens=0)
         changed.append(f"pos_embed from a grid of {old} x {old} to {grid} x {grid}")
-    kept["pos_embed"] = places
+    kept["pos_embed"] = positions
     return changed
+
+
+def _is_square(number: int) -> bool:
+    return round(number**0.5) ** 2 == number
 
 
 def _check(kept: Weights, encoder: FaceEncoder, source: str) -> None:
     """Every weight of the encoder must be there in its shape, and no other."""
-    wanted = {name: tuple(value.shape) for name, value in encoder.vit.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in kept.items()}
+    ours = {name: tuple(value.shape) for name, value in encoder.vit.state_dict().items()}
+    theirs = {name: tuple(value.shape) for name, value in kept.items()}
     wrong = {
-        "missing": sorted(wanted.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - wanted.keys()),
+        "missing": sorted(ours.keys() - theirs.keys()),
+        "unexpected": sorted(theirs.keys() - ours.keys()),
         "of another shape": [
-            f"{k} {found[k]}, not {wanted[k]}"
-            for k in wanted
-            if k in found and found[k] != wanted[k]
+            f"{name} {theirs[name]}, not {shape}"
+            for name, shape in ours.items()
+            if theirs.get(name, shape) != shape
         ],
     }
     if not any(wrong.values()):

@@ -1,5 +1,5 @@
-"""Faces found in every frame of a dataset, wherever the frames lie: the dataset stays as it is, a
-table tells how to crop it.
+"""Detection of the faces in every frame of a dataset: the dataset stays as it is, a table holds the
+points to crop it by.
 
 BP4D, BP4D+ and DISFA are given out as whole frames, in zips or videos. Cropped copies would take
 hundreds of gigabytes and lose their labels on the way; five points a frame take a few megabytes,
@@ -18,20 +18,20 @@ from norface_lib.common.errors import DataError
 from norface_lib.datasets.base import FaceDataset, read_points
 from norface_lib.images.crop import ALIGNED, POINT_COLUMNS
 from norface_lib.photos.detection import Detector
-from norface_lib.photos.folders import NO_FACE, UNREADABLE
+from norface_lib.photos.journal import NO_FACE, UNREADABLE
 
 COLUMNS = ("path", "status", "score", *POINT_COLUMNS)
-"""Of the table: the frame as the dataset's index names it, what became of it, and the five points
+"""Columns of the table: the frame as the dataset's index names it, its status, and the five points
 in pixels of the frame."""
 
 
 def find_points(
-    data: FaceDataset, path: Path, detector: Detector, progress: bool = True
+    data: FaceDataset, path: Path, detector: Detector, *, progress: bool = True
 ) -> Counter[str]:
     """Writes the five points of the largest face of each frame of a dataset into the table ``path``
     (.csv).
 
-    Each line is written as soon as its frame was looked at, and a call after an interruption goes
+    Each line is written as soon as its frame was searched, and a call after an interruption goes
     on with those that are missing. Returns how many frames have which status. Raises
     :class:`DataError` for a table that is damaged, or lies inside the dataset's root.
     """
@@ -50,7 +50,7 @@ def find_points(
         )
         bar.set_description(f"align {data.title}")
         for _, row in bar:
-            writer.writerow(_look(data, row, detector))
+            writer.writerow(_line(data, row, detector))
             file.flush()
     return Counter(read_points(path)["status"])
 
@@ -69,7 +69,8 @@ def _begin(path: Path) -> set[str]:
     return set(read_points(path)["path"])
 
 
-def _look(data: FaceDataset, row: Any, detector: Detector) -> dict[str, Any]:
+def _line(data: FaceDataset, row: Any, detector: Detector) -> dict[str, Any]:
+    """Line of the table for one frame."""
     try:
         faces = detector.detect(data.picture(row))
     except DataError:
@@ -77,5 +78,5 @@ def _look(data: FaceDataset, row: Any, detector: Detector) -> dict[str, Any]:
     if not faces:
         return {"path": row["path"], "status": NO_FACE}
     values = np.round(faces[0].points.ravel(), 2).tolist()
-    found = dict(zip(POINT_COLUMNS, values, strict=True))
-    return {"path": row["path"], "status": ALIGNED, "score": round(faces[0].score, 4)} | found
+    points = dict(zip(POINT_COLUMNS, values, strict=True))
+    return {"path": row["path"], "status": ALIGNED, "score": round(faces[0].score, 4)} | points

@@ -1,8 +1,8 @@
-"""Where the faces of an image are: one interface over MediaPipe's landmarker, insightface's
-detector, and aligned crops.
+"""Face detectors: one interface over MediaPipe's landmarker, insightface's detector, and aligned
+crops.
 
-Whatever finds a face, its five points mean the same: the fronts of the two eyeballs, the tip of the
-nose and the corners of the mouth, as the rendered faces have them (``HeadModel.five_points``). So
+The five points of a face mean the same for all: the fronts of the two eyeballs, the tip of the nose
+and the corners of the mouth, as the rendered faces have them (``HeadModel.five_points``). So
 photographs are cropped as renderings are.
 """
 
@@ -10,7 +10,7 @@ import shutil
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.common.files import write_atomically
 from norface_lib.common.paths import models
 from norface_lib.images.crop import NORFACE_CROP, Crop
+
+if TYPE_CHECKING:
+    from norface_lib.photos.landmarker import Landmarks
 
 Image = NDArray[np.uint8]
 
@@ -44,7 +47,7 @@ class Face:
 
 
 class Detector(Protocol):
-    """Finds faces. ``name`` goes into tables; ``blendshapes`` are the names of those that its faces
+    """Finds faces. ``name`` goes into tables; ``blendshapes`` names the scores that its faces
     have."""
 
     name: str
@@ -61,7 +64,7 @@ def open_detector(name: str, model: Path | None = None, levels: int = 1) -> Dete
     ``model``: the landmarker's ``.task`` file, or the folder of insightface's model pack; default:
     where `MediaPipe` and `Insightface` look. ``levels``: how far MediaPipe searches for small
     faces. Raises :class:`DataError` for an unknown name and :class:`CheckpointError` for networks
-    that cannot be had.
+    that cannot be loaded.
     """
     if name == "mediapipe":
         return MediaPipe(model, levels)
@@ -76,9 +79,10 @@ DETECTORS = ("mediapipe", "insightface", "none")
 
 
 class WholeImage:
-    """For images that are aligned crops already, framed by ``crop``: the whole image is the face."""
+    """Detector of aligned crops, framed by ``crop``: the whole image is the face."""
 
-    name, blendshapes = "none", ()
+    name = "none"
+    blendshapes = ()
 
     def __init__(self, crop: Crop = NORFACE_CROP):
         self.crop = crop
@@ -100,11 +104,11 @@ LANDMARKER_URL = "https://storage.googleapis.com/mediapipe-models/face_landmarke
 LANDMARKER_FILE = "face_landmarker_v2_with_blendshapes.task"
 
 _FIVE = ((159, 145), (386, 374), (1,), (61,), (291,))
-"""Landmarks whose mean each of the five points is: middles of the upper and the lower lid, tip of
-the nose, mouth corners."""
+"""Landmarks that are averaged to each of the five points: middles of the upper and the lower lid,
+tip of the nose, mouth corners."""
 
 _TOO_LOW = np.array([0.013, 0.013, -0.018, -0.008, -0.008])
-"""How far below the points of rendered faces these landmarks lie, in distances of the eyes:
+"""Distance of these landmarks below the points of rendered faces, in distances of the eyes:
 measured on 160 renderings of 40 people of both domains, and taken off. Sideways they agree within
 0.01."""
 
@@ -114,7 +118,7 @@ class MediaPipe:
 
     ``path``: its ``.task`` file. By default ``face_landmarker_v2_with_blendshapes.task`` in the
     folder ``$NORFACE_MODELS`` or in the user's cache, into which it is downloaded once (3.8 MB).
-    Raises :class:`CheckpointError` if it cannot be had or is damaged.
+    Raises :class:`CheckpointError` if it cannot be downloaded or is damaged.
     """
 
     name = "mediapipe"
@@ -123,24 +127,24 @@ class MediaPipe:
         from norface_lib.photos.landmarker import BLENDSHAPES, Landmarker
 
         self.blendshapes = BLENDSHAPES
-        self._find = Landmarker(landmarker_file(path), levels)
+        self._landmarker = Landmarker(landmarker_file(path), levels)
 
     def detect(self, image: Image) -> list[Face]:
         """All faces of an image (H, W, 3) RGB, the largest first. Their boxes are those of the
         landmarks."""
-        faces = [
-            self._face(found.points, found.score, found.blendshapes) for found in self._find(image)
-        ]
+        faces = [self._face(landmarks) for landmarks in self._landmarker(image)]
         return sorted(faces, key=lambda face: -face.area)
 
-    def _face(self, points: NDArray, score: float, shapes: NDArray) -> Face:
-        named = dict(zip(self.blendshapes, map(float, shapes), strict=True))
-        return Face(np.concatenate([points.min(0), points.max(0)]), five_of(points), score, named)
+    def _face(self, landmarks: "Landmarks") -> Face:
+        points = landmarks.points
+        box = np.concatenate([points.min(0), points.max(0)])
+        scores = dict(zip(self.blendshapes, landmarks.blendshapes.tolist(), strict=True))
+        return Face(box, five_of(points), landmarks.score, scores)
 
 
 def landmarker_file(path: Path | None = None) -> Path:
-    """The landmarker's networks: ``path``, or where `MediaPipe` looks; downloaded once if they are
-    not there."""
+    """File of the landmarker's networks: ``path``, or the default of `MediaPipe`; downloaded if
+    missing."""
     path = Path(path) if path else models(LANDMARKER_FILE)
     return path if path.is_file() else download_landmarker(path)
 
@@ -191,7 +195,8 @@ class Insightface:
     or no network to download it over.
     """
 
-    name, blendshapes = "insightface", ()
+    name = "insightface"
+    blendshapes = ()
 
     def __init__(self, folder: Path | None = None):
         from insightface.app import FaceAnalysis
@@ -224,8 +229,9 @@ class Insightface:
     def detect(self, image: Image) -> list[Face]:
         """All faces of an image (H, W, 3) RGB, the largest first."""
         # it takes BGR, as OpenCV reads it
-        found = self._app.get(np.ascontiguousarray(image[..., ::-1]))
+        detections = self._app.get(np.ascontiguousarray(image[..., ::-1]))
         faces = [
-            Face(np.array(f.bbox, float), np.array(f.kps, float), float(f.det_score)) for f in found
+            Face(np.array(each.bbox, float), np.array(each.kps, float), float(each.det_score))
+            for each in detections
         ]
         return sorted(faces, key=lambda face: -face.area)

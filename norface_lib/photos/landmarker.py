@@ -1,11 +1,11 @@
 """MediaPipe's face landmarker without the package mediapipe: its three networks, run by LiteRT, and
-what lies between them.
+the geometry between them.
 
 A detector (BlazeFace, 128 px) finds faces, a second network sets 478 landmarks into each, a third
-reads 52 blendshapes of them. The package itself is no requirement: it pulls a second OpenCV
-(opencv-contrib-python) over the one that is here, and two packages that own ``cv2`` break each
-other. The constants are those of MediaPipe's graphs (Google, Apache 2.0:
-``face_detector_graph.cc``, ``face_landmarks_detector_graph.cc``, ``face_blendshapes_graph.cc``).
+reads 52 blendshapes of them. The package itself is no requirement: it installs a second OpenCV
+(opencv-contrib-python) over the present one, and two packages that own ``cv2`` break each other.
+The constants are those of MediaPipe's graphs (Google, Apache 2.0: ``face_detector_graph.cc``,
+``face_landmarks_detector_graph.cc``, ``face_blendshapes_graph.cc``).
 """
 
 import hashlib
@@ -14,14 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from norface_lib.common.errors import CheckpointError
 from norface_lib.images.crop import overlap, similarity, warp
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
 
 _NAMES = """
 _neutral browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff
@@ -32,7 +35,6 @@ mouthDimpleLeft mouthDimpleRight mouthFrownLeft mouthFrownRight mouthFunnel mout
 mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight mouthPucker mouthRight
 mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft mouthSmileRight
 mouthStretchLeft mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRight
-
 """
 BLENDSHAPES = tuple(_NAMES.split())
 """Names of the blendshapes, in the network's order; left and right are the subject's."""
@@ -44,35 +46,41 @@ _NUMBERS = """
 288 291 293 295 296 297 300 308 310 311 312 314 317 318 321 323 324 332 334 336 338 356 361 362 365
 373 374 375 377 378 379 380 381 382 384 385 386 387 388 389 390 397 398 400 402 405 409 415 454 466
 468 469 470 471 472 473 474 475 476 477
-
 """
-_READ_BY_BLENDSHAPES = np.array([int(number) for number in _NUMBERS.split()])
+_INPUT_OF_BLENDSHAPES = np.array(_NUMBERS.split(), dtype=int)
 """The 146 landmarks that the third network takes."""
 
 NETWORKS = {
     "face_detector.tflite": "b4578f35940bf5a1a655214a1cce5cab13eba73c1297cd78e1a04c2380b0152f",
-    "face_landmarks_detector.tflite": "c7d54204ce0448474c7f3fa9af494787c0965cbdd6f20fc72867e43046bd43d5",
+    "face_landmarks_detector.tflite": (
+        "c7d54204ce0448474c7f3fa9af494787c0965cbdd6f20fc72867e43046bd43d5"
+    ),
     "face_blendshapes.tflite": "4f36dded049db18d76048567439b2a7f58f1daabc00d78bfe8f3ad396a2d2082",
 }
 """The networks that a bundle must hold, with their SHA-256. Google packs the same three into files
 of several names."""
-_LOOK, _FACE = 128, 256
-"""Pixels that detector and landmark network see."""
+
+_DETECTOR_SIZE = 128
+"""Pixels along a side of the detector's input."""
+
+_FACE_SIZE = 256
+"""Pixels along a side of the landmark network's input."""
 
 _LONGEST = 1280
-"""Pixels along the longer side of an image in which faces are looked for; larger ones are shrunk
+"""Pixels along the longer side of an image in which faces are searched; larger ones are shrunk
 first."""
 
 _ROOM = 1.5
-"""Side of what the landmark network sees, over that of the detector's box."""
+"""Side of the landmark network's view, over that of the detector's box."""
 
-_MIN_SCORE, _MIN_PRESENCE, _SAME_FACE = 0.5, 0.5, 0.3
-"""Of a detection, of a face that has landmarks, and the overlap (IoU) above which two detections
-are one face."""
+_MIN_SCORE = 0.5
+"""Least score of a detection."""
 
-_EYE_CORNERS = 33, 263
-"""Landmarks at the outer corners of the image-left and the image-right eye of a face."""
+_MIN_PRESENCE = 0.5
+"""Least score of a face that has landmarks."""
 
+_SAME_FACE = 0.3
+"""Overlap (IoU) above which two detections are one face."""
 
 View = tuple[float, float, float]
 """A square of an image: x and y of its top left corner, and its side, in pixels; it may reach
@@ -97,92 +105,78 @@ class Landmarker:
     :class:`CheckpointError` as `read_networks` does.
     """
 
-    def __init__(self, path: Path, levels: int = 1, threads: int = 1):
+    def __init__(self, path: Path, levels: int = 1):
         self.levels = levels
-        nets = [
-            Interpreter(model_content=content, num_threads=threads)
-            for content in read_networks(path)
-        ]
-        for net in nets:
-            net.allocate_tensors()
-        self._detector, self._landmarks, self._shapes = nets
+        self._detector, self._landmarks, self._shapes = map(_interpreter, read_networks(path))
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Landmarks]:
         """All faces of an image (H, W, 3) RGB, the best first."""
-        found: list[Landmarks] = []
+        faces: list[Landmarks] = []
         for place in self._detect(image):
-            points, score = self._look_closely(
-                image, square_around(place[:4], place[4:6], place[6:])
-            )
-            seen = np.array([_box(face.points) for face in found]).reshape(-1, 4)
-            if score >= _MIN_PRESENCE and (overlap(_box(points), seen) < _SAME_FACE).all():
-                found.append(Landmarks(points, score, self._blendshapes(points)))
-        return found
+            corners = square_around(place[:4], place[4:6], place[6:])
+            points, score = self._landmarks_in(image, corners)
+            boxes = np.array([_box(face.points) for face in faces]).reshape(-1, 4)
+            if score >= _MIN_PRESENCE and (overlap(_box(points), boxes) < _SAME_FACE).all():
+                faces.append(Landmarks(points, score, self._blendshapes(points)))
+        return faces
 
     def _detect(self, image: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
         """Places (8,) of faces: box x0, y0, x1, y1 and two eyes, in pixels of the image, the best
         first.
 
-        The detector misses some faces that fill the picture; if there is none, it steps back and
-        looks once more.
+        The detector misses some faces that fill the picture; if there is none, it searches once
+        more in a wider view.
         """
         height, width = image.shape[:2]
         scale = min(1.0, _LONGEST / max(height, width))
-        small = (
-            image
-            if scale == 1
-            else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        )
+        small = image
+        if scale < 1:
+            small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         views = views_of(small.shape[1], small.shape[0], self.levels)
-        found = self._glances(small, views) or self._glances(small, [_from_afar(views[0])])
+        places = self._detect_in(small, views) or self._detect_in(small, [_wider(views[0])])
         ratio = np.tile((width / small.shape[1], height / small.shape[0]), 4)
-        return [place * ratio for place in found]
+        return [place * ratio for place in places]
 
-    def _glances(
+    def _detect_in(
         self, image: NDArray[np.uint8], views: Sequence[View]
     ) -> list[NDArray[np.float64]]:
-        found = [self._glance(image, *view) for view in views]
-        return merged(
-            np.concatenate([scores for scores, _ in found]),
-            np.concatenate([places for _, places in found]),
-        )
+        """Places (8,) of the faces in some views, each face once."""
+        scores, places = zip(*(self._detect_in_view(image, view) for view in views), strict=True)
+        return merged(np.concatenate(scores), np.concatenate(places))
 
-    def _glance(
-        self, image: NDArray[np.uint8], x: float, y: float, side: float
-    ) -> tuple[NDArray, NDArray]:
-        """Scores (N,) and places (N, 8) - box x0, y0, x1, y1, two eyes - of what a square of the
-        image holds."""
-        scale = _LOOK / side
-        seen = warp(
-            image,
-            np.array([(scale, 0, -x * scale), (0, scale, -y * scale)]),
-            _LOOK,
-            cv2.BORDER_CONSTANT,
-        )
-        offsets, logits = _run(self._detector, seen / np.float32(127.5) - 1)
+    def _detect_in_view(self, image: NDArray[np.uint8], view: View) -> tuple[NDArray, NDArray]:
+        """Scores (N,) and places (N, 8) - box x0, y0, x1, y1, two eyes - of the faces in a square
+        of the image."""
+        x, y, side = view
+        scale = _DETECTOR_SIZE / side
+        matrix = np.array([(scale, 0, -x * scale), (0, scale, -y * scale)])
+        square = warp(image, matrix, _DETECTOR_SIZE, cv2.BORDER_CONSTANT)
+        offsets, logits = _run(self._detector, square / np.float32(127.5) - 1)
         scores = _sigmoid(logits[0, :, 0])
         good = scores >= _MIN_SCORE
-        found, anchors = offsets[0, good, :8] / _LOOK, _anchors()[good]
-        middle, half = found[:, :2] + anchors, found[:, 2:4] / 2
-        places = np.concatenate(
-            [middle - half, middle + half, found[:, 4:] + np.tile(anchors, 2)], axis=1
-        )
+
+        anchors = _anchors()[good]
+        offsets = offsets[0, good, :8] / _DETECTOR_SIZE
+        middle = offsets[:, :2] + anchors
+        half = offsets[:, 2:4] / 2
+        eyes = offsets[:, 4:] + np.tile(anchors, 2)
+        places = np.concatenate([middle - half, middle + half, eyes], axis=1)
         return scores[good], places * side + np.tile((x, y), 4)
 
-    def _look_closely(
+    def _landmarks_in(
         self, image: NDArray[np.uint8], corners: NDArray
     ) -> tuple[NDArray[np.float64], float]:
         """Landmarks (478, 2) in pixels of the image and the score of the face in a turned square
         (3, 2) of it."""
-        there = np.array([(0, 0), (_FACE, 0), (0, _FACE)], np.float64)
-        to_face = similarity(corners, there)
-        outputs = _run(self._landmarks, warp(image, to_face, _FACE) / np.float32(255))
+        square = np.array([(0, 0), (_FACE_SIZE, 0), (0, _FACE_SIZE)], np.float64)
+        to_face = similarity(corners, square)
+        outputs = _run(self._landmarks, warp(image, to_face, _FACE_SIZE) / np.float32(255))
         points = outputs[0].reshape(-1, 3)[:, :2].astype(np.float64)
         back = cv2.invertAffineTransform(to_face)
         return points @ back[:, :2].T + back[:, 2], float(_sigmoid(outputs[1]).item())
 
     def _blendshapes(self, points: NDArray) -> NDArray[np.float32]:
-        return _run(self._shapes, points[_READ_BY_BLENDSHAPES].astype(np.float32))[0].ravel()
+        return _run(self._shapes, points[_INPUT_OF_BLENDSHAPES].astype(np.float32))[0].ravel()
 
 
 def read_networks(path: Path) -> list[bytes]:
@@ -198,38 +192,39 @@ def read_networks(path: Path) -> list[bytes]:
             f"{path}: no bundle of MediaPipe's face landmarker ({error}); delete it and call again"
         ) from error
     for name, content in contents.items():
-        if (found := hashlib.sha256(content).hexdigest()) != NETWORKS[name]:
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != NETWORKS[name]:
             raise CheckpointError(
-                f"{path}: the SHA-256 of its {name} is {found}, not {NETWORKS[name]}; delete it "
+                f"{path}: the SHA-256 of its {name} is {digest}, not {NETWORKS[name]}; delete it "
                 "and call again"
             )
     return list(contents.values())
 
 
 def views_of(width: int, height: int, levels: int = 1) -> list[View]:
-    """Squares (x, y, side) of an image that the detector looks at: around all of it, then halves,
+    """Squares (x, y, side) of an image that the detector takes: around all of it, then halves,
     quarters..., overlapping.
 
-    The detector sees nothing much smaller than a tenth of its view. Views of fewer than 256 px are
+    The detector misses faces much smaller than a tenth of its view. Views of fewer than 256 px are
     left out: they could only add faces that are too small to be read.
     """
     longest = max(width, height)
     views = [((width - longest) / 2, (height - longest) / 2, float(longest))]
     for level in range(1, levels + 1):
         side = longest / 2**level
-        if side >= 2 * _LOOK:
+        if side >= 2 * _DETECTOR_SIZE:
             views += [(x, y, side) for y in _starts(height, side) for x in _starts(width, side)]
     return views
 
 
 def _starts(length: float, side: float) -> list[float]:
-    """Where views of a side begin so that they cover a length and overlap by half or more."""
+    """Beginnings of views of a side that cover a length and overlap by half or more."""
     if length <= side:
         return [(length - side) / 2]
     return np.linspace(0, length - side, 1 + int(np.ceil(2 * (length - side) / side))).tolist()
 
 
-def _from_afar(view: View, margin: float = 0.3) -> View:
+def _wider(view: View, margin: float = 0.3) -> View:
     x, y, side = view
     return x - margin * side, y - margin * side, (1 + 2 * margin) * side
 
@@ -241,13 +236,15 @@ def _box(points: NDArray) -> NDArray[np.float64]:
 def merged(scores: NDArray, places: NDArray) -> list[NDArray]:
     """Places (N, 8), which begin with a box, to one for each face: the mean of all that overlap its
     best, weighted by score."""
-    left, found = np.argsort(-scores), []
-    while len(left):
-        same = overlap(places[left[0], :4], places[left, :4]) > _SAME_FACE
+    faces = []
+    rest = np.argsort(-scores)
+    while len(rest):
+        same = overlap(places[rest[0], :4], places[rest, :4]) > _SAME_FACE
         same[0] = True
-        group, left = left[same], left[~same]
-        found.append(np.average(places[group], axis=0, weights=scores[group]))
-    return found
+        group = rest[same]
+        faces.append(np.average(places[group], axis=0, weights=scores[group]))
+        rest = rest[~same]
+    return faces
 
 
 def square_around(box: NDArray, eye_left: NDArray, eye_right: NDArray) -> NDArray[np.float64]:
@@ -271,7 +268,15 @@ def _anchors() -> NDArray[np.float64]:
     return np.concatenate(grids)
 
 
-def _run(net: Interpreter, values: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+def _interpreter(content: bytes) -> "Interpreter":
+    from ai_edge_litert.interpreter import Interpreter
+
+    net = Interpreter(model_content=content, num_threads=1)
+    net.allocate_tensors()
+    return net
+
+
+def _run(net: "Interpreter", values: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     """Outputs of a network for one input, to which it adds the batch's axis."""
     net.set_tensor(net.get_input_details()[0]["index"], values[None])
     net.invoke()

@@ -1,5 +1,5 @@
-"""Photographs and videos in, a tidy table out: faces found, aligned, normalized, and read for AUs,
-intensities and emotions."""
+"""Photographs and videos in, a tidy table out: faces detected, aligned, normalized, and read for
+AUs, intensities and emotions."""
 
 import csv
 import hashlib
@@ -10,23 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from norface_lib.common.devices import device_of
 from norface_lib.common.errors import CheckpointError
 from norface_lib.common.files import write_atomically
 from norface_lib.images.arrays import Faces, to_tensor
+from norface_lib.images.crop import ALIGNED
 from norface_lib.images.files import read_faces, write_png
 from norface_lib.networks.classifier import Classifier
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer
-from norface_lib.networks.weights import load_classifier, load_normalizer
+from norface_lib.networks.weights import load_classifier, load_normalizer, normalizer_hash
 from norface_lib.photos.detection import Detector
-from norface_lib.photos.folders import ALIGNED, FACES, align_tree
+from norface_lib.photos.folders import align_tree
+from norface_lib.photos.journal import FACES
 from norface_lib.tasks.tasks import Task, task_of
 
 READERS = ("tiny-photo-au", "tiny-photo-intensity", "tiny-photo-emotion")
@@ -39,13 +40,16 @@ WHERE = ("source", "frame", "face", "track", "score", "x0", "y0", "x1", "y1")
 number, its box in pixels."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reader:
-    """A classifier and what its outputs mean."""
+    """A classifier, what its outputs mean, and which normalizer it belongs to."""
 
+    name: str  # of its weights, for messages
     model: Classifier
     task: Task
-    backbone: str = ""  # the same text for readers whose backbones have the same weights
+    backbone: str  # hash of encoder and expression embedding
+    trained: bool  # whether the backbone was trained with the head
+    normalizer: str | None  # SHA-256 of the weights of its normalizer, if its card names them
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -55,44 +59,13 @@ class Reader:
             return tuple(f"{name}_intensity" for name in self.task.outputs)
         return ("emotion", *self.task.outputs) if self.task.name == "emotion" else self.task.outputs
 
-    def read(self, originals: Faces, normalized: Faces) -> list[list[Any]]:
-        """Values of ``columns`` for each face."""
-        return read_all([self], originals, normalized)[0]
-
-    def values(self, logits: Tensor) -> list[list[Any]]:
-        """Values of ``columns`` from the network's logits (N, L)."""
-        found = self.task.predictions(logits)
-        rows = [[round(float(value), 4) for value in row] for row in found]
+    def table(self, logits: Tensor) -> pd.DataFrame:
+        """A row for each face with its ``columns``, from the network's logits (N, L)."""
+        values = self.task.predictions(logits).astype(float)
+        table = pd.DataFrame(values.round(4), columns=self.columns[-values.shape[1] :])
         if self.task.name == "emotion":
-            return [
-                [self.task.outputs[int(np.argmax(values))], *row]
-                for values, row in zip(found, rows, strict=True)
-            ]
-        return rows
-
-
-@torch.inference_mode()
-def read_all(
-    readers: Sequence[Reader], originals: Faces, normalized: Faces
-) -> list[list[list[Any]]]:
-    """What each reader says of each face. A batch (N, S, S, 3) is embedded once for all readers of
-    one backbone."""
-    faces = {"original": originals, "normalized": normalized}
-    seen: dict[tuple[str, str], Tensor] = {}
-    found = []
-    for number, reader in enumerate(readers):
-        inputs, device = reader.model.config.inputs, next(reader.model.parameters()).device
-        keys = {
-            name: (reader.backbone or str(number), name)
-            for name in faces
-            if inputs in (name, "both")
-        }
-        for name, key in keys.items():
-            if key not in seen:
-                seen[key] = reader.model.embed(to_tensor(faces[name]).to(device))
-        output = reader.model.head(**{name: seen[key] for name, key in keys.items()})
-        found.append(reader.values(output.logits))
-    return found
+            table.insert(0, "emotion", [self.task.outputs[i] for i in values.argmax(axis=1)])
+        return table
 
 
 def load_reader(name: str, device: str = "auto") -> Reader:
@@ -101,21 +74,74 @@ def load_reader(name: str, device: str = "auto") -> Reader:
     model, card = load_classifier(name)
     if "task" not in card:
         raise CheckpointError(f"{name}: the card of these weights does not say their task")
-    backbone = hashlib.sha256()
+    config = model.config
+    # cards from before this entry: only a backbone that was trained has stochastic depth
+    trained = card.get("backbone") == "trained" or config.drop_path_rate > 0
+    return Reader(
+        name=str(name),
+        model=model.to(device_of(device)),
+        task=task_of(card["task"], config.labels),
+        backbone=_backbone_hash(model),
+        trained=trained or config.timm_name is not None,
+        normalizer=normalizer_hash(card),
+    )
+
+
+def _backbone_hash(model: Classifier | Normalizer) -> str:
+    digest = hashlib.sha256(str(model.encoder.image_size).encode())
     for part in (model.encoder, model.expression):
         for key, value in part.state_dict().items():
-            backbone.update(key.encode() + value.contiguous().numpy().tobytes())
-    return Reader(
-        model.to(device_of(device)),
-        task_of(card["task"], model.config.labels),
-        backbone.hexdigest(),
-    )
+            digest.update(key.encode() + value.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_normalizer(
+    reader: Reader, weights: str, normalizer: Normalizer, card: dict[str, Any]
+) -> None:
+    """Raises :class:`CheckpointError` if a reader with a frozen backbone belongs to another
+    normalizer than this one, of these ``weights`` and this card."""
+    if reader.trained:
+        return
+    if reader.normalizer is None:
+        fits = reader.backbone == _backbone_hash(normalizer)
+    else:
+        fits = reader.normalizer == card["sha256"]
+    if not fits:
+        raise CheckpointError(
+            f"{reader.name}: belongs to another normalizer than {weights}; give the weights that "
+            "its card names as normalizer, or a reader that was trained on these"
+        )
+
+
+@torch.inference_mode()
+def read_table(readers: Sequence[Reader], originals: Faces, normalized: Faces) -> pd.DataFrame:
+    """All columns of some readers, a row for each face. A batch (N, S, S, 3) is embedded once for
+    all readers of one backbone."""
+    faces = {"original": originals, "normalized": normalized}
+    embeddings: dict[tuple[str, str], Tensor] = {}
+    tables = []
+    for reader in readers:
+        inputs = {}
+        for kind, images in faces.items():
+            if reader.model.config.inputs not in (kind, "both"):
+                continue
+            key = (reader.backbone, kind)
+            if key not in embeddings:
+                embeddings[key] = reader.model.embed(to_tensor(images).to(_device(reader.model)))
+            inputs[kind] = embeddings[key]
+        tables.append(reader.table(reader.model.head(**inputs).logits))
+    return pd.concat(tables, axis=1)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def predict_tree(
     source: Path,
     out: Path,
     detector: Detector,
+    *,
     readers: Sequence[str] = READERS,
     weights: str = "tiny-photo",
     target: str | None = None,
@@ -128,67 +154,65 @@ def predict_tree(
     """Reads the faces of an image, a video, or a folder of both, into ``out/predictions.csv``: a
     row for each face and frame.
 
-    Beside it lie ``aligned/`` with ``faces.csv``, which also lists what holds no face and what
-    cannot be read, and ``normalized/``, the mirror tree of I_n. Memory does not grow with the
-    number of faces; alignment goes on after an interruption. Returns the counts of
-    `norface_lib.photos.folders.align_tree`; errors as there.
+    Faces that are aligned already need no search: the detector ``none``. Beside the table lie
+    ``aligned/`` with ``faces.csv``, which also lists what holds no face and what cannot be read,
+    and ``normalized/``, the mirror tree of I_n. Memory does not grow with the number of faces;
+    alignment goes on after an interruption. Returns the counts of
+    `norface_lib.photos.folders.align_tree`; errors as there, and :class:`CheckpointError` for a
+    reader that belongs to another normalizer.
     """
     source, out = Path(source), Path(out)
+    normalizer, face, card = load_normalizer(weights, target)
     networks = [load_reader(name, device) for name in readers]
-    normalizer, face, _ = load_normalizer(weights, target)
+    for reader in networks:
+        check_normalizer(reader, weights, normalizer, card)
     normalizer = normalizer.to(device_of(device))
-    size = normalizer.config.encoder.image_size
+
     counts = align_tree(
         _as_folder(source, out),
         out / "aligned",
         detector,
-        size,
-        every,
-        all_faces,
+        size=normalizer.config.encoder.image_size,
+        every=every,
+        all_faces=all_faces,
         progress=progress,
     )
-    table = pd.read_csv(out / "aligned" / FACES)
-    table = table[table["status"] == ALIGNED]
+    faces = pd.read_csv(out / "aligned" / FACES)
+    faces = faces[faces["status"] == ALIGNED]
+    bar = tqdm(total=len(faces), desc="read", unit="face", disable=not progress)
 
     def write(part: Path) -> None:
         with part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow([*WHERE, *(name for reader in networks for name in reader.columns)])
-            bar = tqdm(total=len(table), desc="read", unit="face", disable=not progress)
-            for rows in _rows(table, out, networks, normalizer, face, batch_size):
-                writer.writerows(rows)
-                bar.update(len(rows))
+            for start in range(0, len(faces), batch_size):
+                batch = faces.iloc[start : start + batch_size]
+                writer.writerows(_rows(batch, out, networks, normalizer, face))
+                bar.update(len(batch))
 
     write_atomically(out / PREDICTIONS, write)
     return counts
 
 
 def _rows(
-    table: pd.DataFrame,
+    batch: pd.DataFrame,
     out: Path,
     readers: Sequence[Reader],
     normalizer: Normalizer,
     target: Tensor,
-    batch_size: int,
-) -> Iterator[list[list[Any]]]:
-    """Lines of the table, a batch at a time; writes the normalized faces."""
-    for start in range(0, len(table), batch_size):
-        batch = table.iloc[start : start + batch_size]
-        originals = read_faces(
-            [out / "aligned" / name for name in batch["output"]],
-            normalizer.config.encoder.image_size,
-        )
-        normalized = normalize_faces(normalizer, target, originals)
-        for name, image in zip(batch["output"], normalized, strict=True):
-            write_png(out / "normalized" / name, image)
-        read = read_all(readers, originals, normalized)
-        where = (
-            batch[list(WHERE)].astype(object).where(batch[list(WHERE)].notna(), "").values.tolist()
-        )
-        yield [
-            [*place, *(value for values in row for value in values)]
-            for place, *row in zip(where, *read, strict=True)
-        ]
+) -> Iterator[list[Any]]:
+    """Lines of the table for some lines of ``faces.csv``; writes the normalized faces."""
+    size = normalizer.config.encoder.image_size
+    originals = read_faces([out / "aligned" / name for name in batch["output"]], size)
+    normalized = normalize_faces(normalizer, target, originals)
+    for name, image in zip(batch["output"], normalized, strict=True):
+        write_png(out / "normalized" / name, image)
+
+    predictions = read_table(readers, originals, normalized)
+    places = batch[list(WHERE)].astype(object)
+    places = places.where(places.notna(), "")
+    for place, values in zip(places.values.tolist(), predictions.values.tolist(), strict=True):
+        yield [*place, *values]
 
 
 def _as_folder(source: Path, out: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Photographs of faces that anyone can get, as folders for `align`: LFW through scikit-learn,
+"""Photographs of faces that anyone can download, as folders for `align`: LFW through scikit-learn,
 CelebA through torchvision.
 
 Both are for research; CelebA's terms forbid commercial use. Neither has expressions; people are

@@ -138,7 +138,7 @@ def recipe_for(
     MAE's recipe has it.
     """
     config = ClassifierConfig(
-        task.outputs, "both", normalizer.config.encoder, hidden=64, dropout=0.7
+        task.outputs, inputs="both", encoder=normalizer.config.encoder, hidden=64, dropout=0.7
     )
     if backbone == "frozen":
         return Recipe(
@@ -221,7 +221,6 @@ def run(
         "task": task.name,
         "data": experiment.dataset,
         "protocol": experiment.protocol,
-        "normalizer": card["sha256"],
     }
     about |= {"seed": experiment.seeds[0], "counts": _counts(data, part, counts, folds)}
     for name, row in rows.items():
@@ -230,6 +229,7 @@ def run(
                 model,
                 out / "weights" / f"{name}-{split.name}.safetensors",
                 about | {"split": split.name},
+                normalizer=experiment.weights,
             )
         if experiment.final:
             everything = np.arange(len(part))
@@ -249,7 +249,12 @@ def run(
                 "cross_validated": row.as_dict(),
                 "recipe": asdict(training),
             }
-            save_classifier(model, out / "weights" / f"{name}-final.safetensors", about | told)
+            save_classifier(
+                model,
+                out / "weights" / f"{name}-final.safetensors",
+                about | told,
+                normalizer=experiment.weights,
+            )
     return rows, path
 
 

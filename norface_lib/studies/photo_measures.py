@@ -32,8 +32,9 @@ from norface_lib.networks.frozen import FrozenNetwork, frozen_network
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import load_classifier, load_normalizer
+from norface_lib.photos.calibration import calibration_of
 from norface_lib.photos.landmarker import BLENDSHAPES, Landmarker
-from norface_lib.photos.pseudo_pairs import calibration_of, draw_shapes
+from norface_lib.photos.pseudo_pairs import render_shapes
 from norface_lib.studies.experiments import recipe_for
 from norface_lib.studies.statistics import bootstrap_interval
 from norface_lib.tasks.metrics import auc
@@ -234,7 +235,7 @@ def evaluate_photographs(
     shapes = {"original": read_shapes(eye, data.originals, progress)}
     ways = {
         "network": drawn,
-        "landmarker + render": draw_shapes(
+        "landmarker + render": render_shapes(
             shapes["original"], Studio(len(data.target), data.names[0])
         ),
     }

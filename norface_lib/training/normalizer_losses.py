@@ -191,7 +191,7 @@ class SynthesisLoss:
             which = torch.cat([which, torch.arange(len(self.targets), device=self.where)])
         tokens = normalizer.encoder(originals)
         expression = normalizer.expression(tokens)
-        drawn = normalizer.draw(tokens, normalizer.target(self.targets).of(which), expression)
+        drawn = normalizer.synthesize(tokens, normalizer.target(self.targets).of(which), expression)
         terms = dict(self._paired(model, batch, drawn, expression)) | dict(
             self._unpaired(batch, drawn[:count])
         )

@@ -1,4 +1,4 @@
-"""Controls for notebooks. They only choose what a pure function then draws."""
+"""Controls for notebooks. They only choose the arguments of pure functions that make figures."""
 
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
@@ -18,6 +18,7 @@ from norface_lib.common.errors import DataError, NorfaceError
 from norface_lib.faces.sampling import Frame, Person, sample_face
 from norface_lib.faces.scene import Camera, Light
 from norface_lib.faces.studio import Studio
+from norface_lib.images.arrays import Faces
 from norface_lib.images.crop import align_face, pixels_within
 from norface_lib.images.files import SMALLEST, decode
 from norface_lib.photos.detection import Detector
@@ -25,9 +26,6 @@ from norface_lib.viz import plots
 
 Face = NDArray[np.uint8]
 """(S, S, 3) RGB of 8 bits."""
-
-Faces = NDArray[np.uint8]
-"""(N, S, S, 3), likewise."""
 
 
 def wipe(left: Face, right: Face, position: float) -> Face:
@@ -48,8 +46,8 @@ def _png(image: Face, size: int) -> bytes:
 def _wiper(
     size: int, steps: int
 ) -> tuple[ipywidgets.Stack, ipywidgets.IntSlider, Callable[[Face, Face], None]]:
-    """A stack of ready pictures, the slider that moves it in the browser without the kernel, what
-    fills it with two faces."""
+    """A stack of ready pictures, the slider that moves it in the browser without the kernel, and
+    the function that fills it with two faces."""
     frames = [ipywidgets.Image(format="png", width=size, height=size) for _ in range(steps)]
     stack = ipywidgets.Stack(frames, selected_index=steps // 2)
     slider = ipywidgets.IntSlider(steps // 2, 0, steps - 1, description="normalized", readout=False)
@@ -65,8 +63,8 @@ def _wiper(
 def compare(
     originals: Face, normalized: Face, names: list[str], size: int = 280, steps: int = 11
 ) -> ipywidgets.Widget:
-    """Choose a face, slide between the original (right) and the normalized image (left). Faces are
-    (N, S, S, 3).
+    """Slider between the original (right) and the normalized image (left) of a face to choose.
+    Faces are (N, S, S, 3).
 
     The slider moves a stack of ready images in the browser; only a new face asks the kernel.
     """
@@ -91,31 +89,32 @@ def quickstart(
     size: int = 280,
     steps: int = 11,
 ) -> ipywidgets.Widget:
-    """`compare` with a choice of identity, what was read in the face beside it, and a button for a
-    picture of your own.
+    """`compare` with a choice of identity, the predictions for the face beside it, and a button for
+    a picture of your own.
 
-    ``faces``: aligned ones (S, S, 3) by name. ``identities``: what redraws originals (N, S, S, 3),
-    by the name of the identity. ``read``: from originals and normalized faces, a row for each with
-    the columns of ``predictions.csv``. ``detector``: opens one; it is called at the first upload
-    and not before. Why a picture cannot be taken is said in the widget.
+    ``faces``: aligned ones (S, S, 3) by name. ``identities``: functions that normalize originals
+    (N, S, S, 3), by the name of the identity. ``read``: from originals and normalized faces, a row
+    for each with the columns of ``predictions.csv``. ``detector``: opens one; it is called at the
+    first upload and not before. The widget shows why a picture cannot be taken.
     """
     originals = list(faces.values())
     stack, slider, fill = _wiper(size, steps)
     face = ipywidgets.Dropdown(
         options=[(name, index) for index, name in enumerate(faces)], description="face"
     )
-    identity = ipywidgets.Dropdown(options=list(identities), description="drawn as")
+    identity = ipywidgets.Dropdown(options=list(identities), description="identity")
     upload = ipywidgets.FileUpload(accept="image/*", description="your picture")
-    message, bars = ipywidgets.HTML(), ipywidgets.HTML()
+    message = ipywidgets.HTML()
+    bars = ipywidgets.HTML()
     opened = cache(detector)
 
     @cache
-    def seen(index: int, name: str) -> tuple[Face, pd.Series]:
+    def normalized_and_read(index: int, name: str) -> tuple[Face, pd.Series]:
         normalized = identities[name](originals[index][None])
         return normalized[0], read(originals[index][None], normalized).iloc[0]
 
     def show(_=None) -> None:
-        normalized, row = seen(face.value, identity.value)
+        normalized, row = normalized_and_read(face.value, identity.value)
         fill(normalized, originals[face.value])
         bars.value = plots.bars_as_html(row)
 
@@ -157,17 +156,18 @@ def face_in(data: bytes, name: str, detector: Detector, size: int) -> Face:
     too small to be read.
     """
     image = decode(data, name)
-    found = detector.detect(image)
-    if not found:
+    faces = detector.detect(image)
+    if not faces:
         raise DataError(
             f"{name}: no face was found; take a picture in which it is larger, or seen from the "
             "front"
         )
-    if (side := pixels_within(found[0].points)) < SMALLEST:
+    side = pixels_within(faces[0].points)
+    if side < SMALLEST:
         raise DataError(
             f"{name}: its face would be {side:.0f} px wide; action units show from {SMALLEST} px on"
         )
-    return align_face(image, found[0].points, size=size)
+    return align_face(image, faces[0].points, size=size)
 
 
 def browse(figures: Mapping[str, Figure], description: str = "") -> ipywidgets.Widget:
@@ -201,19 +201,19 @@ def portrait(
 ) -> Face:
     """A person with AU intensities (number -> 0..5) before a gray wall: (S, S, 3). Angles and the
     lamp's side in radians."""
-    shown = {au: value for au, value in intensities.items() if value}
+    intensities = {au: value for au, value in intensities.items() if value}
     light = Light(direction=(float(np.sin(lamp)), 0.5, float(np.cos(lamp))))
-    frame = Frame(shown, shown, "", "lab", (0.0, 0.0), Camera(yaw=yaw, pitch=pitch), light)
+    frame = Frame(
+        intensities, intensities, "", "lab", (0.0, 0.0), Camera(yaw=yaw, pitch=pitch), light
+    )
     return studio.plain(person, frame)
 
 
 def explore(size: int = 224) -> ipywidgets.Widget:
-    """Make a face: sliders for the person, the head's pose, the lamp and every AU. Each change
-    draws it anew."""
-    studio, people = (
-        Studio(size),
-        lru_cache(maxsize=8)(lambda number: sample_face(np.random.default_rng(number))),
-    )
+    """Sliders for a rendered face: the person, the head's pose, the lamp and every AU. Each change
+    renders it anew."""
+    studio = Studio(size)
+    people = lru_cache(maxsize=8)(lambda number: sample_face(np.random.default_rng(number)))
     picture = ipywidgets.Image(format="png", width=320, height=320)
     person = ipywidgets.IntSlider(2, 0, 99, description="person")
     scene = {
@@ -229,19 +229,15 @@ def explore(size: int = 224) -> ipywidgets.Widget:
     }
 
     def show(_=None) -> None:
-        chosen = {name: slider.value for name, slider in scene.items()}
-        picture.value = _png(
-            portrait(
-                studio, people(person.value), {au: s.value for au, s in aus.items()}, **chosen
-            ),
-            size,
-        )
+        intensities = {au: slider.value for au, slider in aus.items()}
+        settings = {name: slider.value for name, slider in scene.items()}
+        image = portrait(studio, people(person.value), intensities, **settings)
+        picture.value = _png(image, size)
 
     for slider in (person, *scene.values(), *aus.values()):
         slider.observe(show, "value")
     show()
     half = len(aus) // 2
-    columns = [
-        ipywidgets.VBox(list(aus.values())[part]) for part in (slice(half), slice(half, None))
-    ]
-    return ipywidgets.HBox([ipywidgets.VBox([picture, person, *scene.values()]), *columns])
+    sliders = list(aus.values())
+    columns = [[picture, person, *scene.values()], sliders[:half], sliders[half:]]
+    return ipywidgets.HBox([ipywidgets.VBox(column) for column in columns])

@@ -1,0 +1,55 @@
+"""Figures as pure functions: arrays in, a matplotlib figure or an image out."""
+
+from norface_lib.viz.plots.charts import (
+    INPUT_COLORS,
+    base_rates,
+    confusion,
+    cooccurrence,
+    curve,
+    f1_bars,
+    maps,
+)
+from norface_lib.viz.plots.faces import (
+    detected_face,
+    heat_over,
+    strip,
+)
+from norface_lib.viz.plots.mixtures import (
+    EXPERT_COLORS,
+    expert_shares,
+    face_gates,
+    gate_maps,
+    painted,
+)
+from norface_lib.viz.plots.readings import (
+    Bars,
+    bars_as_html,
+    bars_of,
+    film,
+    reading,
+    readings,
+)
+
+__all__ = [
+    "EXPERT_COLORS",
+    "INPUT_COLORS",
+    "Bars",
+    "bars_as_html",
+    "bars_of",
+    "base_rates",
+    "confusion",
+    "cooccurrence",
+    "curve",
+    "detected_face",
+    "expert_shares",
+    "f1_bars",
+    "face_gates",
+    "film",
+    "gate_maps",
+    "heat_over",
+    "maps",
+    "painted",
+    "reading",
+    "readings",
+    "strip",
+]
