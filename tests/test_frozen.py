@@ -8,6 +8,7 @@ import cv2
 import huggingface_hub
 import numpy as np
 import onnx
+import onnx2torch
 import onnxruntime
 import pytest
 import safetensors.torch
@@ -19,7 +20,6 @@ from torch import nn
 
 from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.images.crop import ARCFACE_CROP, NORFACE_CROP, similarity
-from norface_lib.networks import frozen
 from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig
 from norface_lib.networks.frozen import (
     ARCFACE,
@@ -259,8 +259,8 @@ def test_files_that_are_no_such_network_are_refused(small, tmp_path, monkeypatch
         OnnxNetwork(write_value(tmp_path / "gray.onnx", "Relu", ["n", 3, 112]))
     with pytest.raises(CheckpointError, match=r"odd.onnx: cannot be made differentiable.*Hardmax"):
         OnnxNetwork(write_value(tmp_path / "odd.onnx", "Hardmax", ["n", 3, 112, 112]))
-    convert = frozen.onnx2torch.convert
-    monkeypatch.setattr(frozen.onnx2torch, "convert", lambda model: doubled(convert(model)))
+    convert = onnx2torch.convert
+    monkeypatch.setattr(onnx2torch, "convert", lambda model: doubled(convert(model)))
     with pytest.raises(
         CheckpointError, match=r"small.onnx: made differentiable, it differs from onnxruntime by"
     ):

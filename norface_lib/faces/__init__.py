@@ -1,9 +1,11 @@
-"""The open benchmark: heads, their parts, skin and wrinkles, the kernels that draw them, and what
-is drawn."""
+"""The rendered benchmark: heads, their parts, skin and wrinkles, the renderer, and the faces."""
 
 import os
 
-import warp
+from norface_lib.common.errors import needs
+
+with needs("render"):
+    import warp
 
 
 def _start_warp() -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from norface_lib.common.errors import needs
 from norface_lib.faces import parts
 
 SKIN, EYE, TONGUE, TEETH, HAIR, FRAME, LENS, CLOTH = range(8)
@@ -305,7 +306,8 @@ def _load_anny():
     """Imports anny without its warnings about optional parts."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import anny
+        with needs("render"):
+            import anny
     return anny
 
 

@@ -7,28 +7,29 @@ model of timm, or the evaluator. All of them take images in this project's crop 
 size and colors that they were trained on. Our choice.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-import onnx2torch
-import onnxruntime
 import timm
 import torch
 import torch.nn.functional as F
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from norface_lib.common.errors import CheckpointError, DataError
+from norface_lib.common.errors import CheckpointError, DataError, needs
 from norface_lib.images.crop import ARCFACE_CROP, NORFACE_CROP, Crop, similarity
 from norface_lib.networks.evaluator import Evaluator
 from norface_lib.networks.weights import load_evaluator
+
+if TYPE_CHECKING:
+    import onnx
 
 Look = tuple[Tensor, tuple[Tensor, ...]]
 """What a network sees in N images: an embedding (N, D), and maps (N, C, H, W) from fine to coarse.
@@ -227,6 +228,9 @@ class OnnxNetwork(FrozenNetwork):
 
 
 def _read_onnx(path: Path) -> onnx.ModelProto:
+    with needs("photos"):
+        import onnx
+        from google.protobuf.message import DecodeError
     try:
         return onnx.load(path)
     except OSError as error:
@@ -259,6 +263,8 @@ _KNOWN_OPSET = 17
 
 
 def _convert(model: onnx.ModelProto, path: Path) -> fx.GraphModule:
+    with needs("photos"):
+        import onnx2torch
     _name_weights_directly(model)
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx") and opset.version > _KNOWN_OPSET:
@@ -284,6 +290,8 @@ def _name_weights_directly(model: onnx.ModelProto) -> None:
 def _reductions_by_attribute(model: onnx.ModelProto) -> None:
     """Gives reductions their axes as an attribute, as before version 18 (13 for a sum), where they
     became an input."""
+    from onnx import helper, numpy_helper
+
     constants = {value.name: numpy_helper.to_array(value) for value in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -291,13 +299,16 @@ def _reductions_by_attribute(model: onnx.ModelProto) -> None:
         moved = node.op_type.startswith("Reduce") and node.op_type != "ReduceSum"
         if moved and len(node.input) == 2 and node.input[1] in constants:
             axes = constants[node.input.pop()].tolist()
-            node.attribute.append(onnx.helper.make_attribute("axes", axes))
+            node.attribute.append(helper.make_attribute("axes", axes))
 
 
 @torch.no_grad()
 def _compare(network: nn.Module, path: Path, example: Tensor, tolerance: float = 1e-3) -> None:
     """Raises :class:`CheckpointError` if onnxruntime finds another output (relative to the
     largest). One image at a time, since a file may insist on it."""
+    with needs("photos"):
+        import onnxruntime
+
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     try:

@@ -17,11 +17,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from norface_lib.common.errors import CheckpointError
+from norface_lib.common.errors import CheckpointError, needs
 from norface_lib.images.crop import overlap, similarity, warp
+
+with needs("photos"):
+    from ai_edge_litert.interpreter import Interpreter
 
 _NAMES = """
 _neutral browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff

@@ -18,7 +18,6 @@ from norface_lib.common.errors import DataError
 from norface_lib.common.records import versions
 from norface_lib.datasets.base import EMOTION
 from norface_lib.datasets.rendered import Rendered, load_rendered
-from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig, EvaluatorOutput
 from norface_lib.networks.weights import load_evaluator, save_evaluator
@@ -206,6 +205,8 @@ def measure(
 ) -> dict[str, Any]:
     """`reading_scores` of originals and of true images, on rendered subjects of both domains that
     no evaluator was trained on."""
+    from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
+
     found: dict[str, Any] = {}
     for pool in ("lab", "wild"):
         spec = BenchmarkSpec(pool, subjects, frames, evaluator.config.image_size)

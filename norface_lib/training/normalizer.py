@@ -24,7 +24,6 @@ from norface_lib.common.devices import device_of
 from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.common.records import versions
 from norface_lib.datasets.rendered import Rendered, load_rendered
-from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.images.crop import crop_of
 from norface_lib.images.distances import neutral_ratio, region_ratios
@@ -336,6 +335,8 @@ def _beginning(
 def _watch(spec: dict[str, Any], out: Path) -> Watch:
     """Faces of people like those of the training pool, but of another seed, and the evaluator if its
     weights are at hand."""
+    from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
+
     watched = BenchmarkSpec(
         spec["pool"], 16, 4, spec["size"], spec["seed"] + 1_000_000, spec["target"]
     )
@@ -356,6 +357,8 @@ def measure(
 ) -> dict[str, Any]:
     """Distance to the true I_n on rendered subjects of both domains, relative to the neutral target's,
     and by region."""
+    from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
+
     size, found = model.config.encoder.image_size, {}
     for pool in ("lab", "wild"):
         spec = BenchmarkSpec(pool, subjects, frames, size, target=target)
