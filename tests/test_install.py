@@ -199,3 +199,53 @@ def test_an_installed_package_says_what_needs_the_repository(command, installed,
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert f"{command} needs the notebooks and results of the repository" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+# --- the build of PyTorch that `make` takes -------------------------------------------------------
+
+
+def fake_wheel(folder, name, version):
+    """A wheel that holds nothing."""
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="for machines without a GPU")
+def test_make_takes_the_cpu_build_of_both_packages_or_of_neither(tmp_path):
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    python = tmp_path / "venv/bin/python"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # no index at all, but a folder
+    environment |= {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(wheels),
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+
+    def take():
+        call = [str(python), str(ROOT / ".ci/torch_build.py")]
+        done = subprocess.run(call, env=environment, capture_output=True, text=True, check=True)
+        show = [str(python), "-m", "pip", "list", "--format=freeze"]
+        packages = subprocess.run(show, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout, {line for line in packages.stdout.split() if "torch" in line}
+
+    torch, vision = (f"{pinned()[name]}+cpu" for name in ("torch", "torchvision"))
+    fake_wheel(wheels, "torch", torch)
+    output, packages = take()
+    assert "No index that can be reached has it" in output and packages == set()
+
+    fake_wheel(wheels, "torchvision", vision)
+    output, packages = take()
+    assert output.endswith("Took PyTorch's CPU build (0.2 GB)\n")
+    assert packages == {f"torch=={torch}", f"torchvision=={vision}"}
+    assert take() == ("", packages)  # nothing is left to do
