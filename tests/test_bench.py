@@ -118,7 +118,7 @@ def test_the_whole_normalizer_costs_more_than_its_encoder_and_less_than_two_pass
 
 
 def test_the_figure_of_a_preset():
-    figure = preset_figure("small", SMALL, 2, CPU)
+    figure = preset_figure("small", SMALL, batch=2, device=CPU)
     model = Normalizer(SMALL).eval()
     assert figure["parameters"] == parameter_count(model)
     assert figure["gflops_per_image"] == pytest.approx(flops_of_normalizer(model) / 1e9, abs=1e-3)
@@ -128,7 +128,7 @@ def test_the_figure_of_a_preset():
 
 def test_the_speed_of_the_normalizer_is_over_that_of_a_vit():
     """A ViT of V FLOP/s leads to expect V over the encoder's FLOPs images a second."""
-    figure = figure_against_vit(SMALL, 2, CPU, depth=2)
+    figure = figure_against_vit(SMALL, batch=2, device=CPU, depth=2)
     model = Normalizer(SMALL).eval()
     vit_speed = 1e9 * figure["vit"]["gflops_per_s"]
     rate = figure["images_per_s"]
@@ -147,7 +147,7 @@ def test_every_preset_has_a_batch_size():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_compiled_network_stays_below_the_ceiling():
-    figure = compiled_figure(SMALL, 8, torch.device("cuda"), matrix=4096)
+    figure = compiled_figure(SMALL, batch=8, device=torch.device("cuda"), matrix=4096)
     assert 0 < figure["share_of_ceiling"] < 1
 
 
@@ -158,7 +158,9 @@ def test_the_compiled_network_stays_below_the_ceiling():
 @pytest.mark.parametrize("inputs", ["original", "both"])
 def test_classifier_and_backbone_are_timed_on_the_same_images(training, inputs):
     config = ClassifierConfig(DETECTOR.labels, inputs, DETECTOR.encoder, hidden=16)
-    figure = figure_against_backbone("small", config, 4, training=training, device=CPU, turns=1)
+    figure = figure_against_backbone(
+        "small", config, batch=4, training=training, device=CPU, turns=1
+    )
     images = 8 if inputs == "both" else 4
     assert figure["name"] == ("classify_step" if training else "classify_inference")
     assert figure["images_per_s"] == pytest.approx(1000 * images / figure["ms"], rel=0.01)

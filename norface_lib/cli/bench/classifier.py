@@ -58,8 +58,8 @@ def bench_classify(batch: int = 32) -> Iterator[Figure]:
 def figure_against_backbone(
     name: str,
     config: ClassifierConfig,
-    batch: int,
     *,
+    batch: int,
     training: bool,
     device: torch.device,
     turns: int = 7,
@@ -82,7 +82,7 @@ def figure_against_backbone(
             partial(work, model, lambda: model.embed(images).square().mean()),
         ],
         device,
-        turns,
+        turns=turns,
     )
     return figure_of(
         "classify_step" if training else "classify_inference",
@@ -140,7 +140,7 @@ def input_figures(batch: int) -> Iterator[Figure]:
 
 
 def _classified(model: Classifier, faces: np.ndarray, batch: int) -> int:
-    return len(predict(model, faces, faces, Detection(labels.columns()), batch))
+    return len(predict(model, faces, faces, Detection(labels.columns()), batch_size=batch))
 
 
 def dense_sum(
@@ -190,10 +190,10 @@ def sparse_figure(
 
     losses = [partial(loss, dense_sum), partial(loss, sparse_sum)]
     dense, sparse = seconds_in_turns(
-        [partial(training_step, mixture, value) for value in losses], device, turns
+        [partial(training_step, mixture, value) for value in losses], device, turns=turns
     )
     dense_forward, sparse_forward = seconds_in_turns(
-        [partial(inference, mixture, value) for value in losses], device, turns
+        [partial(inference, mixture, value) for value in losses], device, turns=turns
     )
     return figure_of(
         "sparse_experts",

@@ -59,7 +59,7 @@ class Seconds(NamedTuple):
 
 
 def seconds_in_turns(
-    runs: Sequence[Callable[[], Any]], device: torch.device, turns: int = 7
+    runs: Sequence[Callable[[], Any]], device: torch.device, *, turns: int = 7
 ) -> list[Seconds]:
     """Least seconds of each of some runs, which take turns, so that a machine that slows down slows
     all; a first turn warms up.

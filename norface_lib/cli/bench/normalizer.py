@@ -42,17 +42,19 @@ def bench_normalize(batches: Mapping[str, int] = BATCHES) -> Iterator[Figure]:
             batch=factor * batch,
             device=device,
         )
-    yield figure_against_vit(PRESETS["tiny"], factor * BATCHES["tiny"], device)
+    yield figure_against_vit(PRESETS["tiny"], batch=factor * BATCHES["tiny"], device=device)
     if device.type == "cuda":
-        yield compiled_figure(PRESETS["base"], factor * BATCHES["base"], device)
+        yield compiled_figure(PRESETS["base"], batch=factor * BATCHES["base"], device=device)
 
 
-def preset_figure(name: str, config: NormalizerConfig, batch: int, device: torch.device) -> Figure:
+def preset_figure(
+    name: str, config: NormalizerConfig, *, batch: int, device: torch.device
+) -> Figure:
     """Faces a second from 8 bits to 8 bits in memory, and the cost of a face; milliseconds are the
     median of one at a time."""
     model = _normalizer(config, device)
     rate = _normalizing_rate(model, batch)
-    image = _images(config, 1, device)
+    image = _images(config, count=1, device=device)
     target = model.target(image)
 
     @torch.no_grad()
@@ -74,7 +76,7 @@ def preset_figure(name: str, config: NormalizerConfig, batch: int, device: torch
 
 
 def figure_against_vit(
-    config: NormalizerConfig, batch: int, device: torch.device, depth: int = 12
+    config: NormalizerConfig, *, batch: int, device: torch.device, depth: int = 12
 ) -> Figure:
     """Faces a second through the normalizer, over those that a plain ViT of the same width and
     tokens leads to expect.
@@ -86,7 +88,7 @@ def figure_against_vit(
     size = config.encoder
     vit = FaceEncoder(replace(size, depth=depth, stem=(), layer_scale=None)).vit.to(device).eval()
     model = _normalizer(config, device)
-    images = _images(config, batch, device)
+    images = _images(config, count=batch, device=device)
 
     vit_rate = best_rate(lambda: _forward(vit.forward_features, images))
     vit_speed = vit_rate * flops_of(vit.forward_features, images[:1])
@@ -112,12 +114,12 @@ def figure_against_vit(
 
 
 def compiled_figure(
-    config: NormalizerConfig, batch: int, device: torch.device, matrix: int = 8192
+    config: NormalizerConfig, *, batch: int, device: torch.device, matrix: int = 8192
 ) -> Figure:
     """Faces a second in bfloat16 through the compiled network alone, and its share of the FLOP/s
     that products of square matrices reach."""
     model = _normalizer(config, device)
-    images = _images(config, batch, device)
+    images = _images(config, count=batch, device=device)
     with torch.autocast(device.type, torch.bfloat16):
         network = partial(
             torch.compile(partial(_synthesize, model)), target=model.target(images[:1])
@@ -139,7 +141,7 @@ def compiled_figure(
 
 def flops_of_normalizer(model: Normalizer) -> int:
     """FLOPs of one image for a target whose tokens are computed already."""
-    image = _images(model.config, 1, next(model.parameters()).device)
+    image = _images(model.config, count=1, device=next(model.parameters()).device)
     return flops_of(partial(_synthesize, model, target=model.target(image)), image)
 
 
@@ -147,8 +149,9 @@ def _normalizer(config: NormalizerConfig, device: torch.device) -> Normalizer:
     return Normalizer(config).to(device, memory_format=torch.channels_last).eval()
 
 
-def _images(config: NormalizerConfig, count: int, device: torch.device) -> Tensor:
-    return torch.rand(count, 3, config.encoder.image_size, config.encoder.image_size, device=device)
+def _images(config: NormalizerConfig, *, count: int, device: torch.device) -> Tensor:
+    size = config.encoder.image_size
+    return torch.rand(count, 3, size, size, device=device)
 
 
 def _synthesize(model: Normalizer, images: Tensor, target: Target) -> Tensor:
@@ -159,7 +162,9 @@ def _normalizing_rate(model: Normalizer, batch: int) -> float:
     """Faces a second from 8 bits to 8 bits in memory, for one target."""
     size = model.config.encoder.image_size
     faces = np.random.default_rng(0).integers(0, 256, (2 * batch, size, size, 3), np.uint8)
-    return best_rate(lambda: len(normalize_faces(model, to_tensor(faces[0]), faces, batch)))
+    return best_rate(
+        lambda: len(normalize_faces(model, to_tensor(faces[0]), faces, batch_size=batch))
+    )
 
 
 @torch.no_grad()
