@@ -9,9 +9,9 @@ STAMP := $(VENV)/.norface-installed
 
 define CHECK_PYTHON
 import sys
-found = ".".join(map(str, sys.version_info[:3]))
+version = ".".join(map(str, sys.version_info[:3]))
 if sys.version_info < (3, 11):
-    sys.exit("norface needs Python 3.11 or newer, but " + sys.executable + " is " + found + ": make PYTHON=/path/to/a/newer/python3 ...")
+    sys.exit("norface needs Python 3.11 or newer, but " + sys.executable + " is " + version + ": make PYTHON=/path/to/a/newer/python3 ...")
 endef
 export CHECK_PYTHON
 
@@ -54,6 +54,7 @@ $(STAMP): requirements.txt pyproject.toml
 	elif ! { $(BIN)/python -c "$$CHECK_PYTHON" && $(BIN)/python -m pip --version >/dev/null; }; then \
 		echo "$(VENV) is no working environment: delete it, or name another with VENV=..." >&2; exit 1; \
 	fi
+	@$(BIN)/python .ci/torch_build.py
 	$(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install --no-deps -e .
 	@touch $@

@@ -1,23 +1,41 @@
-"""What the speed of normalizing is compared with: FLOPs counted by hand, and figures that fit
-together."""
+"""Measurements of speed: FLOPs against a count by hand, figures that fit together, and the work of
+sparse experts."""
 
-import time
+import json
 
 import pytest
 import torch
 
 from norface_lib.cli import bench
+from norface_lib.cli.bench.classifier import (
+    dense_sum,
+    figure_against_backbone,
+    inference,
+    input_figures,
+    loss_of,
+    sparse_figure,
+    training_step,
+)
+from norface_lib.cli.bench.measuring import best_rate, flops_of, in_own_process, seconds_in_turns
+from norface_lib.cli.bench.normalizer import (
+    BATCHES,
+    compiled_figure,
+    figure_against_vit,
+    flops_of_normalizer,
+    preset_figure,
+)
+from norface_lib.cli.options import Stage
 from norface_lib.networks.classifier import Classifier, ClassifierConfig, parameter_count
 from norface_lib.networks.encoder import EncoderConfig, FaceEncoder
-from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
+from norface_lib.networks.mixtures import MixtureOfExperts, sparse_sum
+from norface_lib.networks.normalizer import PRESETS, Normalizer, NormalizerConfig
 
 SMALL = NormalizerConfig(
-    encoder=EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)),
-    merging_blocks=1,
-    widths=(16, 16),
+    EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16)
 )
 DETECTOR = ClassifierConfig(("AU01", "AU02"), encoder=SMALL.encoder, hidden=16)
 CPU = torch.device("cpu")
+IMAGE = torch.rand(1, 3, 112, 112)
 
 
 def vit_flops(dim, depth, tokens, patch=16):
@@ -26,93 +44,111 @@ def vit_flops(dim, depth, tokens, patch=16):
     return 2 * (depth * (12 * tokens * dim**2 + 2 * tokens**2 * dim) + tokens * 3 * patch**2 * dim)
 
 
+# --- ways of measuring ----------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(("dim", "depth"), [(32, 1), (64, 3)])
 def test_flops_are_those_counted_by_hand(dim, depth):
     encoder = FaceEncoder(
         EncoderConfig(dim=dim, depth=depth, heads=2, stem=(), layer_scale=None)
     ).eval()
-    assert bench._flops(encoder, torch.rand(1, 3, 112, 112)) == vit_flops(dim, depth, 49)
+    assert flops_of(encoder, IMAGE) == vit_flops(dim, depth, 49)
+
+
+class Clock:
+    """A clock that each run moves on by its own number of seconds."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr("time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("time.process_time", lambda: self.now / 4)
+
+    def run(self, *seconds):
+        """A run that takes some seconds at its first call, others at the next..."""
+        remaining = iter(seconds)
+
+        def run():
+            self.now += next(remaining)
+            return 12
+
+        return run
+
+
+def test_the_best_rate_leaves_the_first_run_out(monkeypatch):
+    assert best_rate(Clock(monkeypatch).run(1, 6, 3, 4)) == 4
+
+
+def test_runs_take_turns_and_the_least_time_after_the_first_turn_counts(monkeypatch):
+    clock = Clock(monkeypatch)
+    a, b = seconds_in_turns([clock.run(1, 20, 12), clock.run(1, 4, 8)], CPU, turns=2)
+    assert (a.clock, a.processor) == (12, 3)
+    assert (b.clock, b.processor) == (4, 1)
+
+
+def pretended_figure(value):
+    return {"process": torch.initial_seed(), "value": value}
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_returns_the_figure():
+    torch.manual_seed(12345)
+    figure = in_own_process(pretended_figure, value=3)
+    assert figure["value"] == 3 and figure["process"] != 12345
+
+
+def test_each_figure_is_a_line_of_json_with_machine_and_versions(monkeypatch, capsys):
+    monkeypatch.setattr(
+        "norface_lib.cli.bench.photographs.bench_align", lambda: [{"name": "align"}] * 2
+    )
+    bench.run([Stage.ALIGN])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["name"] for line in lines] == ["align", "align"]
+    assert {"machine", "versions"} <= lines[0].keys()
+
+
+# --- normalizer -----------------------------------------------------------------------------------
 
 
 def test_the_whole_normalizer_costs_more_than_its_encoder_and_less_than_two_passes():
     model = Normalizer(SMALL).eval()
-    encoder = bench._flops(model.encoder, torch.rand(1, 3, 112, 112))
-    anew = bench._flops(lambda image: model(image, image), torch.rand(1, 3, 112, 112))
+    encoder = flops_of(model.encoder, IMAGE)
+    with_target = flops_of(lambda image: model(image, image), IMAGE)
     # the target's tokens are there already
-    assert encoder < bench._whole_flops(model) < anew - 0.9 * encoder
+    assert encoder < flops_of_normalizer(model) < with_target - 0.9 * encoder
 
 
-def test_the_line_of_a_preset():
-    figure = bench._preset_figure("small", SMALL, 2, CPU)
+def test_the_figure_of_a_preset():
+    figure = preset_figure("small", SMALL, batch=2, device=CPU)
     model = Normalizer(SMALL).eval()
-    assert figure["parameters"] == sum(p.numel() for p in model.parameters())
-    assert figure["gflops_per_image"] == pytest.approx(bench._whole_flops(model) / 1e9, abs=1e-3)
+    assert figure["parameters"] == parameter_count(model)
+    assert figure["gflops_per_image"] == pytest.approx(flops_of_normalizer(model) / 1e9, abs=1e-3)
     assert figure["value"] > 0 and figure["latency_ms"] > 0 and figure["peak_memory_mb"] > 100
     assert figure["size"] == 112 and figure["batch"] == 2 and figure["unit"] == "images/s"
 
 
-def test_the_ratio_is_measured_over_expected_speed(monkeypatch):
-    """A ViT of 1,000 images a second leads to expect 1,000 times its FLOPs over those of the
-    encoder."""
-    speeds = iter([1000.0, 50.0])
-    monkeypatch.setattr(bench, "_best_of", lambda run: next(speeds))
-    figure = bench._figure_against_vit(SMALL, 2, CPU, depth=2)
+def test_the_speed_of_the_normalizer_is_over_that_of_a_vit():
+    """A ViT of V FLOP/s leads to expect V over the encoder's FLOPs images a second."""
+    figure = figure_against_vit(SMALL, batch=2, device=CPU, depth=2)
     model = Normalizer(SMALL).eval()
-    neutral, whole = (
-        bench._flops(model.encoder, torch.rand(1, 3, 112, 112)),
-        bench._whole_flops(model),
+    vit_speed = 1e9 * figure["vit"]["gflops_per_s"]
+    rate = figure["images_per_s"]
+    assert figure["value"] == pytest.approx(
+        rate * flops_of(model.encoder, IMAGE) / vit_speed, rel=0.02, abs=1e-3
     )
-    speed = 1000 * vit_flops(32, 2, 49)
-    assert figure["value"] == pytest.approx(50 / (speed / neutral), abs=1e-3)
-    assert figure["ratio_by_all_flops"] == pytest.approx(50 / (speed / whole), abs=1e-3)
-    assert figure["vit"]["tokens"] == 49 and figure["images_per_s"] == 50
-
-
-def test_the_ratio_is_measured_on_both_networks():
-    figure = bench._figure_against_vit(SMALL, 2, CPU, depth=1)
-    assert 0 < figure["value"] < figure["ratio_by_all_flops"]
-
-
-def test_the_speed_of_matrix_products_counts_all_their_operations(monkeypatch):
-    monkeypatch.setattr(bench, "_best_of", lambda run: 10 * run())  # ten passes a second
-    assert bench._matrix_speed(32, CPU) == 10 * 2 * 32**3
-
-
-class Here:
-    """Runs in this process what belongs in another."""
-
-    def __init__(self, *_):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def submit(self, function, *arguments):
-        self.made = function(*arguments)
-        return self
-
-    def result(self):
-        return self.made
-
-
-def test_a_line_for_each_preset_in_a_process_of_its_own(monkeypatch):
-    asked = []
-    monkeypatch.setattr(bench, "ProcessPoolExecutor", Here)
-    monkeypatch.setattr(bench, "device_of", lambda: CPU)
-    monkeypatch.setattr(
-        bench,
-        "_preset_figure",
-        lambda name, config, batch, _: asked.append((name, batch)) or {"preset": name},
+    assert figure["ratio_by_all_flops"] == pytest.approx(
+        rate * flops_of_normalizer(model) / vit_speed, rel=0.02, abs=1e-3
     )
-    monkeypatch.setattr(
-        bench, "_figure_against_vit", lambda config, batch, device: {"batch": batch}
-    )
-    lines = list(bench.bench_normalize())
-    assert [line.get("preset") for line in lines] == ["tiny", "small", "base", None]
-    assert asked == [("tiny", 32), ("small", 8), ("base", 2)] and lines[-1]["batch"] == 32
+    assert figure["vit"]["tokens"] == 49 and figure["vit"]["depth"] == 2
+
+
+def test_every_preset_has_a_batch_size():
+    assert BATCHES.keys() == PRESETS.keys()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_compiled_network_stays_below_the_ceiling():
+    figure = compiled_figure(SMALL, batch=8, device=torch.device("cuda"), matrix=4096)
+    assert 0 < figure["share_of_ceiling"] < 1
 
 
 # --- classifier -----------------------------------------------------------------------------------
@@ -120,83 +156,56 @@ def test_a_line_for_each_preset_in_a_process_of_its_own(monkeypatch):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("inputs", ["original", "both"])
-def test_classifier_and_backbone_are_timed_on_the_same_images(monkeypatch, training, inputs):
-    seen, config, embed = (
-        [],
-        ClassifierConfig(DETECTOR.labels, inputs=inputs, encoder=DETECTOR.encoder, hidden=16),
-        Classifier.embed,
+def test_classifier_and_backbone_are_timed_on_the_same_images(training, inputs):
+    config = ClassifierConfig(DETECTOR.labels, inputs, DETECTOR.encoder, hidden=16)
+    figure = figure_against_backbone(
+        "small", config, batch=4, training=training, device=CPU, turns=1
     )
-
-    def times(runs, device):
-        for run in runs:
-            run()
-        return bench.Times([0.3, 0.2], [0.5, 0.4])
-
-    monkeypatch.setattr(
-        Classifier, "embed", lambda model, images: seen.append(len(images)) or embed(model, images)
-    )
-    monkeypatch.setattr(bench, "_seconds_in_turns", times)
-    figure = bench._against_backbone_figure("small", config, 4, training, CPU)
     images = 8 if inputs == "both" else 4
-    assert seen == [images, images]
     assert figure["name"] == ("classify_step" if training else "classify_inference")
-    assert figure["value"] == pytest.approx(1.5) and figure[
-        "ratio_of_processor_time"
-    ] == pytest.approx(1.25)
-    assert figure["images_per_s"] == pytest.approx(images / 0.3, abs=1e-3) and figure["batch"] == 4
+    assert figure["images_per_s"] == pytest.approx(1000 * images / figure["ms"], rel=0.01)
+    assert figure["value"] == pytest.approx(figure["ms"] / figure["backbone_ms"], rel=0.02)
     model = Classifier(config)
     assert figure["parameters"] == parameter_count(model)
     assert figure["backbone_parameters"] == parameter_count(model) - parameter_count(model.head)
 
 
 def test_a_step_has_gradients_and_an_inference_has_none():
-    model, images = Classifier(DETECTOR), torch.rand(4, 3, 112, 112)
-    bench._without_gradient(model, lambda: bench._loss(model(images, images)))
+    model = Classifier(DETECTOR)
+    images = torch.rand(4, 3, 112, 112)
+    inference(model, lambda: loss_of(model(images, images)))
     assert all(parameter.grad is None for parameter in model.parameters())
-    bench._step(model, lambda: bench._loss(model(images, images)))
+    training_step(model, lambda: loss_of(model(images, images)))
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_the_least_time_counts_and_the_first_turn_does_not(monkeypatch):
-    clock, worked = iter([0, 1, 1, 11, 11, 16, 16, 20]), iter([0, 1, 1, 3, 3, 5, 5, 6])
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(time, "process_time", lambda: next(worked))
-    order = []
-    times = bench._seconds_in_turns(
-        [lambda: order.append("a"), lambda: order.append("b")], CPU, turns=1
-    )
-    assert order == ["a", "b", "a", "b"]
-    assert times == bench.Times([5, 4], [2, 1])
-    assert times.ratio() == 1.25 and times.ratio_of_processor() == 2
+@pytest.mark.slow
+def test_both_inputs_are_compared_with_one():
+    one, both = input_figures(2)
+    assert one["inputs"] == "original" and "ratio" not in one
+    assert both["ratio"] == pytest.approx(both["value"] / one["value"], abs=0.01)
 
 
 @pytest.mark.parametrize(("at", "least"), [("input", 1.8), ("output", 1.0)])
 def test_sparse_experts_are_measured_against_all(at, least):
-    figure = bench._sparse_figure(at, CPU, count=64, dim=16, hidden=32, experts=4, turns=1)
-    assert figure["value"] > 0 and figure["forward"] > 0 and figure["samples"] == 64
+    figure = sparse_figure(at, CPU, count=64, dim=16, hidden=32, experts=4, turns=1)
+    assert figure["value"] == pytest.approx(figure["dense_ms"] / figure["ms"], rel=0.1)
+    assert figure["forward"] > 0 and figure["samples"] == 64
     assert least <= figure["ideal"] <= 2
 
 
-def test_two_of_sixteen_experts_are_faster_than_all():
-    figure = bench._sparse_figure("input", CPU, count=512, dim=128, hidden=512, turns=1)
-    assert figure["ideal"] == 8 and figure["ratio_of_processor_time"] > 2
+def test_two_of_sixteen_experts_compute_an_eighth_of_the_rows():
+    mixture = MixtureOfExperts(16, 32, 16).eval()
+    torch.nn.init.normal_(mixture.gate.clean.weight)
+    rows = []
+    for expert in mixture.experts:
+        expert.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    x = torch.randn(64, 16)
+    gates = mixture.gate(x).gates[:, None]
 
+    sparse_sum(mixture.experts, x, gates)
+    assert rows == (gates[:, 0] != 0).sum(dim=0).tolist() and sum(rows) == 2 * 64
 
-def test_the_lines_of_the_classifier(monkeypatch):
-    monkeypatch.setattr(bench, "ProcessPoolExecutor", Here)
-    monkeypatch.setattr(bench, "device_of", lambda: CPU)
-    monkeypatch.setattr(
-        bench,
-        "_against_backbone_figure",
-        lambda name, config, batch, training, _: (name, config.inputs, training),
-    )
-    monkeypatch.setattr(bench, "_input_figures", lambda batch: [batch])
-    monkeypatch.setattr(bench, "_sparse_figure", lambda at, _: at)
-    lines = list(bench.bench_classify())
-    assert lines == [("tiny", "both", True), ("tiny", "both", False), 64, "input", "output"]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_compiled_network_stays_below_the_ceiling():
-    figure = bench._compiled_figure(SMALL, 8, torch.device("cuda"), matrix=4096)
-    assert 0 < figure["share_of_ceiling"] < 1
+    rows.clear()
+    dense_sum(mixture.experts, x, gates)
+    assert rows == [64] * 16

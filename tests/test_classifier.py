@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from timm.optim import param_groups_layer_decay
 from torch.utils.flop_counter import FlopCounterMode
 
-from norface_lib.cli.bench import dense_sum
+from norface_lib.cli.bench.classifier import dense_sum
 from norface_lib.networks.classifier import (
     FUSIONS,
     Classifier,

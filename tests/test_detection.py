@@ -583,7 +583,7 @@ def test_the_tables_of_a_folder_name_every_column():
 
 
 def test_normalize_finds_the_faces_of_ordinary_photographs_first(tmp_path, monkeypatch):
-    monkeypatch.setattr("norface_lib.photos.detection.open_detector", lambda name: Fake())
+    monkeypatch.setattr("norface_lib.photos.whole_folders.open_detector", lambda name: Fake())
     for name, image in (("a/one.png", scene((50, 20, 120))), ("none.png", scene())):
         save(tmp_path / "photos" / name, image)
     call = [

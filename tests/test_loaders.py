@@ -1067,7 +1067,7 @@ def test_the_commands_write_and_inspect(fake, tmp_path):
         app,
         [
             "write-as",
-            "bp4d+",
+            "bp4d_plus",
             str(fake),
             str(tmp_path / "out"),
             "--no-quirks",
@@ -1079,8 +1079,8 @@ def test_the_commands_write_and_inspect(fake, tmp_path):
         result.exit_code == 0
         and "written as bp4d_plus (images): 20 frames, 4 subjects" in result.output
     )
-    options = ["--task", "intensity", "--check", "--save-index", str(tmp_path / "index.csv")]
-    result = runner.invoke(app, ["inspect", "bp4d+", str(tmp_path / "out"), *options])
+    options = ["--task", "au_intensity", "--check", "--save-index", str(tmp_path / "index.csv")]
+    result = runner.invoke(app, ["inspect", "bp4d_plus", str(tmp_path / "out"), *options])
     assert result.exit_code == 0 and "BP4D+: 20 frames, 4 subjects, 8 sequences" in result.output
     assert "published: 140 subjects" in result.output
     rate = BP4DPlus(tmp_path / "out", task="intensity", index=tmp_path / "index.csv").base_rates()[

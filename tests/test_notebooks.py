@@ -1,4 +1,4 @@
-"""Every notebook runs headlessly at the smoke profile, and is committed as a reader should find it."""
+"""Every notebook runs headlessly at the smoke profile, committed as readers should see it."""
 
 import json
 import os
@@ -11,7 +11,8 @@ import papermill
 import pytest
 import yaml
 
-from norface_lib.cli.reproduce import notebook_names, parameters_of, profiles
+from norface_lib.cli.publish import notebook_names
+from norface_lib.cli.reproduce import parameters_of, profiles
 from norface_lib.common.paths import NOTEBOOKS, ROOT
 
 NAMES = notebook_names()
@@ -25,9 +26,12 @@ def runs(tmp_path_factory):
 
 
 def command(*arguments, runs):
-    environment = os.environ | {"NORFACE_RUNS": str(runs), "PYTHONPATH": str(ROOT)}
+    # wide, so that no message is wrapped
+    settings = {"NORFACE_RUNS": str(runs), "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     call = [sys.executable, "-m", "norface_lib", *map(str, arguments)]
-    return subprocess.run(call, env=environment, capture_output=True, text=True, timeout=1500)
+    return subprocess.run(
+        call, env=os.environ | settings, capture_output=True, text=True, timeout=1500
+    )
 
 
 @pytest.mark.slow
@@ -131,12 +135,13 @@ def test_committed_notebooks_show_outputs_and_no_machine(name):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["reproduce", "--profile", "huge"], "no profile 'huge'; there are smoke, quick, full"),
+        (["reproduce", "--profile", "huge"], "'huge' is not one of 'smoke', 'quick', 'full'"),
         (["reproduce", "--profile", "smoke", "--photos", "nowhere"], "nowhere: no such folder"),
         (["reproduce", "--profile", "smoke", "--only", "99"], "no notebook starts with 99"),
-        (["bench", "nothing"], "no bench nothing; there are render, normalize, classify"),
+        (["bench", "nothing"], "'nothing' is not one of 'render', 'normalize', 'classify'"),
+        (["train", "in", "out", "--task", "sex"], "'sex' is not one of 'au_detection'"),
         (["train-normalizer", "nowhere", "out"], "nowhere/labels.csv: no label table"),
-        (["render", "out", "--pool", "zoo"], "pool must be one of pretrain, lab, evaluator"),
+        (["render", "out", "--pool", "zoo"], "'zoo' is not one of 'pretrain', 'lab', 'evaluator'"),
         (["render", "out", "--subjects", "many"], "--subjects"),
         (["fly"], "fly"),
     ],

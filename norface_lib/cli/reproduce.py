@@ -1,7 +1,5 @@
 """The main job: the notebooks in order by papermill, then a folder of faces, then one table."""
 
-import base64
-import copy
 import json
 import os
 import sys
@@ -9,23 +7,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cv2
-import nbformat
-import numpy as np
-import papermill
-import yaml
-from papermill.exceptions import PapermillExecutionError
-
-from norface_lib.common.errors import DataError, NorfaceError
+from norface_lib.cli.publish import notebook_names
+from norface_lib.common.errors import DataError, NorfaceError, needs
 from norface_lib.common.files import write_json
 from norface_lib.common.paths import NOTEBOOKS, ROOT, cache, runs, shown
 from norface_lib.common.records import machine, versions
 from norface_lib.faces.benchmark import VERSION
 from norface_lib.networks.classifier import INPUTS
 from norface_lib.networks.weights import load_classifier, load_normalizer
-from norface_lib.studies.smiles import Reading, read_folder, write_sheet, write_smiles
+from norface_lib.studies.smiles import read_folder, write_sheet, write_smiles
 
-RESULTS = ROOT / "results"
+with needs("notebooks"):
+    import nbformat
+    import papermill
+    import yaml
+    from papermill.exceptions import PapermillExecutionError
 
 
 def profiles() -> dict[str, dict[str, dict[str, Any]]]:
@@ -34,7 +30,7 @@ def profiles() -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def parameters_of(notebook: str, profile: str) -> dict[str, Any]:
-    """The parameters that a profile gives to a notebook. Raises :class:`DataError` for an unknown
+    """Parameters that a profile gives to a notebook. Raises :class:`DataError` for an unknown
     profile."""
     known = profiles()
     if profile not in known:
@@ -42,13 +38,8 @@ def parameters_of(notebook: str, profile: str) -> dict[str, Any]:
     return known[profile].get(notebook, {}) | {"profile": profile}
 
 
-def notebook_names() -> list[str]:
-    """The notebooks in reading order, without their ending."""
-    return sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
-
-
 def reproduce(
-    profile: str, photos: Path | None = None, only: list[str] | None = None
+    profile: str, *, photos: Path | None = None, only: list[str] | None = None
 ) -> dict[str, Any]:
     """Runs the notebooks of a profile into ``runs/<profile>/`` and returns the summary, which is
     also written there.
@@ -61,107 +52,49 @@ def reproduce(
     parameters_of("", profile)
     if photos is not None and not Path(photos).is_dir():
         raise DataError(f"{photos}: no such folder")
-    names = [
-        name
-        for name in notebook_names()
-        if only is None or any(name.startswith(start) for start in only)
-    ]
-    if not names:
-        raise DataError(
-            f"no notebook starts with {', '.join(only or [])}; there are "
-            f"{', '.join(notebook_names())}"
-        )
-    folder, started, seconds = runs() / profile, time.monotonic(), {}
+    names = _chosen(only)
+    folder = runs() / profile
     before = _seconds_of_last_run(folder)
     steps = len(names) + (only is None)
+    started = time.monotonic()
+
+    seconds: dict[str, float] = {}
     for number, name in enumerate(names, 1):
         print(f"[{number}/{steps}] {name}{_estimate(before, names[number - 1 :])}", flush=True)
         seconds[name] = _run(name, profile, folder)
-    summary: dict[str, Any] = {
-        "profile": profile,
-        "seconds": seconds | {"all": round(time.monotonic() - started, 1)},
-    }
+
+    summary: dict[str, Any] = {"profile": profile, "seconds": seconds}
     if only is None:
         print(f"[{steps}/{steps}] faces of a folder", flush=True)
+        faces_started = time.monotonic()
         summary["faces"] = _read_faces(profile, folder, photos)
-        summary["seconds"] |= {
-            "faces": round(time.monotonic() - started - sum(seconds.values()), 1)
-        }
-        summary["seconds"] |= {"all": round(time.monotonic() - started, 1)}
-    summary |= {"au_detection": _detection(profile), "machine": machine(), "versions": versions()}
+        seconds["faces"] = round(time.monotonic() - faces_started, 1)
+    seconds["all"] = round(time.monotonic() - started, 1)
+    summary["au_detection"] = _detection(profile)
+    summary["machine"] = machine()
+    summary["versions"] = versions()
+
     write_json(summary, folder / "summary.json")
     print(table(summary))
     return summary
 
 
-def publish(profile: str = "quick") -> None:
-    """Puts the outputs of a profile's run into ``notebooks/``, where readers see them, without
-    traces of the run."""
-    for name in notebook_names():
-        path, executed = NOTEBOOKS / f"{name}.ipynb", runs() / profile / f"{name}.ipynb"
-        if not executed.exists():
-            raise DataError(f"{shown(executed)}: not there; run the profile {profile} first")
-        book = nbformat.read(path, as_version=4)
-        ran = [
-            cell
-            for cell in nbformat.read(executed, as_version=4).cells
-            if not _is(cell, "injected-parameters")
-        ]
-        if [cell.source for cell in ran] != [cell.source for cell in book.cells]:
-            raise DataError(
-                f"{shown(executed)}: was run from another version of the notebook; run it again"
-            )
-        book.metadata = {key: book.metadata[key] for key in ("kernelspec", "language_info")}
-        book.metadata.language_info = {"name": "python"}
-        for size in _SIZES:
-            for cell, source in zip(book.cells, ran, strict=True):
-                if cell.cell_type == "code":  # widgets need a kernel
-                    cell.execution_count = None
-                    cell.outputs = (
-                        [] if _is(cell, "nbval-ignore-output") else _lighter(source.outputs, *size)
-                    )
-            if len(nbformat.writes(book)) < _LARGEST:
-                break
-        nbformat.write(book, path)
-
-
-_LARGEST = 490_000
-"""Bytes of a committed notebook."""
-
-_SIZES = ((700_000, 62), (500_000, 58), (350_000, 54), (250_000, 50), (180_000, 45))
-"""Pixels and JPEG quality that a picture may have: the first with which the notebook stays under
-its limit."""
-
-
-def _lighter(
-    outputs: list[nbformat.NotebookNode], pixels: int, quality: int, largest: int = 25_000
-) -> list[nbformat.NotebookNode]:
-    """A copy of outputs with big pictures, which are rows of faces, as JPEG of no more than some
-    pixels.
-
-    Without what went to stderr: warnings name the files of this machine, and progress bars are
-    over.
-    """
-    outputs = [copy.deepcopy(output) for output in outputs if output.get("name") != "stderr"]
-    for output in outputs:
-        picture = base64.b64decode(output.get("data", {}).get("image/png", ""))
-        if len(picture) > largest:
-            image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
-            scale = min(1.0, (pixels / image[..., 0].size) ** 0.5)
-            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            small = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-            del output.data["image/png"]
-            output.data["image/jpeg"] = base64.b64encode(small).decode()
-    return outputs
-
-
-def _is(cell: nbformat.NotebookNode, tag: str) -> bool:
-    return tag in cell.metadata.get("tags", [])
+def _chosen(only: list[str] | None) -> list[str]:
+    """Names of the notebooks that start with one of some words, or of all."""
+    if only is None:
+        return notebook_names()
+    names = [name for name in notebook_names() if name.startswith(tuple(only))]
+    if not names:
+        raise DataError(
+            f"no notebook starts with {', '.join(only)}; there are {', '.join(notebook_names())}"
+        )
+    return names
 
 
 def _run(name: str, profile: str, folder: Path) -> float:
     """Executes one notebook and returns its seconds."""
-    started, output = time.monotonic(), folder / f"{name}.ipynb"
+    started = time.monotonic()
+    output = folder / f"{name}.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
@@ -170,7 +103,7 @@ def _run(name: str, profile: str, folder: Path) -> float:
         papermill.execute_notebook(
             str(NOTEBOOKS / f"{name}.ipynb"),
             str(output),
-            parameters_of(name, profile),
+            parameters=parameters_of(name, profile),
             kernel_name="python3",
             cwd=str(NOTEBOOKS),
             progress_bar={"desc": "    cells", "file": sys.stdout, "mininterval": 5.0},
@@ -182,22 +115,19 @@ def _run(name: str, profile: str, folder: Path) -> float:
         raise NorfaceError(
             f"{name}: cell {error.exec_count} failed: {error.ename}: {reason} (see {shown(output)})"
         ) from error
+
     for line in _reused(output):
         print(f"    {line}")
     return round(time.monotonic() - started, 1)
 
 
 def _reused(notebook: Path) -> list[str]:
-    """What an executed notebook said it took from the cache."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    text = "".join(
-        o.get("text", "")
-        for c in cells
-        if c.cell_type == "code"
-        for o in c.outputs
-        if o.output_type == "stream"
-    )
-    return [line.strip() for line in text.splitlines() if "used as" in line]
+    """Lines in which an executed notebook says that it took something from the cache."""
+    lines = []
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            lines += output.get("text", "").splitlines()
+    return [line.strip() for line in lines if "used as" in line]
 
 
 def _seconds_of_last_run(folder: Path) -> dict[str, float]:
@@ -208,7 +138,7 @@ def _seconds_of_last_run(folder: Path) -> dict[str, float]:
 
 
 def _estimate(before: dict[str, float], names: list[str]) -> str:
-    """How long the rest took the last time."""
+    """A remark on how long the rest took the last time."""
     known = [before[name] for name in (*names, "faces") if name in before]
     return f"  (about {sum(known) / 60:.0f} min left, by the last run)" if known else ""
 
@@ -216,7 +146,7 @@ def _estimate(before: dict[str, float], names: list[str]) -> str:
 def _detection(profile: str) -> dict[str, float]:
     """Mean F1 of each input on ``lab`` from the result file of notebook 05, or nothing if it has
     not run."""
-    path = RESULTS / profile / "au_detection.json"
+    path = ROOT / "results" / profile / "au_detection.json"
     if not path.exists():
         return {}
     rows = json.loads(path.read_text())["result"]["lab"]["rows"]
@@ -224,22 +154,24 @@ def _detection(profile: str) -> dict[str, float]:
 
 
 def _read_faces(profile: str, folder: Path, photos: Path | None) -> dict[str, Any]:
-    """The last step: rendered faces, and the photographs if given, normalized, laid out and read."""
+    """Measures of rendered faces, and of the photographs if there are any: normalized and read."""
     weights = sorted(folder.glob("detector-both-fold*.safetensors"))
     if not weights:
         raise DataError(f"{shown(folder)}: no AU detector there; notebook 05 writes it")
     detectors = [load_classifier(path)[0] for path in weights]
     normalizer, target, _ = load_normalizer()
+
     count = profiles()[profile]["photos"]["subjects"]
     sources = {"rendered": write_smiles(cache("smiles", version=VERSION, subjects=count), count)}
     if photos is not None:
         sources[Path(photos).resolve().name] = Path(photos)
-    found = {}
+
+    measures = {}
     for name, source in sources.items():
-        reading: Reading = read_folder(source, normalizer, target, detectors)
+        reading = read_folder(source, normalizer, target, detectors)
         sheet = write_sheet(reading, folder / f"faces-{name}.png")
-        found[name] = reading.as_dict() | {"sheet": shown(sheet)}
-    return found
+        measures[name] = reading.as_dict() | {"sheet": shown(sheet)}
+    return measures
 
 
 def table(summary: dict[str, Any]) -> str:

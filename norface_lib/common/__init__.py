@@ -1,0 +1,1 @@
+"""Errors, files, folders, devices and run records, which every package uses."""

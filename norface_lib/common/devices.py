@@ -1,6 +1,6 @@
-"""Where to compute: the device, and the precision that it multiplies fast."""
+"""The device to compute on, and the precision that it multiplies fast."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -8,15 +8,15 @@ from accelerate import PartialState
 
 
 def device_of(name: str = "auto") -> torch.device:
-    """``auto``: the CUDA device of this process where there is one, else the CPU."""
+    """Device by name; ``auto`` is the CUDA device of this process if there is one, else the CPU."""
     if name != "auto":
         return torch.device(name)
     return PartialState().device if torch.cuda.is_available() else torch.device("cpu")
 
 
-def mixed_precision(device: torch.device):
-    """bfloat16 where the hardware multiplies it, else nothing: on a CPU without such units it is
-    many times slower."""
+def mixed_precision(device: torch.device) -> AbstractContextManager:
+    """Context that computes in bfloat16 if the hardware multiplies it, else one that changes
+    nothing: a CPU without such units takes many times longer."""
     if device.type == "cuda":
         return torch.autocast("cuda", torch.bfloat16)
     fast = torch.backends.mkldnn.is_available() and _cpu_has_bf16_units()

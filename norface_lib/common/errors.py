@@ -1,4 +1,7 @@
-"""Errors that a user can act on. The command line prints them as one sentence and exits with 1."""
+"""Errors that a user can act on; the command line prints them as one sentence and exits with 1."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class NorfaceError(Exception):
@@ -11,3 +14,19 @@ class DataError(NorfaceError):
 
 class CheckpointError(NorfaceError):
     """Weights or a checkpoint do not fit the network or its card."""
+
+
+class MissingExtraError(NorfaceError):
+    """A package is not installed that only some parts of norface need."""
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Imports within the block need an extra (``photos``, ``render`` or ``notebooks``); raises
+    :class:`MissingExtraError` with the command that installs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f'the package {error.name} is not installed: pip install "norface[{extra}]"'
+        ) from error

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and telling whether two are the same."""
+"""Writing files so that a reader never sees half of one, and hashes of their content."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
     failure leaves the old file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(temporary)
@@ -30,8 +31,8 @@ def write_json(content: object, path: Path) -> Path:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:
-    """Writes a table as CSV without its index; floats keep six digits, as much as a label or an
-    angle means."""
+    """Writes a table as CSV without its index; floats keep six digits, more than labels and
+    angles need."""
     return write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
 
 

@@ -1,4 +1,4 @@
-"""Where things lie: the project's folders, and a cache keyed by settings."""
+"""Folders that the project reads and writes, and a cache keyed by settings."""
 
 import hashlib
 import json
@@ -7,10 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The project's folder, which holds ``notebooks`` and ``results``."""
+from norface_lib.common.errors import NorfaceError
+
+_ABOVE = Path(__file__).resolve().parents[2]
+
+IN_CHECKOUT = (_ABOVE / "pyproject.toml").is_file() and (_ABOVE / "notebooks").is_dir()
+"""True where the package runs from a copy of the repository, False where it was installed."""
+
+ROOT = _ABOVE if IN_CHECKOUT else Path.cwd()
+"""The repository, with ``notebooks`` and ``results``; the present folder if installed."""
 
 NOTEBOOKS = ROOT / "notebooks"
+
+
+def require_checkout(command: str) -> None:
+    """Raises :class:`NorfaceError` if a command reads files that only the repository has."""
+    if not IN_CHECKOUT:
+        raise NorfaceError(
+            f"{command} needs the notebooks and results of the repository, which an installed "
+            "package does not contain: clone the repository and run it there"
+        )
 
 
 def runs() -> Path:
@@ -19,28 +35,34 @@ def runs() -> Path:
 
 
 def cache(name: str, **settings: Any) -> Path:
-    """A folder for what these settings make, the same at each call: ``runs/cache/<name>-<hash of
-    the settings>``."""
+    """Folder of what these settings make, the same at each call: ``runs/cache/<name>-<hash of the
+    settings>``."""
     text = json.dumps(settings, sort_keys=True, default=str)
     return runs() / "cache" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def models(name: str) -> Path:
-    """Where a network of other people is looked for: in the folder that ``NORFACE_MODELS`` names,
-    else in the user's cache."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "norface")
-    given = Path(os.environ["NORFACE_MODELS"], name) if "NORFACE_MODELS" in os.environ else None
-    return given if given and given.exists() else home / name
+    """File or folder of a network of other people: in ``NORFACE_MODELS`` if it is there, else in
+    the user's cache."""
+    if "NORFACE_MODELS" in os.environ:
+        path = Path(os.environ["NORFACE_MODELS"], name)
+        if path.exists():
+            return path
+
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return user_cache / "norface" / name
 
 
 def target_picture(first: Path, targets: Sequence[str], name: str) -> Path:
-    """Where the picture of one of several targets lies: ``tiny.png`` for the first of them,
-    ``tiny-ada.png`` for another."""
+    """Picture file of one of several targets: ``tiny.png`` for the first of them, ``tiny-ada.png``
+    for another."""
     return first if name == targets[0] else first.with_stem(f"{first.stem}-{name}")
 
 
 def shown(path: Path) -> str:
-    """A path to print: relative to the project where it lies inside, so that no output holds a
-    machine's folders."""
+    """Path to print: a relative path as it is, one inside ``ROOT`` relative to that, else the file's
+    name alone, so that no output names a machine's folders."""
     path = Path(path)
+    if not path.is_absolute():
+        return str(path)
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name

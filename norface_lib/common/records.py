@@ -1,5 +1,4 @@
-"""Normalizing arrays of faces, how far they are from the truth, and result files that say how they
-were made."""
+"""Result files that say how they were made: machine, versions, leakage setting, counts."""
 
 import json
 import os
@@ -8,7 +7,7 @@ import resource
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,50 +18,56 @@ from norface_lib.common.paths import ROOT
 
 
 def machine() -> dict[str, Any]:
-    """What this ran on, without names or paths of the machine."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    """System, processor and GPU, without names or paths of the machine."""
     return {
         "system": platform.system(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        return platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
 
 
 def peak_memory() -> float:
-    """MB that this process has taken at most: on the GPU if there is one, else in main memory."""
+    """Largest memory of this process in MB: on the GPU if there is one, else main memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def versions() -> dict[str, str]:
-    """Python and the packages that decide numbers."""
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide numbers; None for one that is not
+    installed."""
     packages = ("torch", "timm", "numpy", "anny", "warp-lang", "norface")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 LEAKAGE = {
     "pretrained": "the normalizer never saw a subject of the dataset",
     "per-fold": "it was fine-tuned on the training subjects of each fold",
-    "all": "it was fine-tuned on all faces without their labels, the test fold's among them, as the paper may have done",
+    "all": "it was fine-tuned on all faces without their labels, the test fold's among them, as "
+    "the paper may have done",
 }
-"""Which faces of a dataset a normalizer may have learned from before a classifier is tested on it.
-"""
+"""Faces of a dataset that a normalizer may have learned from before a classifier is tested."""
 
 
 def check_leakage(leakage: str) -> str:
-    """The setting itself. Raises ``ValueError`` for one that is not in ``LEAKAGE``."""
+    """Returns the setting; raises ``ValueError`` for one that is not in ``LEAKAGE``."""
     if leakage not in LEAKAGE:
         raise ValueError(f"leakage must be one of {', '.join(LEAKAGE)}, got {leakage!r}")
     return leakage
@@ -78,39 +83,40 @@ def write_result(
     leakage: str,
     settings: dict[str, Any],
 ) -> Path:
-    """Writes a result with all that is needed to judge it.
+    """Writes a result together with what a reader needs to assess and repeat it.
 
     ``started``: ``time.monotonic()`` at the start of the run. ``leakage``: one of ``LEAKAGE``.
     """
-    head = {
+    content = {
+        "result": result,
         "seed": seed,
         "leakage": check_leakage(leakage),
         "counts": counts,
         "settings": settings,
         "seconds": round(time.monotonic() - started, 1),
         "peak_memory_mb": round(peak_memory()),
+        "machine": machine(),
+        "versions": versions(),
     }
-    return write_json(
-        {"result": result} | head | {"machine": machine(), "versions": versions()}, path
-    )
+    return write_json(content, path)
 
 
 def settings_of(**configs: Any) -> dict[str, Any]:
-    """Dataclass configs as one JSON-ready dictionary."""
+    """Dataclass configs as one dictionary that JSON can hold."""
     return {name: asdict(config) for name, config in configs.items()}
 
 
 def check_expected(profile: str, name: str, value: float) -> str:
-    """Compares a number with ``results/expected.json`` and says how it stands.
+    """Compares a number with ``results/expected.json`` and returns a sentence with both.
 
     Raises ``AssertionError`` if it is farther off than the tolerance there. A profile or name
     without an entry is not compared.
     """
-    entry = json.loads((ROOT / "results" / "expected.json").read_text()).get(profile, {}).get(name)
+    expected = json.loads((ROOT / "results" / "expected.json").read_text())
+    entry = expected.get(profile, {}).get(name)
     if entry is None:
         return f"{name} = {value:.3f} (nothing to compare with for profile {profile})"
-    off = value - entry["value"]
-    assert abs(off) <= entry["tolerance"], (
-        f"{name} = {value:.3f}, expected {entry['value']} +- {entry['tolerance']}"
-    )
-    return f"{name} = {value:.3f}, expected {entry['value']} +- {entry['tolerance']}"
+
+    sentence = f"{name} = {value:.3f}, expected {entry['value']} +- {entry['tolerance']}"
+    assert abs(value - entry["value"]) <= entry["tolerance"], sentence
+    return sentence

@@ -1,4 +1,4 @@
-"""One door to all datasets: :func:`open_dataset`."""
+"""Datasets: loaders, protocols, normalized trees and pairs; :func:`open_dataset` opens each."""
 
 from __future__ import annotations
 

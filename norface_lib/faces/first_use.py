@@ -11,6 +11,8 @@ from types import ModuleType
 
 from filelock import FileLock
 
+from norface_lib.common.errors import needs
+
 
 def once(path: Path, make: Callable[[], object], message: str) -> None:
     """Calls ``make``, which leaves a file at ``path``, unless that file is there already.
@@ -31,7 +33,8 @@ def once(path: Path, make: Callable[[], object], message: str) -> None:
 @lru_cache(maxsize=1)
 def start_warp() -> ModuleType:
     """Imports and starts Warp, without its banner and its warning that there is no GPU driver."""
-    import warp
+    with needs("render"):
+        import warp
 
     warp.config.quiet = True
     warp.config.log_level = warp.LOG_ERROR

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from norface_lib.common.errors import needs
 from norface_lib.common.files import write_atomically
 from norface_lib.common.paths import models
 from norface_lib.faces.first_use import compile_once, once, start_warp
@@ -34,13 +35,15 @@ def anny_module() -> ModuleType:
     start_warp()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import anny
+        with needs("render"):
+            import anny
     return anny
 
 
 def file_name() -> str:
     """Name of the head's file for the installed version of anny."""
-    return f"anny-head-{importlib.metadata.version('anny')}.npz"
+    with needs("render"):
+        return f"anny-head-{importlib.metadata.version('anny')}.npz"
 
 
 def load_head() -> "tuple[Anny, NDArray[np.float32]]":

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norface_lib import labels
+from norface_lib.common.errors import needs
 from norface_lib.faces.benchmark import target_face
 from norface_lib.faces.head import head_model
 from norface_lib.faces.sampling import DOMAINS, Frame, Person
@@ -19,7 +20,9 @@ class Studio:
     """Renders frames and their true normalized images with one renderer."""
 
     def __init__(self, size: int = 112, target: str = "noor", device: str = "cpu"):
-        from norface_lib.faces.render import Renderer  # imports Warp, which few callers need
+        # it imports Warp, which few callers need
+        with needs("render"):
+            from norface_lib.faces.render import Renderer
 
         self.renderer = Renderer(size, device=device)
         self.target = target_face(target)

@@ -1,0 +1,1 @@
+"""Faces as arrays: crops, image files, contact sheets and distances between images."""

@@ -1,0 +1,1 @@
+"""The paper's networks, and weights: normalizer, classifier, evaluator, frozen networks."""

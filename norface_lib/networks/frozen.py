@@ -7,6 +7,8 @@ file, a model of timm, or the evaluator. All of them take images in this project
 the framing, size and colors that they were trained on. Our choice.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from norface_lib.common.errors import CheckpointError, DataError
+from norface_lib.common.errors import CheckpointError, DataError, needs
 from norface_lib.images.crop import ARCFACE_CROP, NORFACE_CROP, Crop, similarity
 from norface_lib.networks.evaluator import Evaluator
 from norface_lib.networks.weights import load_evaluator
@@ -151,7 +153,8 @@ def frozen_network(spec: str, preparation: Preparation | None = None) -> FrozenN
     kind, _, what = spec.partition(":")
     if kind == "arcface" or (kind == "onnx" and what):
         # onnx, onnx2torch and onnxruntime are loaded by those who need them
-        from norface_lib.networks.onnx_network import OnnxNetwork
+        with needs("photos"):
+            from norface_lib.networks.onnx_network import OnnxNetwork
 
         path = Path(what) if what else _arcface_file()
         return OnnxNetwork(path, preparation or (ARCFACE if kind == "arcface" else IMAGENET))

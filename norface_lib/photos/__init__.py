@@ -1,0 +1,1 @@
+"""Photographs and videos: faces found, aligned, normalized and read."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from norface_lib.common.errors import CheckpointError, DataError
+from norface_lib.common.errors import CheckpointError, DataError, needs
 from norface_lib.common.files import write_atomically
 from norface_lib.common.paths import models
 from norface_lib.images.crop import NORFACE_CROP, Crop
@@ -199,7 +199,8 @@ class Insightface:
     blendshapes = ()
 
     def __init__(self, folder: Path | None = None):
-        from insightface.app import FaceAnalysis
+        with needs("photos"):
+            from insightface.app import FaceAnalysis
 
         here = Path(folder) if folder else models(INSIGHTFACE_PACK)
         if folder and not any(here.glob("*.onnx")):

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from norface_lib.common.errors import CheckpointError
+from norface_lib.common.errors import CheckpointError, needs
 from norface_lib.images.crop import overlap, similarity, warp
 
 if TYPE_CHECKING:
@@ -269,7 +269,8 @@ def _anchors() -> NDArray[np.float64]:
 
 
 def _interpreter(content: bytes) -> "Interpreter":
-    from ai_edge_litert.interpreter import Interpreter
+    with needs("photos"):
+        from ai_edge_litert.interpreter import Interpreter
 
     net = Interpreter(model_content=content, num_threads=1)
     net.allocate_tensors()

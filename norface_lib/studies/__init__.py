@@ -1,0 +1,1 @@
+"""Experiments, measures of networks, and published numbers."""

@@ -1,0 +1,1 @@
+"""The three tasks with their losses and metrics: AU detection, AU intensity, emotion."""

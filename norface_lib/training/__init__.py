@@ -1,0 +1,1 @@
+"""Training of all networks: one loop, augmentation, losses, and the leakage switch."""

@@ -1,0 +1,27 @@
+"""Speed of each stage on this machine: one JSON line for each figure."""
+
+import json
+from collections.abc import Iterable
+from importlib import import_module
+
+from norface_lib.cli.options import Stage
+from norface_lib.common.records import machine, versions
+
+_STAGES = {
+    Stage.RENDER: "photographs.bench_render",
+    Stage.NORMALIZE: "normalizer.bench_normalize",
+    Stage.CLASSIFY: "classifier.bench_classify",
+    Stage.ALIGN: "photographs.bench_align",
+    Stage.END_TO_END: "photographs.bench_end_to_end",
+}
+"""Module and function that measure each stage."""
+
+
+def run(stages: Iterable[Stage]) -> None:
+    """Prints the figures of some stages, each with the machine and the versions."""
+    about = {"machine": machine(), "versions": versions()}
+    for stage in stages:
+        module, function = _STAGES[stage].split(".")
+        measure = getattr(import_module(f"{__name__}.{module}"), function)
+        for figure in measure():
+            print(json.dumps(figure | about), flush=True)

@@ -1,0 +1,164 @@
+"""Commands that make and show datasets."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from norface_lib.cli.options import GatedDataset, Layout, PhotoSource, Pool, Task
+
+app = typer.Typer()
+_PANEL = "Datasets"
+
+
+@app.command(rich_help_panel=_PANEL)
+def render(
+    out: Annotated[Path, typer.Argument(help="folder to write")],
+    pool: Annotated[Pool, typer.Option(help="which people; no pool shares any")] = "lab",
+    subjects: int = 30,
+    frames: Annotated[int, typer.Option(help="per subject")] = 30,
+    size: Annotated[int, typer.Option(help="pixels")] = 112,
+    seed: int = 0,
+    sequence: Annotated[
+        int, typer.Option(help="frames of a sequence, onset to offset; 1: each on its own")
+    ] = 1,
+    target: Annotated[
+        str,
+        typer.Option(
+            help="identity of the true images; frames alternate between several: noor+ada"
+        ),
+    ] = "noor",
+    strength: Annotated[
+        float, typer.Option(help="of expressions: 1 up to intensity E, 0.5 up to C")
+    ] = 1.0,
+    workers: Annotated[int | None, typer.Option(help="processes; default one per core")] = None,
+) -> None:
+    """Render a benchmark: faces with AU labels and their true normalized images."""
+    from norface_lib.faces.benchmark import BenchmarkSpec
+    from norface_lib.faces.writing import write_benchmark
+
+    spec = BenchmarkSpec(
+        pool=pool,
+        subjects=subjects,
+        frames=frames,
+        size=size,
+        seed=seed,
+        target=target,
+        sequence=sequence,
+        strength=strength,
+    )
+    write_benchmark(spec, out, workers=workers)
+
+
+@app.command(rich_help_panel=_PANEL)
+def fetch(
+    name: Annotated[PhotoSource, typer.Argument(help="which photographs")],
+    out: Annotated[Path, typer.Argument(help="folder to download into")],
+) -> None:
+    """Download photographs that anyone can get, to `align` and to learn from."""
+    from norface_lib.photos.sources import PEOPLE
+    from norface_lib.photos.sources import fetch as run
+
+    print(f"{run(name, out)} (people: {out / PEOPLE})")
+
+
+@app.command(rich_help_panel=_PANEL)
+def pseudo_pairs(
+    aligned: Annotated[Path, typer.Argument(help="a folder that `align` made with mediapipe")],
+    out: Annotated[Path, typer.Argument(help="folder for the benchmarks train and test")],
+    table: Annotated[
+        Path | None, typer.Option(help="CSV with image and, if known, subject and emotion")
+    ] = None,
+    target: Annotated[str, typer.Option(help="identity of the rendered faces")] = "noor",
+    held_out: Annotated[float, typer.Option(help="share of people that go to test")] = 0.15,
+    calibrate: Annotated[
+        bool,
+        typer.Option(help="fit the landmarker's scores to these photographs, else as shipped"),
+    ] = False,
+    mirrored: Annotated[
+        bool, typer.Option(help="also OUT/mirrored, the photographs of train mirrored")
+    ] = False,
+) -> None:
+    """Give photographs a pseudo-true normalized image: the target head with the facial actions that
+    a landmarker sees."""
+    from norface_lib.photos.calibration import calibration_of
+    from norface_lib.photos.pseudo_pairs import write_pseudo_pairs
+
+    counts = write_pseudo_pairs(
+        aligned,
+        out,
+        table=table,
+        calibration=None if calibrate else calibration_of(),
+        target=target,
+        held_out=held_out,
+        mirrored=mirrored,
+    )
+    print(", ".join(f"{count} {status}" for status, count in counts.items()))
+
+
+@app.command(rich_help_panel=_PANEL)
+def join(
+    out: Annotated[Path, typer.Argument(help="folder to write")],
+    parts: Annotated[
+        list[Path],
+        typer.Argument(help="benchmarks with the same target: rendered, or pseudo-pairs"),
+    ],
+) -> None:
+    """Make one benchmark of several, to train on rendered faces and photographs together."""
+    from norface_lib.datasets.rendered import join_benchmarks
+
+    print(f"{join_benchmarks(parts, out)} faces")
+
+
+@app.command(rich_help_panel=_PANEL)
+def write_as(
+    layout: Annotated[GatedDataset, typer.Argument(help="the dataset whose layout to write")],
+    benchmark: Annotated[Path, typer.Argument(help="a rendered benchmark")],
+    out: Annotated[Path, typer.Argument(help="folder to write, which must not exist")],
+    variant: Annotated[
+        str | None, typer.Option(help="such as images, zip, video, old, new, folders, original")
+    ] = None,
+    quirks: Annotated[
+        bool,
+        typer.Option(help="with what makes real data awkward: 9s, missing labels, a broken image"),
+    ] = True,
+    seed: int = 0,
+) -> None:
+    """Write a rendered benchmark in the layout of a gated dataset, to try that dataset's loader."""
+    from norface_lib.datasets.write_as import CLEAN, Quirks
+    from norface_lib.datasets.write_as import write_as as run
+
+    print(
+        run(
+            layout, benchmark, out, variant=variant, quirks=Quirks() if quirks else CLEAN, seed=seed
+        )
+    )
+
+
+@app.command(rich_help_panel=_PANEL)
+def inspect(
+    name: Annotated[Layout, typer.Argument(help="the dataset, or folder for a folder of images")],
+    root: Annotated[Path, typer.Argument(help="folder of the dataset")],
+    task: Annotated[
+        Task | None, typer.Option(help="whose labels to show, for a dataset with several")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option(help="read every frame, and drop those that cannot be read")
+    ] = False,
+    save_index: Annotated[
+        Path | None, typer.Option(help="a CSV file for the index, which spares the next scan")
+    ] = None,
+) -> None:
+    """Show what a dataset's folder holds, what was dropped and why, and how often each label
+    occurs."""
+    from norface_lib.datasets import open_dataset
+
+    options = {} if task is None else {"task": task}
+    data = open_dataset(name, root, **options)
+    print(data.check() if check else data.report)
+    if data.published:
+        print(f"published: {data.published}")
+    for label, rate in data.base_rates().items():
+        print(f"  {label:<10}{rate:7.1%}")
+    if save_index:
+        data.save_index(save_index)

@@ -1,0 +1,80 @@
+"""Choices and options that several commands share.
+
+The choices are written out here, since `--help` should not wait for torch; a test compares them
+with the library's own lists.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Task = Literal["au_detection", "au_intensity", "emotion"]
+Dataset = Literal["bp4d", "bp4d_plus", "disfa", "affectnet", "rafdb", "rendered"]
+GatedDataset = Literal["bp4d", "bp4d_plus", "disfa", "affectnet", "rafdb"]
+Layout = Literal["folder", "bp4d", "bp4d_plus", "disfa", "affectnet", "rafdb", "rendered"]
+Detector = Literal["mediapipe", "insightface", "none"]
+Pool = Literal["pretrain", "lab", "evaluator", "wild"]
+Domain = Literal["lab", "wild"]
+Preset = Literal["tiny", "small", "base"]
+Leakage = Literal["pretrained", "per-fold", "all"]
+Profile = Literal["smoke", "quick", "full"]
+PhotoSource = Literal["lfw", "celeba"]
+
+
+class Input(StrEnum):
+    """Images that a classifier reads."""
+
+    ORIGINAL = "original"
+    NORMALIZED = "normalized"
+    BOTH = "both"
+
+
+class Stage(StrEnum):
+    """Stages whose speed `bench` measures."""
+
+    RENDER = "render"
+    NORMALIZE = "normalize"
+    CLASSIFY = "classify"
+    ALIGN = "align"
+    END_TO_END = "end-to-end"
+
+
+DetectorOption = Annotated[
+    Detector, typer.Option(help="what finds the faces; none: the images are aligned crops already")
+]
+LandmarkerOption = Annotated[
+    Path | None, typer.Option(help="the landmarker's .task file, or a folder of insightface")
+]
+EveryOption = Annotated[int, typer.Option(help="take each k-th frame of a video")]
+AllFacesOption = Annotated[bool, typer.Option(help="every face of an image, else the largest")]
+PointsOption = Annotated[
+    Path | None, typer.Option(help="table of `align --layout`, by which whole frames are cropped")
+]
+NormalizerOption = Annotated[
+    str, typer.Option(help="weights of the normalizer: a shipped name or a path")
+]
+TargetOption = Annotated[
+    str | None,
+    typer.Option(help="one of the identities that the weights know; default: the first"),
+]
+StartOption = Annotated[
+    str | None, typer.Option(help="weights to begin with: a shipped name or a path")
+]
+TermOption = Annotated[
+    list[str] | None, typer.Option(help="weight of a term of the loss, as in perceptual=0.1")
+]
+NetworkOption = Annotated[
+    list[str] | None, typer.Option(help="a frozen network, as in identity=arcface:PATH.onnx")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1...")]
+
+
+def print_counts(counts: Mapping[str, int], file: Path | str, *needed: str) -> None:
+    """Prints how many have which status and the file that lists them; exit code 1 if none has a
+    needed status."""
+    print(", ".join(f"{count} {status}" for status, count in counts.items()) + f" (see {file})")
+    if not any(counts.get(status) for status in needed):
+        raise typer.Exit(1)

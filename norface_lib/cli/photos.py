@@ -1,0 +1,149 @@
+"""Commands for photographs and videos: align, normalize, predict."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from norface_lib.cli.options import (
+    AllFacesOption,
+    DetectorOption,
+    DeviceOption,
+    EveryOption,
+    LandmarkerOption,
+    Layout,
+    NormalizerOption,
+    PointsOption,
+    TargetOption,
+    Task,
+    print_counts,
+)
+
+app = typer.Typer()
+_PANEL = "Photographs and videos"
+
+
+@app.command(rich_help_panel=_PANEL)
+def predict(
+    source: Annotated[
+        Path, typer.Argument(help="an image, a video, or a folder of both, of any depth")
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="folder for predictions.csv, aligned and normalized faces")
+    ],
+    detector: DetectorOption = "mediapipe",
+    reader: Annotated[
+        list[str] | None, typer.Option(help="weights of a classifier: a shipped name or a path")
+    ] = None,
+    weights: NormalizerOption = "tiny-photo",
+    target: TargetOption = None,
+    every: EveryOption = 1,
+    all_faces: AllFacesOption = False,
+    model: LandmarkerOption = None,
+    batch_size: int = 64,
+    device: DeviceOption = "auto",
+) -> None:
+    """Read AUs, their intensities and emotions from photographs and videos into one table."""
+    from norface_lib.images.crop import ALIGNED
+    from norface_lib.photos.detection import open_detector
+    from norface_lib.photos.prediction import PREDICTIONS, READERS, predict_tree
+
+    counts = predict_tree(
+        source,
+        out,
+        detector=open_detector(detector, model),
+        readers=tuple(reader or READERS),
+        weights=weights,
+        target=target,
+        every=every,
+        all_faces=all_faces,
+        batch_size=batch_size,
+        device=device,
+    )
+    print_counts(counts, out / PREDICTIONS, ALIGNED)
+
+
+@app.command(rich_help_panel=_PANEL)
+def normalize(
+    source: Annotated[
+        Path, typer.Argument(help="a folder of faces, of any depth, or the root of a dataset")
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="folder for the mirror tree, inside it one for the target")
+    ],
+    detector: DetectorOption = "none",
+    layout: Annotated[Layout, typer.Option(help="how the frames lie in SOURCE")] = "folder",
+    weights: NormalizerOption = "tiny",
+    target: TargetOption = None,
+    points: PointsOption = None,
+    batch_size: int = 64,
+    device: DeviceOption = "auto",
+) -> None:
+    """Normalize every face of a folder; the same command goes on where it was stopped.
+
+    Faces that are aligned already need no detector. With one, those of ordinary photographs and
+    videos are found first, and their crops kept in OUT/aligned.
+    """
+    from norface_lib.datasets.normalized import MANIFEST
+    from norface_lib.photos.whole_folders import normalize as run
+
+    counts = run(
+        source,
+        out,
+        detector=detector,
+        layout=layout,
+        weights=weights,
+        target=target,
+        points=points,
+        batch_size=batch_size,
+        device=device,
+    )
+    print_counts(counts, MANIFEST, "normalized", "there already")
+
+
+@app.command(rich_help_panel=_PANEL)
+def align(
+    source: Annotated[
+        Path, typer.Argument(help="a folder of photographs and videos, of any depth")
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="folder for the mirror tree of aligned faces, and for faces.csv")
+    ],
+    detector: DetectorOption = "mediapipe",
+    size: Annotated[int, typer.Option(help="pixels of a crop")] = 112,
+    every: EveryOption = 1,
+    all_faces: AllFacesOption = False,
+    model: LandmarkerOption = None,
+    levels: Annotated[
+        int, typer.Option(help="0 to 3: how far mediapipe searches for small faces")
+    ] = 1,
+    layout: Annotated[
+        Layout, typer.Option(help="how the frames lie in SOURCE; of a dataset only a table is made")
+    ] = "folder",
+    task: Annotated[
+        Task | None, typer.Option(help="of a dataset: align the frames with labels for it")
+    ] = None,
+) -> None:
+    """Find the faces of photographs and videos and crop them as the networks take them; the same
+    command goes on where it was stopped.
+
+    The frames of a dataset are not copied: OUT/points.csv tells `normalize` and `train` (--points)
+    where their faces are.
+    """
+    from norface_lib.datasets import open_dataset
+    from norface_lib.images.crop import ALIGNED
+    from norface_lib.photos.dataset_points import find_points
+    from norface_lib.photos.detection import open_detector
+    from norface_lib.photos.folders import align_tree
+    from norface_lib.photos.journal import FACES
+
+    faces = open_detector(detector, model, levels=levels)
+    if layout == "folder":
+        counts = align_tree(source, out, faces, size=size, every=every, all_faces=all_faces)
+        print_counts(counts, FACES, ALIGNED)
+        return
+
+    options = {} if task is None else {"task": task}
+    points = out / "points.csv"
+    counts = find_points(open_dataset(layout, source, **options), points, faces)
+    print_counts(counts, points, ALIGNED)

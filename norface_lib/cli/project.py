@@ -1,0 +1,53 @@
+"""Commands for work on this project: all notebooks, their outputs, and speed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from norface_lib.cli.options import Profile, Stage
+from norface_lib.common.paths import require_checkout
+
+app = typer.Typer()
+_PANEL = "This project"
+
+
+@app.command(rich_help_panel=_PANEL)
+def reproduce(
+    profile: Annotated[Profile, typer.Option(help="how much to compute")] = "quick",
+    photos: Annotated[
+        Path | None, typer.Option(help="a folder of aligned faces for the last step")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="run only notebooks whose name starts so; may be repeated"),
+    ] = None,
+) -> None:
+    """Run the notebooks in order, then a folder of faces, and print the table."""
+    require_checkout("reproduce")
+    from norface_lib.cli.reproduce import reproduce as run
+
+    run(profile, photos=photos, only=only)
+
+
+@app.command(rich_help_panel=_PANEL)
+def publish(
+    profile: Annotated[Profile, typer.Option(help="the run to take outputs from")] = "quick",
+) -> None:
+    """Put the outputs of a finished run into the notebooks, for readers."""
+    require_checkout("publish")
+    from norface_lib.cli.publish import publish as run
+
+    run(profile)
+
+
+@app.command(rich_help_panel=_PANEL)
+def bench(
+    stages: Annotated[
+        list[Stage] | None, typer.Argument(help="what to measure; default: all")
+    ] = None,
+) -> None:
+    """Measure speed: one JSON line per figure."""
+    from norface_lib.cli.bench import run
+
+    run(stages or list(Stage))

@@ -1,0 +1,100 @@
+"""Outputs of an executed run, put into the committed notebooks for readers."""
+
+import base64
+import copy
+
+import cv2
+import numpy as np
+
+from norface_lib.common.errors import DataError, needs
+from norface_lib.common.paths import NOTEBOOKS, runs, shown
+
+with needs("notebooks"):
+    import nbformat
+
+_LARGEST = 490_000
+"""Bytes of a committed notebook."""
+
+_SIZES = ((700_000, 62), (500_000, 58), (350_000, 54), (250_000, 50), (180_000, 45))
+"""Pixels and JPEG quality of a picture: the first with which the notebook stays under its limit."""
+
+
+def notebook_names() -> list[str]:
+    """The notebooks in reading order, without their ending."""
+    return sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
+
+
+def publish(profile: str = "quick") -> None:
+    """Puts the outputs of a profile's run into ``notebooks/``, where readers see them, without
+    traces of the run."""
+    for name in notebook_names():
+        path = NOTEBOOKS / f"{name}.ipynb"
+        executed = runs() / profile / f"{name}.ipynb"
+        if not executed.exists():
+            raise DataError(f"{shown(executed)}: not there; run the profile {profile} first")
+
+        notebook = nbformat.read(path, as_version=4)
+        cells = [
+            cell
+            for cell in nbformat.read(executed, as_version=4).cells
+            if not has_tag(cell, "injected-parameters")
+        ]
+        if [cell.source for cell in cells] != [cell.source for cell in notebook.cells]:
+            raise DataError(
+                f"{shown(executed)}: was run from another version of the notebook; run it again"
+            )
+
+        notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
+        notebook.metadata.language_info = {"name": "python"}
+        for pixels, quality in _SIZES:
+            _take_outputs(notebook, cells, pixels=pixels, quality=quality)
+            if len(nbformat.writes(notebook)) < _LARGEST:
+                break
+        nbformat.write(notebook, path)
+
+
+def has_tag(cell: nbformat.NotebookNode, tag: str) -> bool:
+    """True if a cell of a notebook has a tag."""
+    return tag in cell.metadata.get("tags", [])
+
+
+def _take_outputs(
+    notebook: nbformat.NotebookNode,
+    executed: list[nbformat.NotebookNode],
+    *,
+    pixels: int,
+    quality: int,
+) -> None:
+    for cell, source in zip(notebook.cells, executed, strict=True):
+        if cell.cell_type != "code":
+            continue
+        cell.execution_count = None
+        cell.outputs = []
+        if not has_tag(cell, "nbval-ignore-output"):  # widgets, which need a kernel
+            cell.outputs = _smaller(source.outputs, pixels=pixels, quality=quality)
+
+
+def _smaller(
+    outputs: list[nbformat.NotebookNode], *, pixels: int, quality: int, largest: int = 25_000
+) -> list[nbformat.NotebookNode]:
+    """A copy of outputs, with pictures of more than ``largest`` bytes, which are rows of faces, as
+    JPEG of no more than some pixels.
+
+    Without what went to stderr: warnings name the files of this machine, and progress bars are
+    over.
+    """
+    outputs = [copy.deepcopy(output) for output in outputs if output.get("name") != "stderr"]
+    for output in outputs:
+        picture = base64.b64decode(output.get("data", {}).get("image/png", ""))
+        if len(picture) > largest:
+            del output.data["image/png"]
+            output.data["image/jpeg"] = _as_jpeg(picture, pixels=pixels, quality=quality)
+    return outputs
+
+
+def _as_jpeg(png: bytes, *, pixels: int, quality: int) -> str:
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    scale = min(1.0, (pixels / image[..., 0].size) ** 0.5)
+    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    return base64.b64encode(jpeg).decode()

@@ -1,0 +1,167 @@
+"""Commands that train the normalizer, the evaluator and classifiers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from norface_lib.cli.options import (
+    Dataset,
+    DeviceOption,
+    Input,
+    Leakage,
+    NetworkOption,
+    NormalizerOption,
+    PointsOption,
+    Preset,
+    StartOption,
+    Task,
+    TermOption,
+)
+
+app = typer.Typer()
+_PANEL = "Training"
+
+
+@app.command(rich_help_panel=_PANEL)
+def train(
+    root: Annotated[
+        Path, typer.Argument(help="folder of a dataset whose frames are aligned faces")
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="folder for normalized faces and, for each task, logs, weights and result.json"
+        ),
+    ],
+    task: Annotated[Task, typer.Option(help="what the classifier learns")] = "au_detection",
+    dataset: Annotated[Dataset, typer.Option(help="the dataset at ROOT")] = "rendered",
+    protocol: Annotated[
+        str, typer.Option(help="such as disfa/3fold; default: the dataset's usual one")
+    ] = "",
+    weights: NormalizerOption = "tiny",
+    backbone: Annotated[str, typer.Option(help="frozen, tuned, scratch, or timm:NAME")] = "frozen",
+    encoder: Annotated[
+        str, typer.Option(help="weights of a backbone that is trained: a file, or timm:NAME")
+    ] = "",
+    inputs: Annotated[
+        list[Input] | None,
+        typer.Option(help="what the classifier reads; may be repeated; default: all"),
+    ] = None,
+    loss: Annotated[
+        str, typer.Option(help="such as bce+dice, mse+ccc, ordinal, ce; default: the task's own")
+    ] = "",
+    steps: Annotated[int, typer.Option(help="of each training; 0: what suits the backbone")] = 0,
+    seeds: Annotated[str, typer.Option(help="a training for each, as in 0,1,2")] = "0",
+    balanced: Annotated[
+        bool, typer.Option(help="sample rare classes as often as common ones")
+    ] = False,
+    leakage: Annotated[
+        Leakage, typer.Option(help="faces of the dataset that the normalizer may learn from")
+    ] = "pretrained",
+    final: Annotated[
+        bool, typer.Option(help="at last, train a classifier on all faces, to be used")
+    ] = False,
+    tuning_steps: Annotated[
+        int, typer.Option(help="of the normalizer's fine-tuning for per-fold and all")
+    ] = 200,
+    term: TermOption = None,
+    network: NetworkOption = None,
+    points: PointsOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Cross-validate a classifier by a dataset's protocol and print the table; the same command
+    goes on where it was stopped.
+
+    --term and --network belong to the normalizer's fine-tuning.
+    """
+    from norface_lib.networks.classifier import INPUTS
+    from norface_lib.studies.experiments import UNPAIRED_WEIGHTS, Experiment, report, run
+    from norface_lib.training.normalizer import NormalizerTraining
+    from norface_lib.training.normalizer_losses import terms_of
+
+    terms = terms_of([*UNPAIRED_WEIGHTS, *(term or [])], network or [])
+    experiment = Experiment(
+        task=task,
+        dataset=dataset,
+        protocol=protocol,
+        weights=weights,
+        backbone=backbone,
+        encoder=encoder,
+        inputs=tuple(str(name) for name in inputs or INPUTS),
+        loss=loss,
+        steps=steps,
+        seeds=tuple(int(seed) for seed in seeds.split(",")),
+        balanced=balanced,
+        leakage=leakage,
+        final=final,
+        tuning=NormalizerTraining.of_steps(0, tuning_steps, terms=terms),
+    )
+    rows, path = run(experiment, root, out, device=device, points=points)
+    print(report(rows, path, dataset=dataset))
+
+
+@app.command(rich_help_panel=_PANEL)
+def train_normalizer(
+    data: Annotated[Path, typer.Argument(help="a rendered benchmark, pool pretrain")],
+    out: Annotated[Path, typer.Argument(help="folder for checkpoints, logs and the weights")],
+    preset: Annotated[Preset, typer.Option(help="size of the network")] = "tiny",
+    masked_steps: Annotated[
+        int, typer.Option(help="of masked autoencoding; 0 leaves a stage out")
+    ] = 0,
+    expression_steps: int = 2000,
+    synthesis_steps: int = 3500,
+    seed: int = 0,
+    device: DeviceOption = "auto",
+    start: StartOption = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="weights of a ViT for the encoder: a file, or timm:NAME")
+    ] = None,
+    faces: Annotated[
+        Path | None,
+        typer.Option(help="a folder of aligned faces without a true image, to learn from too"),
+    ] = None,
+    degraded: Annotated[
+        float, typer.Option(help="share of originals made gray, soft, noisy, partly hidden...")
+    ] = 0.0,
+    name: Annotated[str | None, typer.Option(help="of the weights; default: the preset's")] = None,
+    term: TermOption = None,
+    network: NetworkOption = None,
+) -> None:
+    """Train a normalizer on rendered pairs, and on photographs if wanted; the same command goes on
+    where it was stopped."""
+    from dataclasses import replace
+
+    from norface_lib.training.normalizer import NormalizerTraining, train_and_save
+    from norface_lib.training.normalizer_losses import terms_of
+
+    terms = replace(terms_of(term or [], network or []), degraded_share=degraded)
+    training = NormalizerTraining.of_steps(
+        expression_steps, synthesis_steps, seed=seed, masked=masked_steps, terms=terms
+    )
+    train_and_save(
+        data,
+        out,
+        preset=preset,
+        training=training,
+        device=device,
+        start=start,
+        encoder=encoder,
+        faces=faces,
+        name=name,
+    )
+
+
+@app.command(rich_help_panel=_PANEL)
+def train_evaluator(
+    data: Annotated[Path, typer.Argument(help="a rendered benchmark, pool evaluator")],
+    out: Annotated[Path, typer.Argument(help="folder for the checkpoint, the log and the weights")],
+    steps: int = 1500,
+    seed: int = 0,
+    device: DeviceOption = "auto",
+    start: StartOption = None,
+) -> None:
+    """Train the network that measures normalizers; the same command goes on if it was stopped."""
+    from norface_lib.training.evaluator import train_and_save
+
+    train_and_save(data, out, steps=steps, seed=seed, device=device, start=start)
