@@ -269,30 +269,30 @@ def train(
     """Cross-validate a classifier by a dataset's protocol and print the table; stop it at will, the
     same command goes on."""
     from norface_lib.networks.classifier import INPUTS
-    from norface_lib.studies.experiments import UNPAIRED_WEIGHTS, Experiment, report, run
+    from norface_lib.studies.experiment import UNPAIRED_WEIGHTS, Experiment
     from norface_lib.training.normalizer import NormalizerTraining
     from norface_lib.training.normalizer_losses import terms_of
 
     terms = terms_of([*UNPAIRED_WEIGHTS, *(term or [])], network or [])
-    tuning = NormalizerTraining.of_steps(0, tuning_steps, terms=terms)
-    numbers = tuple(int(seed) for seed in seeds.split(","))
-    rows = tuple(inputs or INPUTS)
-    settings = (
-        task,
-        dataset,
-        protocol,
-        weights,
-        backbone,
-        encoder,
-        rows,
-        loss,
-        steps,
-        numbers,
-        balanced,
-        leakage,
+    experiment = Experiment(
+        task=task,
+        data=dataset,
+        root=root,
+        points=points,
+        protocol=protocol,
+        weights=weights,
+        leakage=leakage,
+        tuning=NormalizerTraining.of_steps(0, tuning_steps, terms=terms),
+        backbone=backbone,
+        encoder=encoder,
+        rows=tuple(inputs or INPUTS),
+        loss=loss,
+        steps=steps,
+        seeds=tuple(int(seed) for seed in seeds.split(",")),
+        balanced=balanced,
+        final=final,
     )
-    experiment = Experiment(*settings, final=final, tuning=tuning)
-    print(report(*run(experiment, root, out, device, points), dataset))
+    print(experiment.run(out, device=device).report())
 
 
 @app.command()

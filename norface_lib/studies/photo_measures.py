@@ -34,7 +34,7 @@ from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import load_classifier, load_normalizer
 from norface_lib.photos.landmarker import BLENDSHAPES, Landmarker
 from norface_lib.photos.pseudo_pairs import calibration_of, draw_shapes
-from norface_lib.studies.experiments import recipe_for
+from norface_lib.studies.recipes import recipe_for
 from norface_lib.studies.statistics import bootstrap_interval
 from norface_lib.tasks.metrics import auc
 from norface_lib.tasks.tasks import Emotion, task_of
