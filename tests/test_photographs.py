@@ -36,10 +36,10 @@ from norface_lib.photos.pseudo_pairs import (
     write_pseudo_pairs,
 )
 from norface_lib.photos.sources import fetch
+from norface_lib.studies.photo_evaluation import evaluate_photographs
 from norface_lib.studies.photo_measures import (
     SHAPES_OF,
     agreement,
-    evaluate_photographs,
     smile_measures,
     smiling_of,
     verification,
@@ -408,7 +408,7 @@ def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
         fetch("faces", tmp_path)
 
 
-# --- degraded originals ----------------------------------------------------------------------------
+# --- degraded originals ---------------------------------------------------------------------------
 
 
 def test_a_share_of_the_originals_is_degraded_and_the_rest_is_not():
