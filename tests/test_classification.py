@@ -88,7 +88,7 @@ def test_images_a_second_are_those_of_the_logs(seen, tmp_path, monkeypatch, logg
 
 
 def test_test_rows_never_reach_training(pairs):
-    """Labels outside the training fold are made absurd: training on them would give other weights."""
+    """Labels outside the training fold are made absurd: they would give other weights."""
     train, test = subject_folds(pairs.subjects, 3)[0]
     poisoned = pairs.labels.copy()
     poisoned[test] = 1e9

@@ -282,8 +282,8 @@ def test_a_scene_changes_one_thing_at_a_time(studio):
 
 @pytest.fixture
 def saved(tiny_benchmark, tmp_path, monkeypatch):
-    """Weights of a small normalizer and of a small evaluator, both untrained, and a folder of its own
-    for what is rendered."""
+    """Weights of a small normalizer and of a small evaluator, both untrained, and a folder of its
+    own for what is rendered."""
     monkeypatch.setenv("NORFACE_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(
         normalizer_measures,

@@ -4,7 +4,6 @@ The command line and the notebooks take the same steps: `Experiment.prepare` mak
 folds, `Experiment.run` trains and tests, and the `Result` holds tables, differences and the file.
 """
 
-import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -12,31 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
 from tqdm.auto import tqdm
 
+from norface_lib.common.files import sha256_of
 from norface_lib.common.paths import cache
 from norface_lib.common.records import check_leakage
 from norface_lib.datasets import open_dataset
 from norface_lib.datasets.base import FaceDataset
-from norface_lib.datasets.normalized import key_of, load_pairs, normalize_dataset
-from norface_lib.datasets.protocols import Split, protocol
 from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
-from norface_lib.images.arrays import to_uint8
 from norface_lib.networks.classifier import INPUTS
-from norface_lib.networks.inference import normalize_faces
-from norface_lib.networks.normalizer import Normalizer
-from norface_lib.networks.weights import load_normalizer, save_classifier, target_names
-from norface_lib.studies.cross_validation import Fold, cross_validate
+from norface_lib.networks.weights import find_weights, save_classifier
+from norface_lib.studies.cross_validation import cross_validate
+from norface_lib.studies.preparation import Prepared, prepare
 from norface_lib.studies.recipes import BACKBONES, ROWS, recipe_for
 from norface_lib.studies.result import Result
-from norface_lib.tasks.tasks import Task, task_of
-from norface_lib.training.classifier import Recipe, train_classifier
-from norface_lib.training.leakage import normalizers_of_folds
+from norface_lib.tasks.tasks import task_of
+from norface_lib.training.classifier import train_classifier
 from norface_lib.training.normalizer import NormalizerTraining
-from norface_lib.training.normalizer_losses import Sources, terms_of
-from norface_lib.training.pairs import EmbeddedPairs, Pairs, embed
+from norface_lib.training.normalizer_losses import terms_of
 
 DATASET_TASKS: Mapping[str, Mapping[str, str | None]] = {
     "au_detection": {
@@ -140,14 +132,13 @@ class Experiment:
 
     def settings(self) -> dict[str, Any]:
         """For a result file: all but the folders of this machine."""
-        settings = {
-            name: value for name, value in asdict(self).items() if name not in ("root", "points")
-        }
-        return {"experiment": settings}
+        settings = asdict(self)
+        del settings["root"], settings["points"]
+        return settings
 
     def prepare(
         self, out: Path | None = None, device: str = "auto", progress: bool = True
-    ) -> "Prepared":
+    ) -> Prepared:
         """Normalizes the faces, splits them by the protocol, and embeds them for a frozen backbone.
 
         ``out``: folder for all that is made, default in the cache; what is there is used. The
@@ -158,30 +149,21 @@ class Experiment:
         data = self._open()
         if progress:
             print(data.report)
-        normalizer, target, card = load_normalizer(self.weights)
         if out is None:
-            out = cache("experiment", data=self.data, root=self.root, weights=card["sha256"])
-
-        faces = Path(out) / "normalized"
-        counts = normalize_dataset(data, faces, self.weights, device=device, progress=progress)
-        tree = faces / target_names(card)[0]
-        size = normalizer.config.encoder.image_size
-        part, originals, normalized = load_pairs(data, tree, size, faces, progress=progress)
-        pairs = Pairs(originals, normalized, part.values(), part.index["subject"].to_numpy(str))
-        prepared = Prepared(
-            data=part,
-            pairs=pairs,
-            views=[],
-            splits=protocol(self.protocol, part.index),
-            normalizer=normalizer,
-            target=target,
-            card=card,
-            counts=_counts(data, part, counts),
-            folder=Path(out) / self.task,
-            key=key_of(part, tree, card["sha256"]),
+            weights = sha256_of(find_weights(self.weights))
+            out = cache("experiment", data=self.data, root=self.root, weights=weights)
+        return prepare(
+            data,
+            out=out,
+            task=self.task,
+            protocol_name=self.protocol,
+            weights=self.weights,
+            leakage=self.leakage,
+            tuning=self.tuning,
+            frozen=self.backbone == "frozen",
+            device=device,
+            progress=progress,
         )
-        embedded = faces / f"embedded-{prepared.key}.safetensors"
-        return replace(prepared, views=_views(self, prepared, embedded, device, progress))
 
     def _open(self) -> FaceDataset:
         """The dataset with the labels of the task."""
@@ -202,7 +184,7 @@ class Experiment:
         self,
         out: Path | None = None,
         *,
-        prepared: "Prepared | None" = None,
+        prepared: Prepared | None = None,
         device: str = "auto",
         progress: bool = True,
     ) -> Result:
@@ -229,7 +211,7 @@ class Experiment:
                 row,
                 seeds=self.seeds,
                 start=start,
-                folder=prepared.training_folder(name, self, task, row),
+                folder=prepared.training_folder(name, self.backbone, task, row),
                 device=device,
                 progress=progress,
             )
@@ -242,8 +224,11 @@ class Experiment:
             leakage=self.leakage,
             counts=prepared.counts
             | {"train_and_test": [[len(train), len(test)] for train, test in prepared.folds]},
-            settings=self.settings()
-            | {"recipe": asdict(recipe), "weights": prepared.card["sha256"]},
+            settings={
+                "experiment": self.settings(),
+                "recipe": asdict(recipe),
+                "weights": prepared.card["sha256"],
+            },
             started=started,
         )
         if out is None:
@@ -254,92 +239,6 @@ class Experiment:
         return result.write(prepared.folder / "result.json")
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Data that classifiers are trained and tested on."""
-
-    data: FaceDataset  # the frames that could be normalized
-    pairs: Pairs
-    # for each fold, what its classifier is given: pairs, or their embeddings
-    views: list[Pairs | EmbeddedPairs]
-    splits: list[Split]
-    normalizer: Normalizer
-    target: Tensor  # (1, 3, S, S)
-    card: dict[str, Any]  # of the normalizer
-    counts: dict[str, Any]
-    folder: Path
-    key: str  # of frames, normalized faces and the normalizer
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs of a classifier: AUs, or emotions."""
-        return tuple(self.data.classes or self.data.labels)
-
-    @property
-    def folds(self) -> list[Fold]:
-        """Rows to train on and rows to test on."""
-        return [(split.train, split.test) for split in self.splits]
-
-    def training_folder(self, row: str, experiment: Experiment, task: Task, recipe: Recipe) -> Path:
-        """Folder of a row's trainings: another one if anything differs that they depend on."""
-        settings = (self.key, experiment.backbone, experiment.leakage, task, recipe)
-        digest = hashlib.sha256(repr(settings).encode())
-        for array in (self.pairs.labels, *(rows for fold in self.folds for rows in fold)):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        name = row.replace(", ", "-").replace(" ", "-")
-        return self.folder / "training" / f"{name}-{digest.hexdigest()[:10]}"
-
-
-def _views(
-    experiment: Experiment, prepared: Prepared, embedded: Path, device: str, progress: bool
-) -> list[Pairs | EmbeddedPairs]:
-    """The pairs of each fold by its own normalizer, embedded if the backbone is frozen.
-
-    ``embedded``: file for the embeddings by the normalizer itself, which serve other tasks, too.
-    """
-    pairs = prepared.pairs
-    target = to_uint8(prepared.target)
-
-    def sources(rows: NDArray[np.intp]) -> Sources:
-        return Sources(target, faces=pairs.originals[rows])
-
-    models = normalizers_of_folds(
-        experiment.leakage,
-        prepared.normalizer,
-        prepared.folds,
-        sources,
-        experiment.tuning,
-        folder=prepared.folder / "normalizers",
-        device=device,
-        progress=progress,
-    )
-    views: dict[int, Pairs | EmbeddedPairs] = {}
-    for model in models:
-        if id(model) in views:
-            continue
-        view, keep = pairs, embedded
-        if model is not prepared.normalizer:
-            normalized = normalize_faces(model, prepared.target, pairs.originals, progress=progress)
-            view = replace(pairs, normalized=normalized)
-            keep = None
-        if experiment.backbone == "frozen":
-            view = embed(view, model, progress=progress, keep=keep)
-        views[id(model)] = view
-    return [views[id(model)] for model in models]
-
-
-def _counts(data: FaceDataset, part: FaceDataset, normalized: Mapping[str, int]) -> dict[str, Any]:
-    """Numbers of frames and subjects; nothing that was dropped is silent."""
-    return {
-        "found": data.report.found,
-        "dropped_by_the_loader": data.report.dropped,
-        "normalized": dict(normalized),
-        "frames": len(part),
-        "not_normalized": len(data) - len(part),
-        "subjects": int(part.index["subject"].nunique()),
-    }
-
-
 def _train_final(
     experiment: Experiment, prepared: Prepared, result: Result, device: str, progress: bool
 ) -> None:
@@ -348,7 +247,7 @@ def _train_final(
     start = prepared.normalizer if experiment.backbone == "tuned" else None
     for name, row in result.rows.items():
         recipe = row.recipe.seeded(experiment.seeds[0])
-        folder = prepared.training_folder(name, experiment, row.task, row.recipe)
+        folder = prepared.training_folder(name, experiment.backbone, row.task, row.recipe)
         model = train_classifier(
             prepared.views[0],
             everything,
