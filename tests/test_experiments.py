@@ -15,6 +15,7 @@ from norface_lib.datasets.rendered import coded, load_rendered
 from norface_lib.datasets.write_as import CLEAN, write_as
 from norface_lib.networks.weights import load_classifier
 from norface_lib.studies import experiment as experiments
+from norface_lib.studies import preparation
 from norface_lib.studies.experiment import Experiment
 from norface_lib.studies.recipes import COMPARISONS, ROWS
 from norface_lib.training.normalizer import NormalizerTraining
@@ -154,7 +155,7 @@ def test_a_benchmark_is_rendered_coded_and_compared(
 
 def test_each_fold_is_read_by_its_own_normalizer(benchmark, tmp_path, monkeypatch):
     asked = []
-    made = experiments.normalizers_of_folds
+    made = preparation.normalizers_of_folds
 
     def noted(leakage, start, folds, sources_of, *rest, **options):
         def recorded(rows):
@@ -163,7 +164,7 @@ def test_each_fold_is_read_by_its_own_normalizer(benchmark, tmp_path, monkeypatc
 
         return made(leakage, start, folds, recorded, *rest, **options)
 
-    monkeypatch.setattr(experiments, "normalizers_of_folds", noted)
+    monkeypatch.setattr(preparation, "normalizers_of_folds", noted)
     terms = experiments.terms_of(
         ["reconstruction=0", "edge=0", "reading=0", "self_reconstruction=1"], []
     )
