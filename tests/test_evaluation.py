@@ -42,11 +42,12 @@ def test_a_labeled_folder_gives_sheet_and_auc(tmp_path):
     table = pd.read_csv(root / "labels.csv")
     assert table["expression"].tolist() == ["neutral", "smile"] * 2
     sheet = tmp_path / "sheet.png"
-    faces = smiles.read_smiles(root, tmp_path / "out", sheet, ["tiny-au", "tiny-au"])
+    out = tmp_path / "out"
+    faces = smiles.read_smiles(root, out, sheet=sheet, readers=["tiny-au", "tiny-au"])
     assert faces == {"faces": 4, "crop": "norface", "smile_auc": 1.0}
     assert cv2.imread(str(sheet)).shape[:2] == (2 * 114 + 6, 4 * 114)
     (root / "labels.csv").unlink()
-    again = smiles.read_smiles(root, tmp_path / "out", sheet, ["tiny-au"])
+    again = smiles.read_smiles(root, out, sheet=sheet, readers=["tiny-au"])
     assert again["smile_auc"] is None
 
 

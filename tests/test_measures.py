@@ -334,13 +334,13 @@ def test_the_command_prints_json_alone_or_a_table(saved, tiny_spec, tiny_benchma
 
 def test_what_cannot_be_measured_is_said(saved, monkeypatch):
     with pytest.raises(DataError, match="no domain 'pretrain'; there are lab, wild"):
-        evaluate_normalizer(saved[0], "pretrain", evaluator=saved[1])
+        evaluate_normalizer(saved[0], domain="pretrain", evaluator=saved[1])
     with pytest.raises(DataError, match="needed are 4 and 2"):
-        evaluate_normalizer(saved[0], "lab", subjects=3, evaluator=saved[1])
+        evaluate_normalizer(saved[0], subjects=3, evaluator=saved[1])
     with pytest.raises(CheckpointError, match="no weights 'nobody'"):
-        evaluate_normalizer("nobody", "lab")
+        evaluate_normalizer("nobody")
     with pytest.raises(CheckpointError, match="of kind evaluator, not of kind normalizer"):
-        evaluate_normalizer(saved[1], "lab", evaluator=saved[1])
+        evaluate_normalizer(saved[1], evaluator=saved[1])
     monkeypatch.setattr("sys.argv", ["norface", "evaluate", "normalizer", "--weights", "nobody"])
     from norface_lib.cli.app import main
 

@@ -518,7 +518,15 @@ def test_photographs_are_measured_as_a_whole(photographs, tmp_path):
     weights = find_weights("tiny")
     sheet = tmp_path / "sheet.png"
     found = evaluate_photographs(
-        pairs, str(weights), "tiny-au", networks[0], embedding, pairs, out, sheet, progress=False
+        pairs,
+        weights=str(weights),
+        reader="tiny-au",
+        landmarker=networks[0],
+        embedding=embedding,
+        train=pairs,
+        out=out,
+        sheet=sheet,
+        progress=False,
     )
     assert cv2.imread(str(sheet)).shape[0] >= 3 * 112
     assert set(found) == {

@@ -516,8 +516,16 @@ def evaluate_normalizer(
     from norface_lib.studies.normalizer_measures import as_text
     from norface_lib.studies.normalizer_measures import evaluate_normalizer as run
 
-    found = run(weights, domain, subjects, frames, seed, evaluator, target)
-    print(dumps(found, indent=2) if json else as_text(found))
+    result = run(
+        weights,
+        domain=domain,
+        subjects=subjects,
+        frames=frames,
+        seed=seed,
+        evaluator=evaluator,
+        target=target,
+    )
+    print(dumps(result, indent=2) if json else as_text(result))
 
 
 @evaluate.command("photographs")
@@ -553,7 +561,17 @@ def evaluate_photographs(
     from norface_lib.studies.photo_evaluation import as_text
     from norface_lib.studies.photo_evaluation import evaluate_photographs as run
 
-    print(as_text(run(root, weights, reader, landmarker_file(model), embedding, train, out, sheet)))
+    result = run(
+        root,
+        weights=weights,
+        reader=reader,
+        landmarker=landmarker_file(model),
+        embedding=embedding,
+        train=train,
+        out=out,
+        sheet=sheet,
+    )
+    print(as_text(result))
 
 
 @app.command()

@@ -236,7 +236,8 @@ def _read_faces(profile: str, folder: Path, photos: Path | None) -> dict[str, An
     for name, source in sources.items():
         out = folder / f"faces-{name}"
         sheet = out.with_suffix(".png")
-        faces = read_smiles(source, out, sheet, [str(path) for path in readers])
+        names = [str(path) for path in readers]
+        faces = read_smiles(source, out, sheet=sheet, readers=names)
         results[name] = faces | {"sheet": shown(sheet)}
     return results
 

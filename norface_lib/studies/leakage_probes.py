@@ -56,9 +56,8 @@ def identity_leakage(
     """Share of faces whose subject (N,) a probe names, for each kind of images.
 
     The probe is trained on half of each subject's faces, the even ones, and tested on the others.
-    ``linear``: logistic regression;
-    ``nonlinear``: a network of one hidden layer. Each kind also with ``times_chance``. Raises
-    ``ValueError`` if a subject has a single face.
+    ``linear``: logistic regression; ``nonlinear``: a network of one hidden layer. Each kind also
+    with ``times_chance``. Raises ``ValueError`` if a subject has a single face.
     """
     names, counts = np.unique(subjects, return_counts=True)
     if (counts < 2).any():

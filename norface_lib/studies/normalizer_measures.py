@@ -81,6 +81,7 @@ def measure_normalizer(
 
 def evaluate_normalizer(
     weights: str | PathLike[str] = "tiny",
+    *,
     domain: str = "lab",
     subjects: int = 60,
     frames: int = 20,

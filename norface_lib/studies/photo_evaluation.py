@@ -42,6 +42,7 @@ from norface_lib.training.classifier import predict
 
 def evaluate_photographs(
     root: Path,
+    *,
     weights: str,
     reader: str,
     landmarker: Path,

@@ -37,7 +37,7 @@ SHEET_SIZE = 112
 
 
 def read_smiles(
-    root: Path, out: Path, sheet: Path, readers: Sequence[str], weights: str = "tiny"
+    root: Path, out: Path, *, sheet: Path, readers: Sequence[str], weights: str = "tiny"
 ) -> dict[str, Any]:
     """Reads a folder of aligned faces into ``out``, and writes a ``sheet`` (PNG) of originals over
     normalized faces.
@@ -48,7 +48,7 @@ def read_smiles(
     """
     root = Path(root)
     out = Path(out)
-    predict_tree(root, out, WholeImage(), readers, weights, progress=False)
+    predict_tree(root, out, WholeImage(), readers=readers, weights=weights, progress=False)
     table = pd.read_csv(out / PREDICTIONS)
     # a column for each reader: AU12, AU12.1, AU12.2
     of_readers = table.filter(regex=rf"^{labels.au_column(12)}(\.\d+)?$")
