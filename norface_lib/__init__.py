@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from norface_lib.networks.normalizer import Normalizer
     from norface_lib.networks.weights import load_classifier, load_normalizer
     from norface_lib.photos.whole_folders import normalize, predict
-    from norface_lib.studies.experiments import Experiment
+    from norface_lib.studies.experiment import Experiment
 
 __all__ = [
     "Classifier",
@@ -48,7 +48,7 @@ __all__ = [
 
 _MODULES = {
     "Classifier": "networks.classifier",
-    "Experiment": "studies.experiments",
+    "Experiment": "studies.experiment",
     "Normalizer": "networks.normalizer",
     "load_classifier": "networks.weights",
     "load_normalizer": "networks.weights",

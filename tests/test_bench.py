@@ -31,7 +31,9 @@ from norface_lib.networks.mixtures import MixtureOfExperts, sparse_sum
 from norface_lib.networks.normalizer import PRESETS, Normalizer, NormalizerConfig
 
 SMALL = NormalizerConfig(
-    EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)), 1, (16, 16)
+    encoder=EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)),
+    merging_blocks=1,
+    widths=(16, 16),
 )
 DETECTOR = ClassifierConfig(("AU01", "AU02"), encoder=SMALL.encoder, hidden=16)
 CPU = torch.device("cpu")
@@ -157,7 +159,7 @@ def test_the_compiled_network_stays_below_the_ceiling():
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("inputs", ["original", "both"])
 def test_classifier_and_backbone_are_timed_on_the_same_images(training, inputs):
-    config = ClassifierConfig(DETECTOR.labels, inputs, DETECTOR.encoder, hidden=16)
+    config = ClassifierConfig(DETECTOR.labels, inputs=inputs, encoder=DETECTOR.encoder, hidden=16)
     figure = figure_against_backbone(
         "small", config, batch=4, training=training, device=CPU, turns=1
     )

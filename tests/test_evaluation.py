@@ -19,7 +19,6 @@ from norface_lib.images import sheets
 from norface_lib.images.arrays import to_tensor
 from norface_lib.networks.classifier import Classifier, ClassifierConfig
 from norface_lib.networks.encoder import EncoderConfig
-from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 from norface_lib.studies import smiles
 from norface_lib.tasks.tasks import Detection
 from norface_lib.training.classifier import predict
@@ -32,50 +31,32 @@ ENCODER = EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16))
 
 
 @pytest.fixture(scope="module")
-def networks():
+def detector():
     torch.manual_seed(0)
-    normalizer = Normalizer(
-        NormalizerConfig(encoder=ENCODER, merging_blocks=1, widths=(16, 16))
-    ).eval()
-    detector = Classifier(
+    return Classifier(
         ClassifierConfig(labels.columns(), inputs="both", encoder=ENCODER, hidden=16)
     ).eval()
-    return normalizer, detector
 
 
-def test_a_labeled_folder_gives_sheet_and_auc(networks, tmp_path):
-    normalizer, detector = networks
+def test_a_labeled_folder_gives_sheet_and_auc(tmp_path):
     root = smiles.write_smiles(tmp_path / "smiles", subjects=2)
     assert smiles.write_smiles(root, subjects=2) == root
     table = pd.read_csv(root / "labels.csv")
     assert table["expression"].tolist() == ["neutral", "smile"] * 2
-    reading = smiles.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector])
-    assert 0 <= reading.smile_auc <= 1 and reading.probabilities.shape == (4, 12)
-    sheet = cv2.imread(str(smiles.write_sheet(reading, tmp_path / "sheet.png", columns=3)))
-    assert sheet.shape[1] == 3 * 114 and sheet.shape[0] > 4 * 112
-
-
-def test_a_perfect_smile_detector_has_an_auc_of_1(networks, tmp_path, monkeypatch):
-    normalizer, detector = networks
-    root = smiles.write_smiles(tmp_path / "smiles", subjects=2)
-    told = np.zeros((4, 12), np.float32)
-    told[[1, 3], detector.config.labels.index("AU12")] = 0.3
-    monkeypatch.setattr(smiles, "predict", lambda *_: told)
-    assert (
-        smiles.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector]).smile_auc
-        == 1.0
-    )
+    sheet = tmp_path / "sheet.png"
+    out = tmp_path / "out"
+    faces = smiles.read_smiles(root, out, sheet=sheet, readers=["tiny-au", "tiny-au"])
+    assert faces == {"faces": 4, "crop": "norface", "smile_auc": 1.0}
+    assert cv2.imread(str(sheet)).shape[:2] == (2 * 114 + 6, 4 * 114)
     (root / "labels.csv").unlink()
-    assert (
-        smiles.read_folder(root, normalizer, torch.rand(1, 3, 112, 112), [detector]).smile_auc
-        is None
-    )
+    again = smiles.read_smiles(root, out, sheet=sheet, readers=["tiny-au"])
+    assert again["smile_auc"] is None
 
 
-def test_predictions_do_not_depend_on_the_batch(networks, tiny_benchmark):
+def test_predictions_do_not_depend_on_the_batch(detector, tiny_benchmark):
     faces = load_rendered(tiny_benchmark, truth=False, progress=False).originals
     whole, parts = (
-        predict(networks[1], faces, faces, Detection(labels.columns()), size) for size in (64, 5)
+        predict(detector, faces, faces, Detection(labels.columns()), size) for size in (64, 5)
     )
     np.testing.assert_allclose(whole, parts, atol=1e-5)
     assert whole.shape == (len(faces), 12) and (whole >= 0).all() and (whole <= 1).all()

@@ -3,6 +3,7 @@ interruption, and bad settings."""
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from norface_lib.cli.app import app
+from norface_lib.datasets.rendered import coded, load_rendered
 from norface_lib.datasets.write_as import CLEAN, write_as
 from norface_lib.networks.weights import load_classifier
-from norface_lib.studies import experiments
-from norface_lib.studies.experiments import Experiment, report, run, table
+from norface_lib.studies import experiment as experiments
+from norface_lib.studies import preparation
+from norface_lib.studies.experiment import Experiment
+from norface_lib.studies.recipes import COMPARISONS, ROWS
 from norface_lib.training.normalizer import NormalizerTraining
 
 
@@ -47,6 +51,7 @@ LAYOUTS = [
     ("affectnet", "emotion", 1, 8),
     ("rafdb", "emotion", 1, 7),
     ("rendered", "au_detection", 3, 12),
+    ("rendered", "emotion", 3, 8),
 ]
 
 
@@ -55,35 +60,36 @@ def test_every_layout_ends_in_its_table(dataset, task, folds, outputs, benchmark
     root = benchmark
     if dataset != "rendered":
         write_as(dataset, benchmark, root := tmp_path / "data", None, CLEAN)
-    settings = Experiment(task, dataset, inputs=("both",), steps=2)
-    rows, path = run(settings, root, tmp_path / "out")
-    found = json.loads(path.read_text())
-    row = found["result"]["rows"]["both"]
-    assert np.shape(row["per_label_per_seed_and_fold"]) == (1, folds, outputs)
-    assert (
-        len(found["counts"]["train_and_test"]) == folds and found["counts"]["not_normalized"] == 0
-    )
-    assert found["leakage"] == "pretrained" and found["counts"]["frames"] == len(
-        rows["both"].labels
-    )
-    tested = np.concatenate([test for _, test in rows["both"].folds])
-    assert not np.isnan(rows["both"].predictions[0, tested]).any() and len(set(tested)) == len(
-        tested
-    )
-    assert table(rows).shape == (1, outputs + 1)
-    assert f"both: {rows['both'].score:.3f}" in report(rows, path)
+    experiment = Experiment(task=task, data=dataset, root=root, rows=("both",), steps=2)
+    result = experiment.run(tmp_path / "out")
+    content = json.loads(result.path.read_text())
+    (row,) = result.rows.values()
+    written = content["result"]["rows"]["both"]
+    assert np.shape(written["per_label_per_seed_and_fold"]) == (1, folds, outputs)
+    counts = content["counts"]
+    assert len(counts["train_and_test"]) == folds and counts["not_normalized"] == 0
+    assert content["leakage"] == "pretrained" and counts["frames"] == len(row.labels)
+    assert str(tmp_path) not in json.dumps(content), "no folder of this machine"
+    tested = np.concatenate([test for _, test in row.folds])
+    assert not np.isnan(row.predictions[0, tested]).any() and len(set(tested)) == len(tested)
+    assert result.per_label().shape == (1, outputs + 1)
+    assert f"both: {row.score:.3f}" in result.report()
     weights = sorted((tmp_path / "out" / task / "weights").glob("*.safetensors"))
-    assert (
-        len(weights) == folds
-        and load_classifier(weights[0])[0].config.labels == rows["both"].task.outputs
-    )
+    model, card = load_classifier(weights[0])
+    assert len(weights) == folds and model.config.labels == row.task.outputs
+    assert card["task"] == task and card["protocol"] == experiment.protocol
 
 
 def test_an_interrupted_run_ends_with_the_same_numbers(benchmark, tmp_path, monkeypatch):
-    settings = Experiment(
-        "au_detection", "rendered", inputs=("original", "both"), steps=3, seeds=(0, 1)
+    experiment = Experiment(
+        task="au_detection",
+        data="rendered",
+        root=benchmark,
+        rows=("original", "both"),
+        steps=3,
+        seeds=(0, 1),
     )
-    _, whole = run(settings, benchmark, tmp_path / "whole")
+    whole = experiment.run(tmp_path / "whole")
     calls, trained = [], experiments.cross_validate
 
     def stops(*arguments, **options):
@@ -94,56 +100,103 @@ def test_an_interrupted_run_ends_with_the_same_numbers(benchmark, tmp_path, monk
 
     monkeypatch.setattr(experiments, "cross_validate", stops)
     with pytest.raises(KeyboardInterrupt):
-        run(settings, benchmark, tmp_path / "cut")
-    _, resumed = run(settings, benchmark, tmp_path / "cut")
-    first, second = (json.loads(path.read_text())["result"]["rows"] for path in (whole, resumed))
-    for name in first:
-        assert (
-            first[name]["per_label_per_seed_and_fold"]
-            == second[name]["per_label_per_seed_and_fold"]
-        )
+        experiment.run(tmp_path / "cut")
+    resumed = experiment.run(tmp_path / "cut")
+    for name, row in whole.rows.items():
+        np.testing.assert_array_equal(row.per_fold, resumed.rows[name].per_fold)
+    (added,) = resumed.differences().values()
+    assert added["value"] == resumed.rows["both"].score - resumed.rows["original"].score
+
+
+def test_other_settings_never_meet_an_old_training(benchmark, tmp_path):
+    plain = Experiment(
+        task="au_detection", data="rendered", root=benchmark, rows=("both",), steps=3
+    )
+    first = plain.run(tmp_path)
+    for other in ({"loss": "bce"}, {"balanced": True}, {"protocol": "rendered/2fold-seed1"}):
+        changed = replace(plain, **other).run(tmp_path)
+        assert not np.array_equal(
+            changed.rows["both"].predictions, first.rows["both"].predictions
+        ), other
+    again = plain.run(tmp_path).rows["both"]
+    np.testing.assert_array_equal(again.predictions, first.rows["both"].predictions)
+
+
+def test_a_benchmark_is_rendered_coded_and_compared(
+    tiny_spec, tiny_benchmark, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("NORFACE_RUNS", str(tmp_path))
+    experiment = Experiment(
+        task="au_detection",
+        data=tiny_spec,
+        root=tiny_benchmark,
+        coder_errors=0.3,
+        protocol="rendered/2fold-seed0",
+        rows=tuple(ROWS),
+        steps=2,
+        seeds=(0, 1),
+    )
+    prepared = experiment.prepare(progress=False)
+    exact = load_rendered(tiny_benchmark, truth=False, progress=False)
+    labels = coded(exact, 0.3, tiny_spec.seed).occurrences()
+    np.testing.assert_array_equal(prepared.pairs.labels, labels)
+    assert (labels != exact.occurrences()).any()
+
+    result = experiment.run(prepared=prepared, progress=False)
+    assert result.path is None and list(result.differences()) == list(COMPARISONS)
+    assert result.table()["score"]["both"] == pytest.approx(result.rows["both"].score)
+    adds = result.differences()["the normalized face, beside the original"]
+    scores = result.rows["both"].scores - result.rows["original"].scores
+    assert adds["value"] == pytest.approx(scores.mean()) and 0 < adds["p"] <= 1
+    assert adds["trainings"][0] <= scores.mean() <= adds["trainings"][1]
+    assert result.difference_table()["adds"].notna().all()
+    json.dumps(result.as_dict())
 
 
 def test_each_fold_is_read_by_its_own_normalizer(benchmark, tmp_path, monkeypatch):
     asked = []
-    made = experiments.normalizers_of_folds
+    made = preparation.normalizers_of_folds
 
-    def noted(leakage, start, folds, sources_of, *rest):
+    def noted(leakage, start, folds, sources_of, *rest, **options):
         def recorded(rows):
             asked.append(rows)
             return sources_of(rows)
 
-        return made(leakage, start, folds, recorded, *rest)
+        return made(leakage, start, folds, recorded, *rest, **options)
 
-    monkeypatch.setattr(experiments, "normalizers_of_folds", noted)
+    monkeypatch.setattr(preparation, "normalizers_of_folds", noted)
     terms = experiments.terms_of(
         ["reconstruction=0", "edge=0", "reading=0", "self_reconstruction=1"], []
     )
-    tuning = NormalizerTraining.of_steps(0, 1, terms=terms)
-    settings = Experiment(
-        "au_detection",
-        "rendered",
-        inputs=("normalized",),
+    experiment = Experiment(
+        task="au_detection",
+        data="rendered",
+        root=benchmark,
+        rows=("normalized",),
         steps=1,
         leakage="per-fold",
-        tuning=tuning,
+        tuning=NormalizerTraining.of_steps(0, 1, terms=terms),
     )
-    rows, path = run(settings, benchmark, tmp_path / "out")
-    for faces, (train, test) in zip(asked, rows["normalized"].folds, strict=True):
+    result = experiment.run(tmp_path / "out")
+    for faces, (train, test) in zip(asked, result.rows["normalized"].folds, strict=True):
         np.testing.assert_array_equal(faces, train)
         assert not set(faces) & set(test)
-    assert json.loads(path.read_text())["leakage"] == "per-fold"
+    assert json.loads(result.path.read_text())["leakage"] == "per-fold"
 
 
 def test_wrong_settings_are_refused(tmp_path):
-    for settings, what in (
-        ({"task": "emotion", "dataset": "disfa"}, "no 'emotion' on 'disfa'"),
-        ({"task": "au_detection", "dataset": "disfa", "backbone": "resnet"}, "backbone must be"),
-        ({"task": "au_detection", "dataset": "disfa", "inputs": ("left",)}, "inputs must be of"),
-        ({"task": "au_detection", "dataset": "disfa", "leakage": "none"}, "leakage must be"),
+    plain = {"task": "au_detection", "data": "disfa", "root": tmp_path}
+    for settings, message in (
+        ({"task": "emotion"}, "no 'emotion' on 'disfa'"),
+        ({"backbone": "resnet"}, "backbone must be"),
+        ({"rows": ("left",)}, "rows must be of original; normalized; both"),
+        ({"leakage": "none"}, "leakage must be"),
+        ({"leakage": "per-fold", "final": True}, "none for a final classifier"),
+        ({"root": None}, "disfa needs root"),
+        ({"coder_errors": 0.1}, "simulated on rendered faces"),
     ):
-        with pytest.raises(ValueError, match=what):
-            Experiment(**settings)
+        with pytest.raises(ValueError, match=message):
+            Experiment(**(plain | settings))
 
 
 def test_the_command_prints_the_table(benchmark, tmp_path):

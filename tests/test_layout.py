@@ -40,7 +40,6 @@ LONGER = {
     "networks/frozen.py": "",
     "photos/folders.py": "",
     "photos/pseudo_pairs.py": "",
-    "studies/experiments.py": "",
     "studies/normalizer_measures.py": "",
     "training/normalizer.py": "",
     "viz/plots.py": "",

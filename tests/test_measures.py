@@ -1,10 +1,11 @@
-"""Measures of a normalizer on images whose answer is known, and the command that takes all of them."""
+"""Measures of a normalizer on images whose values are known, and the command that takes all."""
 
 import json
 import shutil
 from dataclasses import asdict, replace
 from functools import partial
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,22 +22,19 @@ from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig, Evaluator
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 from norface_lib.networks.weights import save_evaluator, save_normalizer
 from norface_lib.studies import normalizer_measures
-from norface_lib.studies.normalizer_measures import (
+from norface_lib.studies.image_measures import image_measures, moving_ratio, psnr, ssim
+from norface_lib.studies.leakage_probes import (
     Probes,
-    as_text,
-    draw_scenes,
-    evaluate_normalizer,
-    evaluator_measures,
     identity_leakage,
-    image_measures,
-    moving_ratio,
     nuisance_leakage,
     nuisance_of,
-    psnr,
-    render_scenes,
-    spread_ratio,
-    ssim,
 )
+from norface_lib.studies.normalizer_measures import (
+    as_text,
+    evaluate_normalizer,
+    evaluator_measures,
+)
+from norface_lib.studies.stability import CHANGES, render_scenes, sample_scenes, spread_ratio
 
 PROBES = Probes(side=8, components=16, hidden=32)
 
@@ -63,19 +61,19 @@ def test_ssim_by_hand():
     assert ssim(noise(1), noise(1, seed=1))[0] < 0.2
 
 
-def test_ssim_is_that_of_scikit_image():
-    skimage = pytest.importorskip("skimage.metrics")
-    first, second = noise(1)[0], (noise(1)[0] // 2 + noise(1, seed=1)[0] // 2).astype(np.uint8)
-    wanted = skimage.structural_similarity(
-        first,
-        second,
-        gaussian_weights=True,
-        sigma=1.5,
-        use_sample_covariance=False,
-        data_range=255,
-        channel_axis=2,
-    )
-    assert ssim(first[None], second[None])[0] == pytest.approx(wanted, abs=1e-6)
+def test_ssim_is_that_of_gaussian_windows_within_the_image():
+    """The formula of Wang et al. (2004) by channel, means over windows of 11 x 11 px."""
+    x, y = noise(1)[0].astype(float), noise(1)[0].astype(float) // 2 + noise(1, seed=1)[0] // 2
+
+    def mean(values):
+        return cv2.GaussianBlur(values, (11, 11), 1.5)[5:-5, 5:-5]
+
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    luminance = (2 * mean(x) * mean(y) + c1) / (mean(x) ** 2 + mean(y) ** 2 + c1)
+    variances = mean(x * x) - mean(x) ** 2 + mean(y * y) - mean(y) ** 2
+    contrast = (2 * (mean(x * y) - mean(x) * mean(y)) + c2) / (variances + c2)
+    value = ssim(x.astype(np.uint8)[None], y.astype(np.uint8)[None])[0]
+    assert value == pytest.approx((luminance * contrast).mean(), abs=1e-6)
 
 
 def test_perfect_images_have_ratio_0_and_the_neutral_target_1():
@@ -106,8 +104,8 @@ def test_only_the_tenth_that_moves_counts_as_moving():
 # --- expression -----------------------------------------------------------------------------------
 
 
-class BrightnessJudge(nn.Module):
-    """Calls AU12 in a bright face, as strong as it is bright."""
+class BrightnessEvaluator(nn.Module):
+    """Predicts AU12 in a bright face, as strong as it is bright."""
 
     def __init__(self):
         super().__init__()
@@ -136,7 +134,7 @@ def smiles():
 
 
 def test_the_evaluator_finds_everything_in_perfect_images_and_nothing_in_the_neutral_target(smiles):
-    evaluator, neutral = BrightnessJudge(), np.broadcast_to(smiles.target, smiles.truths.shape)
+    evaluator, neutral = BrightnessEvaluator(), np.broadcast_to(smiles.target, smiles.truths.shape)
     perfect, nothing = (
         evaluator_measures(evaluator, smiles, smiles.truths),
         evaluator_measures(evaluator, smiles, neutral),
@@ -261,11 +259,11 @@ def test_spread_is_that_over_scenes_relative_to_that_over_expressions():
 
 
 def test_a_scene_changes_one_thing_at_a_time(studio):
-    scenes = draw_scenes("lab", 2)
+    scenes = sample_scenes("lab", 2)
     first = render_scenes(studio, scenes[:1], 2)
     assert first.shape == (2, 1, 112, 112, 3) and np.abs(first[0].astype(int) - first[1]).max() > 20
     assert np.array_equal(first, render_scenes(studio, scenes[:1], 2))
-    for kind, change in normalizer_measures._CHANGES.items():
+    for kind, change in CHANGES.items():
         changed, same = change(*scenes), change(scenes[0], scenes[0])
         differing = {
             "people": changed.person is not scenes[0].person,
@@ -284,8 +282,8 @@ def test_a_scene_changes_one_thing_at_a_time(studio):
 
 @pytest.fixture
 def saved(tiny_benchmark, tmp_path, monkeypatch):
-    """Weights of a small normalizer and of a small evaluator, both untrained, and a folder of its own
-    for what is rendered."""
+    """Weights of a small normalizer and of a small evaluator, both untrained, and a folder of its
+    own for what is rendered."""
     monkeypatch.setenv("NORFACE_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(
         normalizer_measures,
@@ -340,13 +338,13 @@ def test_the_command_prints_json_alone_or_a_table(saved, tiny_spec, tiny_benchma
 
 def test_what_cannot_be_measured_is_said(saved, monkeypatch):
     with pytest.raises(DataError, match="no domain 'pretrain'; there are lab, wild"):
-        evaluate_normalizer(saved[0], "pretrain", evaluator=saved[1])
+        evaluate_normalizer(saved[0], domain="pretrain", evaluator=saved[1])
     with pytest.raises(DataError, match="needed are 4 and 2"):
-        evaluate_normalizer(saved[0], "lab", subjects=3, evaluator=saved[1])
+        evaluate_normalizer(saved[0], subjects=3, evaluator=saved[1])
     with pytest.raises(CheckpointError, match="no weights 'nobody'"):
-        evaluate_normalizer("nobody", "lab")
+        evaluate_normalizer("nobody")
     with pytest.raises(CheckpointError, match="of kind evaluator, not of kind normalizer"):
-        evaluate_normalizer(saved[1], "lab", evaluator=saved[1])
+        evaluate_normalizer(saved[1], evaluator=saved[1])
     monkeypatch.setattr("sys.argv", ["norface", "evaluate", "normalizer", "--weights", "nobody"])
     from norface_lib.cli.app import main
 

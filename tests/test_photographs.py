@@ -33,10 +33,10 @@ from norface_lib.photos.pseudo_pairs import (
     write_pseudo_pairs,
 )
 from norface_lib.photos.sources import fetch
+from norface_lib.studies.photo_evaluation import evaluate_photographs
 from norface_lib.studies.photo_measures import (
     SHAPES_OF,
     agreement,
-    evaluate_photographs,
     smile_measures,
     smiling_of,
     verification,
@@ -524,7 +524,15 @@ def test_photographs_are_measured_as_a_whole(photographs, tmp_path):
     weights = find_weights("tiny")
     sheet = tmp_path / "sheet.png"
     found = evaluate_photographs(
-        pairs, str(weights), "tiny-au", networks[0], embedding, pairs, out, sheet, progress=False
+        pairs,
+        weights=str(weights),
+        reader="tiny-au",
+        landmarker=networks[0],
+        embedding=embedding,
+        train=pairs,
+        out=out,
+        sheet=sheet,
+        progress=False,
     )
     assert cv2.imread(str(sheet)).shape[0] >= 3 * 112
     assert set(found) == {

@@ -19,7 +19,9 @@ HEAVY = ("onnx", "onnxruntime", "warp", "matplotlib", "IPython")
 IMPORTS_OF_TRAIN = """
 import norface_lib.cli.app
 from norface_lib.networks.classifier import INPUTS
-from norface_lib.studies.experiments import UNPAIRED_WEIGHTS, Experiment, report, run
+from norface_lib.studies.experiment import UNPAIRED_WEIGHTS, Experiment
+from norface_lib.studies.experiment import UNPAIRED_WEIGHTS
+from norface_lib.cli.bench import run
 from norface_lib.training.normalizer import NormalizerTraining
 from norface_lib.training.normalizer_losses import terms_of
 """
@@ -122,7 +124,7 @@ def test_the_choices_of_the_command_line_are_those_of_the_library():
     from norface_lib.networks.classifier import INPUTS
     from norface_lib.networks.normalizer import PRESETS
     from norface_lib.photos.detection import DETECTORS
-    from norface_lib.studies.experiments import DEFAULT_PROTOCOLS
+    from norface_lib.studies.experiment import DEFAULT_PROTOCOLS
 
     assert values_of(options.Layout) == set(DATASETS)
     assert values_of(options.Dataset) == set(DEFAULT_PROTOCOLS)

@@ -14,8 +14,7 @@ from norface_lib.common.paths import NOTEBOOKS, ROOT, cache, runs, shown
 from norface_lib.common.records import machine, versions
 from norface_lib.faces.benchmark import VERSION
 from norface_lib.networks.classifier import INPUTS
-from norface_lib.networks.weights import load_classifier, load_normalizer
-from norface_lib.studies.smiles import read_folder, write_sheet, write_smiles
+from norface_lib.studies.smiles import read_smiles, write_smiles
 
 with needs("notebooks"):
     import nbformat
@@ -154,24 +153,23 @@ def _detection(profile: str) -> dict[str, float]:
 
 
 def _read_faces(profile: str, folder: Path, photos: Path | None) -> dict[str, Any]:
-    """Measures of rendered faces, and of the photographs if there are any: normalized and read."""
-    weights = sorted(folder.glob("detector-both-fold*.safetensors"))
-    if not weights:
+    """The last step: rendered faces, and the photographs if there are any, read by the AU detectors
+    of notebook 05."""
+    readers = sorted((folder / "detectors").glob("both-*.safetensors"))
+    if not readers:
         raise DataError(f"{shown(folder)}: no AU detector there; notebook 05 writes it")
-    detectors = [load_classifier(path)[0] for path in weights]
-    normalizer, target, _ = load_normalizer()
-
     count = profiles()[profile]["photos"]["subjects"]
     sources = {"rendered": write_smiles(cache("smiles", version=VERSION, subjects=count), count)}
     if photos is not None:
         sources[Path(photos).resolve().name] = Path(photos)
-
-    measures = {}
+    results = {}
     for name, source in sources.items():
-        reading = read_folder(source, normalizer, target, detectors)
-        sheet = write_sheet(reading, folder / f"faces-{name}.png")
-        measures[name] = reading.as_dict() | {"sheet": shown(sheet)}
-    return measures
+        out = folder / f"faces-{name}"
+        sheet = out.with_suffix(".png")
+        names = [str(path) for path in readers]
+        faces = read_smiles(source, out, sheet=sheet, readers=names)
+        results[name] = faces | {"sheet": shown(sheet)}
+    return results
 
 
 def table(summary: dict[str, Any]) -> str:

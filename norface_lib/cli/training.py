@@ -76,29 +76,30 @@ def train(
     --term and --network belong to the normalizer's fine-tuning.
     """
     from norface_lib.networks.classifier import INPUTS
-    from norface_lib.studies.experiments import UNPAIRED_WEIGHTS, Experiment, report, run
+    from norface_lib.studies.experiment import UNPAIRED_WEIGHTS, Experiment
     from norface_lib.training.normalizer import NormalizerTraining
     from norface_lib.training.normalizer_losses import terms_of
 
     terms = terms_of([*UNPAIRED_WEIGHTS, *(term or [])], network or [])
     experiment = Experiment(
         task=task,
-        dataset=dataset,
+        data=dataset,
+        root=root,
+        points=points,
         protocol=protocol,
         weights=weights,
+        leakage=leakage,
+        tuning=NormalizerTraining.of_steps(0, tuning_steps, terms=terms),
         backbone=backbone,
         encoder=encoder,
-        inputs=tuple(str(name) for name in inputs or INPUTS),
+        rows=tuple(str(name) for name in inputs or INPUTS),
         loss=loss,
         steps=steps,
         seeds=tuple(int(seed) for seed in seeds.split(",")),
         balanced=balanced,
-        leakage=leakage,
         final=final,
-        tuning=NormalizerTraining.of_steps(0, tuning_steps, terms=terms),
     )
-    rows, path = run(experiment, root, out, device=device, points=points)
-    print(report(rows, path, dataset=dataset))
+    print(experiment.run(out, device=device).report())
 
 
 @app.command(rich_help_panel=_PANEL)

@@ -157,7 +157,13 @@ def coded(data: Rendered, errors: float = 0.03, seed: int = 0) -> Rendered:
     images are given another emotion, of which each is as likely. Two trained coders of real data
     differ at least so much; the amounts are our choice. The columns of either side stay true.
     """
-    rng, table = np.random.default_rng([seed, 77]), data.table.copy()
+    return replace(data, table=coded_table(data.table, errors, seed))
+
+
+def coded_table(table: pd.DataFrame, errors: float = 0.03, seed: int = 0) -> pd.DataFrame:
+    """A label table with simulated coder errors, as `coded` describes them."""
+    rng = np.random.default_rng([seed, 77])
+    table = table.copy()
     for name in (name for name in table.columns if name.startswith("AU") and name[-1] not in "LR"):
         table[name] = _coded_levels(table[name].to_numpy(float), errors, rng)
     if EMOTION in table.columns:
@@ -165,7 +171,7 @@ def coded(data: Rendered, errors: float = 0.03, seed: int = 0) -> Rendered:
         wrong = (rng.random(len(table)) < errors) & (named != "")
         named[wrong] = rng.choice(labels.EMOTIONS, wrong.sum())
         table[EMOTION] = named
-    return replace(data, table=table)
+    return table
 
 
 def _coded_levels(
@@ -262,7 +268,8 @@ class RenderedFaces(FaceDataset):
     the path of the true I_n.
 
     ``task`` is ``occurrence`` (``aus``, 0 or 1), ``intensity`` (``aus``, 0..5) or ``emotion`` (8
-    classes in AffectNet's order; a frame without one is dropped and counted).
+    classes in AffectNet's order; a frame without one is dropped and counted). ``coder_errors``: share
+    of labels that simulated coders get wrong (`coded`); None: exact labels.
     """
 
     title = "Rendered"
@@ -278,7 +285,9 @@ images/lab0000/0000.jpg         truth/lab0000/0000.png"""
         aus: tuple[int, ...] = labels.BP4D_AUS,
         transform: Callable[..., Any] | None = None,
         index: Any = None,
+        coder_errors: float | None = None,
     ):
+        self.coder_errors = coder_errors
         if task not in ("occurrence", "intensity", "emotion"):
             raise ValueError(
                 "task of a rendered benchmark must be occurrence, intensity or emotion, got "
@@ -296,6 +305,8 @@ images/lab0000/0000.jpg         truth/lab0000/0000.png"""
 
     def _scan(self) -> pd.DataFrame:
         table = read_labels(self.root, self.aus).rename(columns={"image": "path"})
+        if self.coder_errors is not None:
+            table = coded_table(table, self.coder_errors, _read_spec(self.root).get("seed", 0))
         there = table["path"].map(lambda path: self.listing.find(str(path)) is not None)
         for path in table["path"][~there]:
             self.report.drop("listed image that is missing", path)

@@ -1,5 +1,4 @@
-"""Training and testing classifiers: one training, a cross-validation over folds and seeds, and what
-two of them differ by."""
+"""Cross-validation of a classifier over folds and seeds, and the difference of two of them."""
 
 import json
 import time
@@ -28,10 +27,9 @@ Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 """Rows to train on and rows to test on."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CrossValidation:
-    """What trainings with R seeds on F folds gave: the predictions (R, N, O) for every tested row,
-    NaN elsewhere.
+    """Predictions (R, N, O) of trainings with R seeds on F folds; NaN for rows that no fold tests.
 
     ``best_epochs`` (R, F) holds the best score that a training had on its test rows at any time:
     chosen on these, no result.
@@ -53,7 +51,8 @@ class CrossValidation:
     def _sums(self, rows: NDArray[np.intp], subjects: NDArray | None = None) -> NDArray:
         """Sums of some rows for each seed: (R, K, ...), or (S, R, K, ...) by subject."""
         sums = [
-            self.task.sums(seen[rows], self.labels[rows], subjects) for seen in self.predictions
+            self.task.sums(of_seed[rows], self.labels[rows], subjects)
+            for of_seed in self.predictions
         ]
         return np.stack(sums, axis=0 if subjects is None else 1)
 
@@ -88,11 +87,10 @@ class CrossValidation:
 
     def by_subject(self) -> tuple[NDArray, NDArray]:
         """Sums (S, R, K, ...) of each tested subject, and the fold (S,) that tests it: what a
-        bootstrap draws from."""
+        bootstrap resamples."""
         parts = [self._sums(test, self.subjects[test]) for _, test in self.folds]
-        return np.concatenate(parts), np.repeat(
-            np.arange(len(parts)), [len(part) for part in parts]
-        )
+        folds = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        return np.concatenate(parts), folds
 
     def mean_score(self, sums: NDArray) -> NDArray[np.float64]:
         """Score of sums (..., R, K, ...), the mean over seeds: the metric that goes with
@@ -111,33 +109,35 @@ class CrossValidation:
 
     @property
     def constant_baseline(self) -> float:
-        """The score of one who looks at no face, the mean over folds."""
-        return float(
-            np.mean(
-                [
-                    self.task.constant_baseline(self.labels[train], self.labels[test])
-                    for train, test in self.folds
-                ]
-            )
-        )
+        """The score of a constant prediction, the mean over folds."""
+        scores = [
+            self.task.constant_baseline(self.labels[train], self.labels[test])
+            for train, test in self.folds
+        ]
+        return float(np.mean(scores))
 
     @property
     def oracle(self) -> dict[str, float]:
-        """What could have been reported by choosing on the test rows. Not comparable with anything."""
+        """Scores that could have been reported by choosing on the test rows, comparable with
+        nothing."""
         best = [
-            [self.task.oracle(seen[test], self.labels[test]) for _, test in self.folds]
-            for seen in self.predictions
+            self.task.oracle(of_seed[test], self.labels[test])
+            for of_seed in self.predictions
+            for _, test in self.folds
         ]
-        looked = (
-            {}
-            if np.isnan(self.best_epochs).any()
-            else {"best_epoch": float(self.best_epochs.mean())}
-        )
-        return {"best_threshold": float(np.mean(best))} | looked
+        scores = {"best_threshold": float(np.mean(best))}
+        if not np.isnan(self.best_epochs).any():
+            scores["best_epoch"] = float(self.best_epochs.mean())
+        return scores
+
+    @property
+    def further(self) -> dict[str, float]:
+        """More metrics that the field quotes, the means over folds and seeds."""
+        values = [self.task.further(sums) for _, test in self.folds for sums in self._sums(test)]
+        return {name: float(np.mean([row[name] for row in values])) for name in values[0]}
 
     def as_dict(self) -> dict[str, Any]:
         """For a result file."""
-        further = [self.task.further(sums) for _, test in self.folds for sums in self._sums(test)]
         config = self.recipe.config
         return {
             "task": self.task.name,
@@ -148,9 +148,7 @@ class CrossValidation:
             "interval": self.interval,
             "pooled": self.pooled,
             "constant_baseline": self.constant_baseline,
-            "further": {
-                name: float(np.mean([row[name] for row in further])) for name in further[0]
-            },
+            "further": self.further,
             "per_label": dict(zip(self.task.outputs, self.per_label.tolist(), strict=True)),
             "per_label_per_seed_and_fold": self.per_fold.tolist(),
             "per_seed_and_fold": self.scores.tolist(),
@@ -165,6 +163,7 @@ def cross_validate(
     folds: Sequence[Fold],
     task: Task,
     recipe: Recipe,
+    *,
     seeds: Sequence[int] = (0,),
     start: Normalizer | None = None,
     folder: Path | None = None,
@@ -180,39 +179,51 @@ def cross_validate(
     was.
     """
     started = time.monotonic()
-    given = list(pairs) if isinstance(pairs, Sequence) else [pairs] * len(folds)
-    first = given[0]
+    of_fold = list(pairs) if isinstance(pairs, Sequence) else [pairs] * len(folds)
+    first = of_fold[0]
     predictions = np.full((len(seeds), len(first), len(task.outputs)), np.nan, np.float32)
-    best, models, took = np.full((len(seeds), len(folds)), np.nan), [], 0.0
+    best = np.full((len(seeds), len(folds)), np.nan)
+    models: list[Classifier] = []
+    training_seconds = 0.0
+
     for run, seed in enumerate(seeds):
-        for number, ((train, test), own) in enumerate(zip(folds, given, strict=True)):
-            place = f"{name}-seed{seed}-fold{number + 1}"
-            seeded, begun = recipe.seeded(seed), time.monotonic()
+        for number, ((train, test), faces) in enumerate(zip(folds, of_fold, strict=True)):
+            label = f"{name}-seed{seed}-fold{number + 1}"
+            begun = time.monotonic()
             model = train_classifier(
-                own, train, task, seeded, start, folder, place, device, progress, tested=test
+                faces,
+                train,
+                task,
+                recipe.seeded(seed),
+                start=start,
+                folder=folder,
+                name=label,
+                device=device,
+                progress=progress,
+                tested=test,
             )
-            took += (
+            training_seconds += (
                 time.monotonic() - begun
                 if folder is None
-                else logged_seconds(Path(folder) / f"{place}.jsonl")
+                else logged_seconds(Path(folder) / f"{label}.jsonl")
             )
-            predictions[run, test] = predict_rows(model, own, test, task)
-            best[run, number] = _best_of_log(folder, place)
-            models += [model] if run == 0 else []
-    seconds = time.monotonic() - started
+            predictions[run, test] = predict_rows(model, faces, test, task)
+            best[run, number] = _best_of_log(folder, label)
+            if run == 0:
+                models.append(model)
+
     images = len(seeds) * len(folds) * recipe.training.steps * recipe.training.batch_size
-    rate = round(images / took, 1) if took >= 1 else None
     return CrossValidation(
-        task,
-        recipe,
-        list(folds),
-        first.labels,
-        first.subjects,
-        predictions,
-        best,
-        seconds,
-        rate,
-        models,
+        task=task,
+        recipe=recipe,
+        folds=list(folds),
+        labels=first.labels,
+        subjects=first.subjects,
+        predictions=predictions,
+        best_epochs=best,
+        seconds=time.monotonic() - started,
+        images_per_second=round(images / training_seconds, 1) if training_seconds >= 1 else None,
+        models=models,
     )
 
 
@@ -220,29 +231,29 @@ def _best_of_log(folder: Path | None, name: str) -> float:
     """The best score on the test rows that the log of a training holds; NaN without a log."""
     if folder is None:
         return float("nan")
-    rows = map(json.loads, (Path(folder) / f"{name}.jsonl").read_text().splitlines())
+    lines = (Path(folder) / f"{name}.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     return max((row["test"] for row in rows if "test" in row), default=float("nan"))
 
 
 def difference(first: CrossValidation, second: CrossValidation) -> dict[str, Any]:
-    """First minus second headline on the same folds and seeds, by three answers to "is it more than
-    chance?".
+    """First minus second headline on the same folds and seeds, and how sure it is.
 
-    ``subjects``: interval over other test subjects (bootstrap within folds, seeds averaged).
-    ``trainings``: Student's interval over pairs of the same fold and seed, and ``p`` of the
-    sign-flip test over these. ``ValueError`` if the two do not match.
+    ``subjects``: interval over other test subjects (bootstrap within folds, seeds averaged), None
+    if a fold tests fewer than two. ``trainings``: Student's interval over pairs of the same fold
+    and seed, and ``p`` of the sign-flip test over these. ``ValueError`` if the two do not match.
     """
-    (ours, folds), (theirs, _) = first.by_subject(), second.by_subject()
-    over_subjects = paired_bootstrap(ours, theirs, first.mean_score, folds=folds)
-    pairs = first.scores.ravel(), second.scores.ravel()
-    found: dict[str, Any] = {
-        "value": float(over_subjects.value),
-        "subjects": [float(over_subjects.low), float(over_subjects.high)],
-    }
-    if len(pairs[0]) > 1:
-        over_trainings = paired_t_interval(*pairs)
-        found |= {
-            "trainings": [float(over_trainings.low), float(over_trainings.high)],
-            "p": sign_flip_test(*pairs),
-        }
-    return found
+    sums, folds = first.by_subject()
+    other_sums, _ = second.by_subject()
+    result: dict[str, Any] = {"value": first.score - second.score, "subjects": None}
+    if np.bincount(folds).min() >= 2:
+        over_subjects = paired_bootstrap(sums, other_sums, first.mean_score, folds=folds)
+        result["subjects"] = [float(over_subjects.low), float(over_subjects.high)]
+
+    scores = first.scores.ravel()
+    other_scores = second.scores.ravel()
+    if len(scores) > 1:
+        over_trainings = paired_t_interval(scores, other_scores)
+        result["trainings"] = [float(over_trainings.low), float(over_trainings.high)]
+        result["p"] = sign_flip_test(scores, other_scores)
+    return result

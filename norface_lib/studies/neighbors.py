@@ -1,18 +1,17 @@
-"""Nearest neighbors of faces: does the picture that is closest show the same person, or the same
-expression?"""
+"""Nearest neighbors of faces, and whether they show the same person or the same expression."""
 
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import pairwise_distances
+from sklearn.metrics import pairwise_distances, pairwise_distances_argmin_min
 
 from norface_lib import labels
 
 
 class Agreement(NamedTuple):
-    """What the two faces of a pair have in common, as means over pairs."""
+    """Similarity of the two faces of a pair, as means over pairs."""
 
     same_subject: float  # share of pairs, 0..1
     distance: float  # Euclidean, between the two vectors of AU intensities
@@ -31,9 +30,7 @@ def closest(
     queries: NDArray[np.float32], among: NDArray[np.float32]
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Row of ``among`` (M, D) that is closest to each query (N, D), and its Euclidean distance."""
-    distances = pairwise_distances(queries, among)
-    rows = distances.argmin(1)
-    return rows, distances[np.arange(len(rows)), rows]
+    return pairwise_distances_argmin_min(queries, among)
 
 
 def nearest_pairs(features: NDArray[np.float32], groups: NDArray) -> NDArray[np.intp]:
@@ -50,19 +47,19 @@ def nearest_pairs(features: NDArray[np.float32], groups: NDArray) -> NDArray[np.
 
 
 def all_pairs(groups: NDArray) -> NDArray[np.intp]:
-    """(P, 2) every ordered pair of rows of two groups: what `nearest_pairs` chooses from, so the
-    chance level."""
+    """(P, 2) every ordered pair of rows of two groups: the chance level of `nearest_pairs`."""
     return np.argwhere(groups[:, None] != groups)
 
 
 def agreement(
     pairs: NDArray[np.intp], subjects: NDArray, intensities: NDArray[np.float32]
 ) -> Agreement:
-    """What pairs (P, 2) of rows have in common; subjects (N,), intensities (N, A) of 0..5. An AU
+    """Similarity of pairs (P, 2) of rows; subjects (N,), intensities (N, A) of 0..5. An AU
     shows from 1 (A) on."""
     first, second = pairs.T
     shown = intensities >= labels.OCCURRENCE_THRESHOLD - 1e-4  # tables hold six digits
-    both, either = (shown[first] & shown[second]).sum(1), (shown[first] | shown[second]).sum(1)
+    both = (shown[first] & shown[second]).sum(1)
+    either = (shown[first] | shown[second]).sum(1)
     shared = np.where(either > 0, both / np.maximum(either, 1), 1.0)
     distance = np.linalg.norm(intensities[first] - intensities[second], axis=1)
     return Agreement(

@@ -1,18 +1,20 @@
 """Numbers that the paper and others published, and measured ones beside them.
 
-They lie in ``results/published.json`` as they were printed (PAPER.md 1.6, 1.7), each with its
-source and how sure it is. They are of real datasets; what is measured on rendered faces stands
+They lie in ``published.json``, beside this file, as they were printed (PAPER.md 1.6, 1.7),
+each with its source and how sure it is. They are of real datasets; numbers of rendered faces stand
 beside them as another kind of data, never among them.
 """
 
 import json
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from norface_lib.common.errors import DataError
-from norface_lib.common.paths import ROOT
+
+PUBLISHED = Path(__file__).with_name("published.json")
 
 PAPER = "Norface"
 """Name of the paper's method in the tables."""
@@ -30,53 +32,48 @@ the same in both."""
 
 @lru_cache
 def _tables() -> list[dict[str, Any]]:
-    path = ROOT / "results" / "published.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["tables"]
+        return json.loads(PUBLISHED.read_text(encoding="utf-8"))["tables"]
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: missing or damaged; restore it from the repository") from error
+        raise DataError(f"{PUBLISHED}: missing or damaged; install the package again") from error
 
 
 def _table(task: str, dataset: str, metric: str | None) -> dict[str, Any]:
     """The table of a metric, or the first of a dataset."""
     for table in _tables():
-        if (table["task"], table["dataset"]) == (task, dataset) and metric in (
-            None,
-            table["metric"],
-        ):
+        same = (table["task"], table["dataset"]) == (task, dataset)
+        if same and metric in (None, table["metric"]):
             return table
-    wanted = "/".join(filter(None, (task, dataset, metric)))
-    there = ", ".join(
-        "/".join((table["task"], table["dataset"], table["metric"])) for table in _tables()
-    )
-    raise DataError(f"no published numbers for {wanted}; there are {there}")
+    asked = "/".join(filter(None, (task, dataset, metric)))
+    known = [f"{table['task']}/{table['dataset']}/{table['metric']}" for table in _tables()]
+    raise DataError(f"no published numbers for {asked}; there are {', '.join(known)}")
 
 
 def published(task: str, dataset: str, metric: str | None = None) -> pd.DataFrame:
     """Published numbers as printed: a row for each method, a column for each label (NaN where not
     known) and ``average``.
 
-    Task and dataset are those of `norface_lib.datasets.protocols.LABELS`, and ``affectnet7``, which
-    is AffectNet without contempt. ``metric``: ``f1`` (detection), ``icc``, ``mse``, ``mae``
-    (intensity), ``accuracy`` (emotion); by default the first of the dataset. ``attrs``: task,
+    ``task``: au_detection, au_intensity or emotion. ``dataset``: bp4d, bp4d_plus, disfa, affectnet,
+    rafdb, and ``affectnet7``, which is AffectNet without contempt. ``metric``: ``f1`` (detection),
+    ``icc``, ``mse``, ``mae`` (intensity), ``accuracy`` (emotion); by default the first of the
+    dataset. ``attrs``: task,
     dataset, metric, unit (``percent``, or that of the metric), protocol, and ``source`` and
     ``status`` (``established`` or ``second hand``) by method; ``caution`` where there is one.
     Raises :class:`DataError` that lists what there is.
     """
-    found = _table(task, dataset, metric)
-    names, rows = found["labels"], {}
-    for row in found["rows"]:
-        values = [float("nan")] * len(names) if row["values"] is None else row["values"]
-        rows[row["method"]] = dict(zip([*names, AVERAGE], [*values, row["average"]], strict=True))
-    table = pd.DataFrame.from_dict(rows, orient="index", dtype=float)
-    table.attrs = {
-        key: found[key]
-        for key in ("task", "dataset", "metric", "unit", "protocol", "caution")
-        if key in found
-    }
-    table.attrs |= {
-        key: {row["method"]: row[key] for row in found["rows"]} for key in ("source", "status")
-    }
+    content = _table(task, dataset, metric)
+    names = content["labels"]
+    lines = {}
+    for row in content["rows"]:
+        values = row["values"] or [float("nan")] * len(names)
+        lines[row["method"]] = [*values, row["average"]]
+    table = pd.DataFrame.from_dict(lines, orient="index", columns=[*names, AVERAGE], dtype=float)
+
+    for key in ("task", "dataset", "metric", "unit", "protocol", "caution"):
+        if key in content:
+            table.attrs[key] = content[key]
+    for key in ("source", "status"):
+        table.attrs[key] = {row["method"]: row[key] for row in content["rows"]}
     return table
 
 
@@ -92,7 +89,7 @@ def beside_paper(
 
     ``ours``: label -> score as `norface_lib.tasks.metrics` gives it (F1 and accuracy in 0..1), or
     ``average`` -> score; without the latter, the average is over the labels if all are there, else
-    NaN. ``data``: what ours was measured on, ``rendered`` or ``real``; the paper's is real. No
+    NaN. ``data``: kind of faces of ours, ``rendered`` or ``real``; the paper's are real. No
     difference is taken: rows of different data are no comparison of methods. ``attrs`` are those of
     `published`. Raises ``ValueError`` for an unknown label or kind of data, and for a share outside
     0..1; :class:`DataError` if there is no number of the paper's, listing what there is.

@@ -1,51 +1,25 @@
-"""Means over folds, intervals over subjects, and paired tests."""
+"""Intervals over subjects, and paired tests."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from scipy import stats
 
 Metric = Callable[[NDArray], NDArray]
 """From sums (..., K, L) to values (..., L), as `f1_from_counts`, or to one value (...), as
 `accuracy`."""
 
 
-def mean_over_folds(folds: Sequence[ArrayLike]) -> tuple[NDArray[np.float64], float]:
-    """Mean over folds of each label (L,), and the mean of those: the headline number of PAPER.md 3.
-
-    ``folds`` holds one (L,) array per fold. Raises ``ValueError`` if there is none or if their
-    lengths differ.
-    """
-    shapes = {np.shape(fold) for fold in folds}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-        raise ValueError(
-            f"folds must be arrays of one shape (L,), got {sorted(shapes) or 'no fold'}"
-        )
-    per_label = np.mean(np.asarray(folds, dtype=float), axis=0)
-    return per_label, float(per_label.mean())
-
-
-def mean_and_pooled(
-    per_fold: ArrayLike, metric: Metric
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A metric of each fold, averaged over the folds, and the metric of all frames pooled (PAPER.md
-    3: the first is quoted).
-
-    ``per_fold`` holds sums of each fold, (F, 3, L) for ``f1_from_counts``.
-    """
-    per_fold = np.asarray(per_fold)
-    return metric(per_fold).mean(axis=0), metric(per_fold.sum(axis=0))
-
-
-def _as_they_are(values: NDArray) -> NDArray:
+def _unchanged(values: NDArray) -> NDArray:
     return values
 
 
 def bootstrap_interval(
     per_subject: ArrayLike,
-    metric: Metric = _as_they_are,
+    metric: Metric = _unchanged,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -54,16 +28,16 @@ def bootstrap_interval(
     """Percentile bootstrap interval over subjects (Efron and Tibshirani 1993): lower and upper end,
     95 % by default.
 
-    Frames of one subject are alike, so subjects are what is drawn again. ``per_subject`` (S, ...)
-    has a row of sums for each, and ``metric`` maps the means over the drawn subjects (resamples,
-    ...) to values (resamples,) or (resamples, L); metrics of this module do not care whether they
-    are given sums or means. For the mean F1, rows are `f1_counts` by subject, and the metric is
+    Frames of one subject are alike, so subjects are what is resampled. ``per_subject`` (S, ...)
+    has a row of sums for each, and ``metric`` maps the means over the sampled subjects (resamples,
+    ...) to values (resamples,) or (resamples, L); metrics of this project give the same for sums
+    and for means. For the mean F1, rows are `f1_counts` by subject, and the metric is
     ``lambda counts: f1_from_counts(counts).mean(axis=-1)``; left out, it is the mean of values
     (S,).
 
-    With ``folds`` (S,), the fold that tests each subject, subjects are drawn within their fold and
-    the metric is averaged over folds, as the headline is. Raises ``ValueError`` for a fold of fewer
-    than two subjects.
+    With ``folds`` (S,), the fold that tests each subject, subjects are sampled within their fold
+    and the metric is averaged over folds, as the headline is. Raises ``ValueError`` for a fold of
+    fewer than two subjects.
     """
     return _interval(_resampled(per_subject, metric, resamples, seed, folds), level)
 
@@ -76,13 +50,11 @@ def _interval(values: NDArray, level: float) -> tuple[NDArray, NDArray]:
 def _resampled(
     per_subject: ArrayLike, metric: Metric, resamples: int, seed: int, folds: ArrayLike | None
 ) -> NDArray:
-    """The metric of each resample, averaged over folds; the same draws for the same seed, subjects
-    and folds."""
+    """The metric of each resample, averaged over folds; the same samples for the same seed,
+    subjects and folds."""
     rng = np.random.default_rng(seed)
-    return np.mean(
-        [metric(_drawn_means(rows, resamples, rng)) for rows in _by_fold(per_subject, folds)],
-        axis=0,
-    )
+    parts = _by_fold(per_subject, folds)
+    return np.mean([metric(_sampled_means(rows, resamples, rng)) for rows in parts], axis=0)
 
 
 def _by_fold(per_subject: ArrayLike, folds: ArrayLike | None) -> list[NDArray[np.float64]]:
@@ -101,13 +73,13 @@ def _by_fold(per_subject: ArrayLike, folds: ArrayLike | None) -> list[NDArray[np
     return parts
 
 
-def _drawn_means(
+def _sampled_means(
     values: NDArray[np.float64], resamples: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Means (resamples, ...) of as many rows (S, ...) as there are, drawn with replacement."""
+    """Means (resamples, ...) of as many rows (S, ...) as there are, sampled with replacement."""
     count = len(values)
-    draws = rng.integers(count, size=(resamples, count)) + count * np.arange(resamples)[:, None]
-    times = np.bincount(draws.ravel(), minlength=resamples * count).reshape(resamples, count)
+    rows = rng.integers(count, size=(resamples, count)) + count * np.arange(resamples)[:, None]
+    times = np.bincount(rows.ravel(), minlength=resamples * count).reshape(resamples, count)
     return np.tensordot(times / count, values, axes=1)
 
 
@@ -122,7 +94,7 @@ class Difference(NamedTuple):
 def paired_bootstrap(
     first: ArrayLike,
     second: ArrayLike,
-    metric: Metric = _as_they_are,
+    metric: Metric = _unchanged,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -131,9 +103,9 @@ def paired_bootstrap(
     """Difference of a metric between two methods on the same subjects, with its percentile
     bootstrap interval.
 
-    Both methods are given the same draws, so that what makes a subject hard for both cancels out.
+    Both methods are given the same samples, so that what makes a subject hard for both cancels out.
     ``first`` and ``second`` (S, ...) hold sums of the same subjects in the same order; else as
-    `bootstrap_interval`. It answers for other test subjects, not for another training. Raises
+    `bootstrap_interval`. It is about other test subjects, not about another training. Raises
     ``ValueError`` for unlike shapes.
     """
     if np.shape(first) != np.shape(second):
@@ -141,17 +113,20 @@ def paired_bootstrap(
             f"both methods need the same subjects and labels, got shapes {np.shape(first)} and "
             f"{np.shape(second)}"
         )
-    drawn = [_resampled(values, metric, resamples, seed, folds) for values in (first, second)]
-    ours, theirs = (
-        np.mean([metric(rows.mean(axis=0)) for rows in _by_fold(v, folds)], axis=0)
-        for v in (first, second)
-    )
-    return Difference(ours - theirs, *_interval(drawn[0] - drawn[1], level))
+    resampled = [_resampled(values, metric, resamples, seed, folds) for values in (first, second)]
+    low, high = _interval(resampled[0] - resampled[1], level)
+    return Difference(_score(first, metric, folds) - _score(second, metric, folds), low, high)
 
 
-def _paired(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
-    """Differences (P,) of pairs."""
-    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+def _score(values: ArrayLike, metric: Metric, folds: ArrayLike | None) -> NDArray[np.float64]:
+    """The metric of all subjects, averaged over folds."""
+    return np.mean([metric(rows.mean(axis=0)) for rows in _by_fold(values, folds)], axis=0)
+
+
+def _checked(first: ArrayLike, second: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Pairs (P,) as arrays. Raises ``ValueError`` for fewer than two, unlike shapes, and NaN."""
+    first = np.asarray(first, dtype=float)
+    second = np.asarray(second, dtype=float)
     if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
         raise ValueError(
             f"two pairs or more are needed, got shapes {first.shape} and {second.shape}"
@@ -160,7 +135,7 @@ def _paired(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
         raise ValueError(
             "a pair holds NaN or infinity: a run has failed, or its metric is undefined"
         )
-    return first - second
+    return first, second
 
 
 def paired_t_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Difference:
@@ -171,10 +146,12 @@ def paired_t_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) 
     (Dietterich 1998): read it beside `paired_bootstrap`. Raises ``ValueError`` for fewer than two
     pairs, unlike shapes, and NaN.
     """
-    differences = _paired(first, second)
-    count = len(differences)
-    half = stdtrit(count - 1, (1 + level) / 2) * differences.std(ddof=1) / np.sqrt(count)
-    return Difference(differences.mean(), differences.mean() - half, differences.mean() + half)
+    first, second = _checked(first, second)
+    with warnings.catch_warnings():
+        # equal differences: the interval has no width, and t no meaning
+        warnings.simplefilter("ignore", RuntimeWarning)
+        low, high = stats.ttest_rel(first, second).confidence_interval(level)
+    return Difference((first - second).mean(), low, high)
 
 
 def sign_flip_test(
@@ -187,15 +164,11 @@ def sign_flip_test(
     all 2^P signs are tried, beyond that ``resamples`` random ones. The least p-value is 2 / 2^P:
     three folds of one seed (0.25) can show nothing. Errors as in `paired_t_interval`.
     """
-    differences = _paired(first, second)
-    count = len(differences)
-    exact = count <= 16
-    if exact:
-        flips = np.arange(2**count)[:, None] >> np.arange(count) & 1
-    else:
-        flips = np.random.default_rng(seed).integers(2, size=(resamples, count))
-    sums = np.abs((1 - 2 * flips) @ differences)
-    # equal but for rounding
-    reached = int((sums >= np.abs(differences.sum()) - 1e-12 * np.abs(differences).sum()).sum())
-    # the data are a sample of their own
-    return reached / len(flips) if exact else (reached + 1) / (len(flips) + 1)
+    result = stats.permutation_test(
+        _checked(first, second),
+        lambda x, y, axis: (x - y).mean(axis=axis),
+        permutation_type="samples",
+        n_resamples=resamples,
+        rng=seed,
+    )
+    return float(result.pvalue)

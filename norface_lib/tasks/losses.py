@@ -46,7 +46,7 @@ def weighted_asymmetric(
     ME-GraphAU (PAPER.md 4).
 
     An absent AU counts only as far as the network believes in it, so the many easy negatives do not
-    drown the few positives. Arguments, mask and errors are those of `weighted_bce`.
+    dominate the few positives. Arguments, mask and errors are those of `weighted_bce`.
     """
     known, labels = _known(logits, labels, mask)
     logits = logits.float()
@@ -63,17 +63,17 @@ def weighted_dice(
     """Mean over labels of w_i [1 - (2 sum p y + 1) / (sum p^2 + sum y^2 + 1)], sums over the batch:
     JAA-Net (PAPER.md 4).
 
-    A soft F1: an AU that is never called costs nearly all of its weight, however rare it is, so a
-    threshold of 0.5 suits F1 as it does not after cross entropy. Needs batches that hold some of
-    each AU. JAA-Net's code divides by the batch size once more, which is not copied. Arguments,
+    A soft F1: an AU that is never predicted costs nearly all of its weight, however rare it is, so
+    a threshold of 0.5 suits F1, which it does not after cross entropy. Needs batches that hold some
+    of each AU. JAA-Net's code divides by the batch size once more, which is not copied. Arguments,
     mask and errors are those of `weighted_bce`.
     """
     known, labels = _known(logits, labels, mask)
     p = logits.float().sigmoid() * known
-    overlap, sizes = (p * labels).sum(dim=0), (p.square() + labels.square()).sum(dim=0)
-    return _weighted_mean(
-        1 - (2 * overlap + 1) / (sizes + 1)[None], weights, known.any(dim=0, keepdim=True)
-    )
+    overlap = (p * labels).sum(dim=0)
+    sizes = (p.square() + labels.square()).sum(dim=0)
+    loss = 1 - (2 * overlap + 1) / (sizes + 1)
+    return _weighted_mean(loss[None], weights, known.any(dim=0, keepdim=True))
 
 
 DETECTION_LOSSES = {"bce": weighted_bce, "asymmetric": weighted_asymmetric, "dice": weighted_dice}
@@ -98,14 +98,16 @@ def concordance(predictions: Tensor, labels: Tensor) -> Tensor:
     """1 - CCC over the batch (Lin 1989), the mean over labels that vary: predictions and labels (N,
     L) -> scalar.
 
-    It sees agreement in scale and offset, which ICC rewards, and needs batches that hold some of
-    each AU. 0 if no label varies.
+    It measures agreement in scale and offset, which ICC rewards, and needs batches that hold some
+    of each AU. 0 if no label varies.
     """
     known, labels = _known(predictions, labels, None)
     count = known.sum(dim=0).clamp(min=1)
     values = torch.where(known, predictions.float(), 0)
-    x, y = values.sum(dim=0) / count, labels.sum(dim=0) / count
-    dx, dy = (values - x) * known, (labels - y) * known
+    x = values.sum(dim=0) / count
+    y = labels.sum(dim=0) / count
+    dx = (values - x) * known
+    dy = (labels - y) * known
     spread = dy.square().sum(dim=0)
     whole = dx.square().sum(dim=0) + spread + count * (x - y).square()
     varies = spread > 1e-6
@@ -143,10 +145,9 @@ def smoothed_cross_entropy(logits: Tensor, classes: Tensor, smoothing: float = 0
     Classes are numbers 0..C-1, or NaN or 9 where unknown, which are left out; 0 if none is known.
     """
     known = ~classes.isnan() & (classes != UNKNOWN)
-    wanted = torch.where(known, classes, 0).long()
-    return _mean(
-        F.cross_entropy(logits.float(), wanted, reduction="none", label_smoothing=smoothing), known
-    )
+    targets = torch.where(known, classes, 0).long()
+    loss = F.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=smoothing)
+    return _mean(loss, known)
 
 
 EMOTION_LOSSES = {"ce": smoothed_cross_entropy}
@@ -178,11 +179,10 @@ def _mean(loss: Tensor, known: Tensor) -> Tensor:
 
 
 def _known(logits: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Where labels count (N, L), and the labels with 0 elsewhere: NaN times 0 would still be NaN."""
-    if logits.ndim != 2 or any(
-        tensor.shape != logits.shape for tensor in (labels, mask) if tensor is not None
-    ):
-        shapes = [tuple(tensor.shape) for tensor in (logits, labels, mask) if tensor is not None]
+    """Mask of labels that count (N, L), and the labels with 0 elsewhere: NaN times 0 would still be
+    NaN."""
+    shapes = [tuple(tensor.shape) for tensor in (logits, labels, mask) if tensor is not None]
+    if logits.ndim != 2 or len(set(shapes)) > 1:
         raise ValueError(f"logits, labels and mask must share one shape (N, L), got {shapes}")
     known = ~labels.isnan() & (labels != UNKNOWN)
     known = known if mask is None else known & mask.bool()

@@ -6,19 +6,18 @@ writes for "not coded") and is left out of every metric, for that label only.
 
 Each metric is made of sums over frames: `f1_counts`, `intensity_sums`, `confusion`. Those of
 batches, processes or subjects (S) add up, which is how a metric is streamed, pooled over folds, and
-given an interval by drawing subjects again.
+given an interval by resampling subjects.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import roc_auc_score
 
 from norface_lib.labels import UNKNOWN
 
 
 def known(labels: ArrayLike) -> NDArray[np.bool_]:
-    """Where labels, of any shape, are neither NaN nor 9. Same shape, bool."""
+    """Mask of labels, of any shape, that are neither NaN nor 9. Same shape, bool."""
     labels = np.asarray(labels, dtype=float)
     return ~np.isnan(labels) & (labels != UNKNOWN)
 
@@ -28,7 +27,8 @@ def _frames_by_labels(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Both as float arrays of one shape (N, L). Raises ``ValueError`` for other shapes and for NaN
     predictions."""
-    predictions, labels = np.asarray(predictions, dtype=float), np.asarray(labels, dtype=float)
+    predictions = np.asarray(predictions, dtype=float)
+    labels = np.asarray(labels, dtype=float)
     if predictions.ndim != 2 or predictions.shape != labels.shape:
         raise ValueError(
             f"predictions and labels must share one shape (N, L), got {predictions.shape} and "
@@ -87,7 +87,8 @@ def f1_counts(
             "labels must be 0, 1, 9 or NaN: apply the dataset's occurrence threshold to "
             "intensities first"
         )
-    predicted, present = probabilities >= threshold, labels == 1
+    predicted = probabilities >= threshold
+    present = labels == 1
     cells = (predicted & present, predicted & ~present & mask, ~predicted & present)
     return _sum_frames(np.stack(cells, axis=1), subjects)
 
@@ -107,69 +108,36 @@ def f1_per_label(
     return f1_from_counts(f1_counts(probabilities, labels, threshold))
 
 
-class F1Counter:
-    """Adds up the counts of each label over batches of any size: F1 belongs to all frames of a
-    fold, never to a batch.
-
-    ``counts`` (3, L) holds TP, FP and FN; those of several counters may be added up and given to
-    `f1_from_counts`.
-    """
-
-    def __init__(self, labels: int):
-        self.counts = np.zeros((3, labels), dtype=np.int64)
-
-    def update(self, probabilities: ArrayLike, labels: ArrayLike, threshold: float = 0.5) -> None:
-        """Add a batch of (N, L); ranges and errors are those of `f1_counts`, or ``ValueError`` for
-        another number of labels."""
-        counts = f1_counts(probabilities, labels, threshold)
-        if counts.shape != self.counts.shape:
-            raise ValueError(
-                f"this counter holds {self.counts.shape[1]} labels, the batch has {counts.shape[1]}"
-            )
-        self.counts += counts
-
-    def compute(self) -> NDArray[np.float64]:
-        """F1 of each label, (L,) in [0, 1]: exactly that of all frames at once."""
-        return f1_from_counts(self.counts)
-
-
 def constant_predictor_f1(rates: ArrayLike) -> NDArray[np.float64]:
-    """F1 of calling every label present in every frame, the constant baseline to beat: 2 r / (1 + r) for rates
-    r (L,) in [0, 1]."""
+    """F1 of predicting every label in every frame, the constant baseline to beat: 2 r / (1 + r) for
+    rates r (L,) in [0, 1]."""
     rates = np.asarray(rates, dtype=float)
     return 2 * rates / (1 + rates)
 
 
-class OracleF1(NamedTuple):
-    """F1 (L,) at the threshold that suits the test frames best. Not comparable with F1 at a
-    threshold fixed before the test."""
+def oracle_f1(probabilities: ArrayLike, labels: ArrayLike) -> tuple[float, NDArray[np.float64]]:
+    """The threshold, common to all labels, of 0.01, 0.02 .. 0.99 that has the best mean F1 (the
+    lowest of equals), and the F1 (L,) there.
 
-    threshold: float
-    f1: NDArray[np.float64]
-    name: str = "oracle threshold (chosen on the test frames, not comparable)"
-
-
-def oracle_f1(probabilities: ArrayLike, labels: ArrayLike) -> OracleF1:
-    """The best mean F1 of one threshold common to all labels, of 0.01, 0.02 .. 0.99; the lowest of
-    equals.
-
-    What FMAE reports (PAPER.md 3), and an upper bound on what a threshold can give, never a result:
-    call it by its ``name`` wherever it is shown. Ranges and errors are those of `f1_counts`.
+    Chosen on the test frames, as FMAE does (PAPER.md 3): an upper bound on what a threshold can
+    give, never a result, and not comparable with F1 at a threshold fixed before the test. Ranges
+    and errors are those of `f1_counts`.
     """
     thresholds = np.arange(1, 100) / 100
     scores = np.stack([f1_per_label(probabilities, labels, threshold) for threshold in thresholds])
     best = scores.mean(axis=1).argmax()
-    return OracleF1(float(thresholds[best]), scores[best])
+    return float(thresholds[best]), scores[best]
 
 
 def auc(scores: ArrayLike, positives: ArrayLike) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counting
-    one half (Mann-Whitney U).
+    """Area under the ROC curve: the probability that a positive scores above a negative, ties
+    counting one half.
 
     scores (N,), any finite range; positives (N,) of bool or 0/1. Raises ``ValueError`` if a class
     is missing, where the area is undefined, for other shapes, and for NaN scores.
     """
-    scores, positives = np.asarray(scores, dtype=float), np.asarray(positives)
+    scores = np.asarray(scores, dtype=float)
+    positives = np.asarray(positives)
     if scores.ndim != 1 or scores.shape != positives.shape:
         raise ValueError(
             f"scores and positives must share one shape (N,), got {scores.shape} and "
@@ -181,17 +149,13 @@ def auc(scores: ArrayLike, positives: ArrayLike) -> float:
         raise ValueError(
             "positives must be bool or 0/1: leave out the frames of unknown label first"
         )
-    positives = positives.astype(bool)
-    count, others = positives.sum(), (~positives).sum()
-    if not count or not others:
+    count = int(positives.sum())
+    if count in (0, len(positives)):
         raise ValueError(
-            f"the area under the ROC curve needs both classes, got {count} positives and {others} "
-            "negatives"
+            f"the area under the ROC curve needs both classes, got {count} positives and "
+            f"{len(positives) - count} negatives"
         )
-    _, inverse, ties = np.unique(scores, return_inverse=True, return_counts=True)
-    # of each distinct score, the mean rank of those who tie at it
-    rank = np.cumsum(ties) - (ties - 1) / 2
-    return float((rank[inverse][positives].sum() - count * (count + 1) / 2) / (count * others))
+    return float(roc_auc_score(positives, scores))
 
 
 def intensity_sums(
@@ -204,12 +168,12 @@ def intensity_sums(
     predictions x and labels y (N, L). Predictions are taken as they are: clip to 0..5 before.
     Raises ``ValueError`` for other shapes and NaN predictions.
     """
-    x, y = _frames_by_labels(predictions, labels)
-    mask = known(y)
-    x, y = np.where(mask, x, 0), np.where(mask, y, 0)
-    return _sum_frames(
-        np.stack([mask, x, y, x * x, y * y, x * y, (x - y) ** 2, abs(x - y)], axis=1), subjects
-    )
+    predictions, labels = _frames_by_labels(predictions, labels)
+    mask = known(labels)
+    x = np.where(mask, predictions, 0)
+    y = np.where(mask, labels, 0)
+    terms = [mask, x, y, x * x, y * y, x * y, (x - y) ** 2, abs(x - y)]
+    return _sum_frames(np.stack(terms, axis=1), subjects)
 
 
 def intensity_metrics(sums: ArrayLike) -> dict[str, NDArray[np.float64]]:
@@ -229,7 +193,8 @@ def intensity_metrics(sums: ArrayLike) -> dict[str, NDArray[np.float64]]:
     a label without a known frame.
     """
     n, x, y, xx, yy, xy, squared, absolute = np.moveaxis(np.asarray(sums, dtype=float), -2, 0)
-    sxx, syy = _centered(n, x, xx), _centered(n, y, yy)
+    sxx = _centered(n, x, xx)
+    syy = _centered(n, y, yy)
     limit = np.sqrt(sxx * syy)
     # no further than Cauchy and Schwarz allow: the rest is rounding
     sxy = np.clip(xy - _ratio(x * y, n, 0.0), -limit, limit)
@@ -287,7 +252,8 @@ def confusion(
     predictions (N,) and labels (N,) are classes 0..C-1, of which there may be 9; images of unknown
     label (NaN or 9) are left out. Raises ``ValueError`` for other shapes and other values.
     """
-    predictions, labels = np.asarray(predictions, dtype=float), np.asarray(labels, dtype=float)
+    predictions = np.asarray(predictions, dtype=float)
+    labels = np.asarray(labels, dtype=float)
     if predictions.ndim != 1 or predictions.shape != labels.shape:
         raise ValueError(
             f"predictions and labels must share one shape (N,), got {predictions.shape} and "
@@ -313,8 +279,7 @@ def class_mean_accuracy(confusions: ArrayLike) -> NDArray[np.float64]:
     """Mean recall of the classes that occur, from `confusion` (..., C, C) -> (...) in [0, 1]; NaN
     without an image.
 
-    Of a predictor that always says the same it is 1 / C, however often that class occurs (PAPER.md
-    3).
+    Of a constant prediction it is 1 / C, however often that class occurs (PAPER.md 3).
     """
     confusions = np.asarray(confusions, dtype=float)
     images = confusions.sum(axis=-1)

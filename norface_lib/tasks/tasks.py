@@ -1,5 +1,4 @@
-"""The three tasks, which one classifier serves: what its logits mean, how they are trained, and by
-what they are measured.
+"""The three tasks, which one classifier serves: meaning of its logits, losses, and metrics.
 
 A task turns logits (N, O) into predictions (N, O) and predictions into sums over frames, from which
 every metric is made (`norface_lib.tasks.metrics`). Labels are (N, L), NaN where unknown; for
@@ -19,7 +18,6 @@ from torch import Tensor
 from norface_lib.labels import INTENSITY_MAX
 from norface_lib.tasks import losses
 from norface_lib.tasks.metrics import (
-    OracleF1,
     accuracy,
     class_mean_accuracy,
     confusion,
@@ -38,15 +36,15 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """What all tasks share. ``outputs`` names the O logits in their order; ``loss`` is a name, or
-    several joined by +."""
+    """A task. ``outputs`` names the O logits in their order; ``loss`` is a name, or several joined
+    by +."""
 
     outputs: tuple[str, ...]
     loss: str = ""
 
     name: ClassVar[str]
-    metric: ClassVar[str]  # what `per_label` gives
-    headline: ClassVar[str]  # what `score` gives
+    metric: ClassVar[str]  # that of `per_label`
+    headline: ClassVar[str]  # that of `score`
     known_losses: ClassVar[dict[str, Any]]
     default_loss: ClassVar[str]
 
@@ -57,7 +55,7 @@ class Task(ABC):
 
     @abstractmethod
     def criterion(self, labels: NDArray[np.float32]) -> Criterion:
-        """The loss, with what it must know of the training rows' labels (N, L) and of no others."""
+        """The loss, which may depend on the training rows' labels (N, L) and on no others."""
 
     @abstractmethod
     def predictions(self, logits: Tensor) -> NDArray[np.float32]:
@@ -67,7 +65,7 @@ class Task(ABC):
     def sums(
         self, predictions: ArrayLike, labels: ArrayLike, subjects: ArrayLike | None = None
     ) -> NDArray:
-        """Sums (K, ...) that the metrics are made of, or (S, K, ...) by subject."""
+        """Sums (K, ...) that metrics are made of, or (S, K, ...) by subject."""
 
     @abstractmethod
     def per_label(self, sums: NDArray) -> NDArray[np.float64]:
@@ -83,10 +81,10 @@ class Task(ABC):
 
     @abstractmethod
     def constant_baseline(self, train: NDArray, test: NDArray) -> float:
-        """The score of one who looks at no face, from training and test labels (N, L)."""
+        """Score of a constant prediction, from training and test labels (N, L)."""
 
     def oracle(self, predictions: NDArray, labels: NDArray) -> float:
-        """The score with whatever may be chosen on the test rows: an upper bound, never a result."""
+        """Score with whatever may be chosen on the test rows: an upper bound, never a result."""
         return float(self.score(self.sums(predictions, labels)))
 
     def classes(self, labels: NDArray) -> NDArray[np.float64]:
@@ -109,7 +107,7 @@ class Detection(Task):
         rates = np.nanmean(np.where(known(labels), labels, np.nan), axis=0)
         weights = losses.au_weights(np.nan_to_num(rates, nan=0.5).clip(1 / len(labels)).tolist())
         loss = losses.summed(self.loss, self.known_losses)
-        return lambda logits, wanted: loss(logits, wanted, weights.to(logits.device))
+        return lambda logits, labels: loss(logits, labels, weights.to(logits.device))
 
     def predictions(self, logits: Tensor) -> NDArray[np.float32]:
         return logits.float().sigmoid().cpu().numpy()
@@ -123,15 +121,14 @@ class Detection(Task):
         return f1_from_counts(sums)
 
     def constant_baseline(self, train: NDArray, test: NDArray) -> float:
-        """Every AU is called in every frame."""
-        return float(
-            constant_predictor_f1(np.nanmean(np.where(known(test), test, np.nan), axis=0)).mean()
-        )
+        """Every AU is predicted in every frame."""
+        rates = np.nanmean(np.where(known(test), test, np.nan), axis=0)
+        return float(constant_predictor_f1(rates).mean())
 
     def oracle(self, predictions: NDArray, labels: NDArray) -> float:
         """At the threshold that suits the test rows best."""
-        best: OracleF1 = oracle_f1(predictions, labels)
-        return float(best.f1.mean())
+        _, f1 = oracle_f1(predictions, labels)
+        return float(f1.mean())
 
 
 @dataclass(frozen=True)
@@ -159,8 +156,8 @@ class Intensity(Task):
         return intensity_metrics(sums)["icc"]
 
     def further(self, sums: NDArray) -> dict[str, float]:
-        found = intensity_metrics(sums)
-        return {name: float(np.nanmean(found[name])) for name in ("mse", "mae", "pcc", "ccc")}
+        metrics = intensity_metrics(sums)
+        return {name: float(np.nanmean(metrics[name])) for name in ("mse", "mae", "pcc", "ccc")}
 
     def constant_baseline(self, train: NDArray, test: NDArray) -> float:
         """A constant does not correlate."""
@@ -182,7 +179,7 @@ class Emotion(Task):
 
     def criterion(self, labels: NDArray[np.float32]) -> Criterion:
         loss = losses.summed(self.loss, self.known_losses)
-        return lambda logits, wanted: loss(logits, wanted[:, 0], self.smoothing)
+        return lambda logits, labels: loss(logits, labels[:, 0], self.smoothing)
 
     def predictions(self, logits: Tensor) -> NDArray[np.float32]:
         return logits.float().softmax(dim=-1).cpu().numpy()
@@ -190,19 +187,14 @@ class Emotion(Task):
     def sums(
         self, predictions: ArrayLike, labels: ArrayLike, subjects: ArrayLike | None = None
     ) -> NDArray:
-        return confusion(
-            np.argmax(predictions, axis=-1), np.asarray(labels)[:, 0], len(self.outputs), subjects
-        )
+        classes = np.argmax(predictions, axis=-1)
+        return confusion(classes, np.asarray(labels)[:, 0], len(self.outputs), subjects)
 
     def per_label(self, sums: NDArray) -> NDArray[np.float64]:
-        seen = np.asarray(sums, dtype=float)
-        images = seen.sum(axis=-1)
-        return np.divide(
-            np.diagonal(seen, axis1=-2, axis2=-1),
-            images,
-            out=np.zeros(images.shape),
-            where=images > 0,
-        )
+        confusions = np.asarray(sums, dtype=float)
+        images = confusions.sum(axis=-1)
+        right = np.diagonal(confusions, axis1=-2, axis2=-1)
+        return np.divide(right, images, out=np.zeros(images.shape), where=images > 0)
 
     def score(self, sums: NDArray) -> NDArray[np.float64]:
         """The share of images whose class is right."""
@@ -212,7 +204,7 @@ class Emotion(Task):
         return {"class_mean_accuracy": float(class_mean_accuracy(sums))}
 
     def constant_baseline(self, train: NDArray, test: NDArray) -> float:
-        """The class that is most frequent in training is always called."""
+        """The class that is most frequent in training is predicted for every image."""
         common = np.bincount(train[known(train)].astype(int)).argmax()
         return float((test[known(test)] == common).mean())
 
@@ -233,11 +225,11 @@ def task_of(name: str, outputs: tuple[str, ...], loss: str = "") -> Task:
 
 
 def balancing_weights(task: Task, labels: NDArray) -> Tensor:
-    """(N,) chance of each training row to be drawn, sum 1, so that each class is drawn as often as
-    any other.
+    """(N,) probability of each training row to be sampled, sum 1, so that each class is sampled as
+    often as any other.
 
-    A row weighs as its rarest class: 1 over how many rows have it. Rows of no class weigh as all of
-    these together count once.
+    A row's weight is that of its rarest class: 1 over the number of rows that have it. Rows of no
+    class are one class together.
     """
     belongs = task.classes(labels)
     nothing = belongs.sum(axis=1, keepdims=True) == 0

@@ -122,7 +122,7 @@ def input_figures(batch: int) -> Iterator[Figure]:
     """Faces a second from 8 bits to probabilities for one input and for both, and the ratio."""
     rate_of_one: float | None = None
     for inputs in ("original", "both"):
-        model = Classifier(ClassifierConfig(labels.columns(), inputs))
+        model = Classifier(ClassifierConfig(labels.columns(), inputs=inputs))
         model = model.to(memory_format=torch.channels_last).eval()
         size = model.image_size
         faces = np.random.default_rng(0).integers(0, 256, (2 * batch, size, size, 3), np.uint8)

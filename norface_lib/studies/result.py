@@ -1,0 +1,160 @@
+"""Result of an experiment: its rows, their differences, and the tables and files made of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from norface_lib.common.errors import DataError
+from norface_lib.common.paths import shown
+from norface_lib.common.records import write_result
+from norface_lib.networks.weights import save_classifier
+from norface_lib.studies.cross_validation import CrossValidation, difference
+from norface_lib.studies.published import AVERAGE, published
+from norface_lib.studies.recipes import COMPARISONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Cross-validated rows by name, and how they were made."""
+
+    rows: dict[str, CrossValidation]
+    task: str
+    dataset: str
+    splits: list[str]  # names, in the order of a row's folds
+    seeds: tuple[int, ...]
+    leakage: str
+    counts: dict[str, Any]
+    settings: dict[str, Any]
+    started: float  # time.monotonic()
+    path: Path | None = None  # of the result file, if it was written
+
+    @property
+    def _first(self) -> CrossValidation:
+        return next(iter(self.rows.values()))
+
+    def table(self) -> pd.DataFrame:
+        """A line for each row: headline, its 95 % interval over subjects, the score of all tested
+        frames pooled, the spread over folds and seeds, further metrics, seconds."""
+        lines = {}
+        for name, row in self.rows.items():
+            low, high = row.interval or (np.nan, np.nan)
+            line = {"score": row.score, "low": low, "high": high, "pooled": row.pooled}
+            line["spread"] = float(row.scores.std())
+            lines[name] = line | row.further | {"seconds": row.seconds}
+        table = pd.DataFrame(lines).T
+        table.index.name = self._first.task.headline
+        return table
+
+    def per_label(self) -> pd.DataFrame:
+        """The table that a paper prints: a line for each row, a column for each label, and the
+        headline. In percent, but for ICC."""
+        scale = 1.0 if self.task == "au_intensity" else 100.0
+        table = pd.DataFrame(
+            {name: row.per_label * scale for name, row in self.rows.items()},
+            index=list(self._first.task.outputs),
+        ).T
+        table[self._first.task.headline] = [row.score * scale for row in self.rows.values()]
+        return table.round(3 if scale == 1 else 1)
+
+    def differences(self) -> dict[str, dict[str, Any]]:
+        """`difference` of each pair of ``COMPARISONS`` whose rows are there."""
+        return {
+            what: difference(self.rows[first], self.rows[second])
+            for what, (first, second) in COMPARISONS.items()
+            if first in self.rows and second in self.rows
+        }
+
+    def difference_table(self) -> pd.DataFrame:
+        """A line for each difference: its value, its 95 % intervals over subjects and over
+        trainings, and the p-value over trainings."""
+        lines = {}
+        for what, values in self.differences().items():
+            low, high = values["subjects"] or (np.nan, np.nan)
+            lines[what] = {"adds": values["value"], "low": low, "high": high}
+            if "p" in values:
+                low, high = values["trainings"]
+                lines[what] |= {"low (trainings)": low, "high (trainings)": high, "p": values["p"]}
+        return pd.DataFrame(lines).T
+
+    def report(self) -> str:
+        """The table of labels as text, with intervals, constant baselines and published numbers."""
+        task = self._first.task
+        head = (
+            f"{task.headline}, last step, mean over {len(self.splits)} split(s) and "
+            f"{len(self.seeds)} seed(s)"
+        )
+        if task.name == "au_detection":
+            head += ", threshold 0.5"
+        lines = ["", head, "", self.per_label().to_string(), ""]
+        for name, row in self.rows.items():
+            interval = "(too few subjects for an interval)"
+            if row.interval:
+                interval = "[{:.3f}, {:.3f}] over subjects".format(*row.interval)
+            lines.append(
+                f"{name}: {row.score:.3f} {interval}; constant baseline {row.constant_baseline:.3f}"
+            )
+        if len(self.rows) > 1 and self.differences():
+            lines += ["", "what a row adds", self.difference_table().round(3).to_string(), ""]
+        lines += _published(task.name, self.dataset)
+        if self.path is not None:
+            lines.append(f"(see {shown(self.path)})")
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Rows and differences, for a result file."""
+        return {
+            "rows": {name: row.as_dict() for name, row in self.rows.items()},
+            "differences": self.differences(),
+        }
+
+    def write(self, path: Path) -> "Result":
+        """Writes the result file, with seeds, counts, leakage, settings, machine and versions."""
+        write_result(
+            path,
+            {"experiment": self.task} | self.as_dict(),
+            seed=list(self.seeds),
+            started=self.started,
+            counts=self.counts,
+            leakage=self.leakage,
+            settings=self.settings,
+        )
+        return replace(self, path=Path(path))
+
+    def card(self) -> dict[str, Any]:
+        """Entries that the card of every classifier of this experiment has."""
+        return {
+            "task": self.task,
+            "data": self.settings["experiment"]["data"],
+            "protocol": self.settings["experiment"]["protocol"],
+            "normalizer": self.settings["weights"],
+            "seed": self.seeds[0],
+            "counts": self.counts,
+        }
+
+    def save_classifiers(self, folder: Path, rows: Sequence[str] = ()) -> list[Path]:
+        """Writes the classifiers of the first seed, ``<row>-<split>.safetensors`` for each split;
+        ``rows``: default all."""
+        return [
+            save_classifier(
+                model,
+                Path(folder) / f"{name}-{split}.safetensors",
+                self.card() | {"split": split},
+            )
+            for name in rows or self.rows
+            for split, model in zip(self.splits, self.rows[name].models, strict=True)
+        ]
+
+
+def _published(task: str, dataset: str) -> list[str]:
+    """Published numbers on a dataset, best first; nothing for one that nobody has published on."""
+    try:
+        numbers = published(task, dataset)
+    except DataError:
+        return []
+    averages = numbers[AVERAGE].sort_values(ascending=False)
+    listed = ", ".join(f"{name} {value:g}" for name, value in averages.items())
+    return [f"published ({numbers.attrs['metric']}, real faces): {listed}"]
