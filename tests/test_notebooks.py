@@ -1,4 +1,4 @@
-"""Every notebook runs headlessly at the smoke profile, committed as readers should see it."""
+"""Every notebook runs headlessly at the smoke profile, and is committed as readers see it."""
 
 import json
 import os

@@ -60,8 +60,8 @@ def target_picture(first: Path, targets: Sequence[str], name: str) -> Path:
 
 
 def shown(path: Path) -> str:
-    """Path to print: a relative path as it is, one inside ``ROOT`` relative to that, else the file's
-    name alone, so that no output names a machine's folders."""
+    """Path to print, without a machine's folders: a relative path as it is, one inside ``ROOT``
+    relative to that, else the file's name alone."""
     path = Path(path)
     if not path.is_absolute():
         return str(path)
