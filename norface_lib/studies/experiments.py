@@ -16,8 +16,9 @@ from norface_lib.common.records import check_leakage, settings_of, write_result
 from norface_lib.datasets import open_dataset
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.normalized import key_of, load_pairs, normalize_dataset
+from norface_lib.datasets.pairs import EmbeddedPairs, Pairs, embed
 from norface_lib.datasets.protocols import protocol
-from norface_lib.images.arrays import to_uint8
+from norface_lib.images.arrays import LazyFaces, to_uint8
 from norface_lib.networks.classifier import INPUTS, OWN_BACKBONE, ClassifierConfig
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer
@@ -30,7 +31,6 @@ from norface_lib.training.leakage import normalizers_of_folds
 from norface_lib.training.loop import TrainConfig, base_rate
 from norface_lib.training.normalizer import NormalizerTraining
 from norface_lib.training.normalizer_losses import Sources, terms_of
-from norface_lib.training.pairs import EmbeddedPairs, Pairs, embed
 
 BACKBONES = {
     "frozen": "the normalizer's, as it is; what it sees in each face is computed once",
@@ -283,7 +283,7 @@ def _as_seen(
         experiment.leakage,
         normalizer,
         folds,
-        lambda rows: Sources(targets, faces=pairs.originals[rows]),
+        lambda rows: Sources(targets, faces=LazyFaces([pairs.originals], rows)),
         experiment.tuning,
         out / "normalizers",
         device,

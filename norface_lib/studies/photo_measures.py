@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from norface_lib import labels
 from norface_lib.common.records import write_result
 from norface_lib.datasets.base import EMOTION
+from norface_lib.datasets.pairs import Pairs, embed
 from norface_lib.datasets.rendered import Rendered, load_rendered
 from norface_lib.faces.benchmark import Studio
 from norface_lib.images.arrays import Faces, to_tensor
@@ -39,7 +40,6 @@ from norface_lib.studies.statistics import bootstrap_interval
 from norface_lib.tasks.metrics import auc
 from norface_lib.tasks.tasks import Emotion, task_of
 from norface_lib.training.classifier import predict, predict_rows, train_classifier
-from norface_lib.training.pairs import Pairs, embed
 
 SHAPES_OF: Mapping[str, tuple[str, ...]] = {
     "AU01": ("browInnerUp",),

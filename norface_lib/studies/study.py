@@ -17,6 +17,7 @@ from norface_lib import labels
 from norface_lib.common.files import write_atomically
 from norface_lib.common.paths import cache
 from norface_lib.datasets.disfa import INTENSITY_AUS
+from norface_lib.datasets.pairs import EmbeddedPairs, Pairs, embed
 from norface_lib.datasets.rendered import Rendered, coded, emotions_of, load_rendered
 from norface_lib.faces.benchmark import BenchmarkSpec, write_benchmark
 from norface_lib.networks.classifier import INPUTS
@@ -26,7 +27,6 @@ from norface_lib.networks.weights import load_normalizer
 from norface_lib.studies.cross_validation import CrossValidation, Fold, cross_validate, difference
 from norface_lib.tasks.tasks import Task, task_of
 from norface_lib.training.classifier import Recipe
-from norface_lib.training.pairs import EmbeddedPairs, Pairs, embed
 
 
 @dataclass(frozen=True)
