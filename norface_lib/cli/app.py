@@ -355,7 +355,7 @@ def align(
     ] = ("folder"),
     task: Annotated[
         str | None,
-        typer.Option(help="of a dataset, whose frames are looked at: occurrence, intensity, ..."),
+        typer.Option(help="of a dataset, whose frames are looked at: au_detection, au_intensity, ..."),
     ] = None,
 ) -> None:
     """Find the faces of photographs and videos and crop them as the networks take them; the same
@@ -459,7 +459,7 @@ def inspect(
     ],
     root: Annotated[Path, typer.Argument(help="folder of the dataset")],
     task: Annotated[
-        str | None, typer.Option(help="such as occurrence, intensity, detection, emotion")
+        str | None, typer.Option(help="such as au_detection, au_intensity, emotion")
     ] = None,
     check: Annotated[
         bool, typer.Option(help="read every frame, and drop those that cannot be read")

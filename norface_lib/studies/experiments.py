@@ -13,7 +13,7 @@ import pandas as pd
 from norface_lib.common.errors import DataError
 from norface_lib.common.paths import shown
 from norface_lib.common.records import check_leakage, settings_of, write_result
-from norface_lib.datasets import open_dataset
+from norface_lib.datasets import dataset_class, open_dataset
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.normalized import key_of, load_pairs, normalize_dataset
 from norface_lib.datasets.pairs import EmbeddedPairs, Pairs, embed
@@ -39,23 +39,6 @@ BACKBONES = {
     "timm:NAME": "any network of timm, with its published weights if they can be had, trained on",
 }
 """Where a classifier's backbone comes from."""
-
-_DATASET_TASKS = {
-    "au_detection": {
-        "bp4d": "occurrence",
-        "bp4d_plus": "occurrence",
-        "disfa": "detection",
-        "rendered": "occurrence",
-    },
-    "au_intensity": {
-        "bp4d": "intensity",
-        "bp4d_plus": "intensity",
-        "disfa": "intensity",
-        "rendered": "intensity",
-    },
-    "emotion": {"affectnet": None, "rafdb": None, "rendered": "emotion"},
-}
-"""How each dataset calls a task; None where it has no other."""
 
 DEFAULT_PROTOCOLS = {
     "bp4d": "bp4d/3fold",
@@ -107,9 +90,10 @@ class Experiment:
     tuning: NormalizerTraining = field(default_factory=_usual_tuning)
 
     def __post_init__(self):
-        if self.dataset not in _DATASET_TASKS.get(self.task, {}):
+        tasks = dataset_class(self.dataset).tasks if self.dataset in DEFAULT_PROTOCOLS else ()
+        if self.task not in tasks:
             known = "; ".join(
-                f"{task}: {', '.join(names)}" for task, names in _DATASET_TASKS.items()
+                f"{name}: {', '.join(dataset_class(name).tasks)}" for name in DEFAULT_PROTOCOLS
             )
             raise ValueError(f"no {self.task!r} on {self.dataset!r}; there are {known}")
         if self.backbone not in BACKBONES and not self.backbone.startswith("timm:"):
@@ -144,7 +128,7 @@ def recipe_for(
         return Recipe(
             config,
             TrainConfig(
-                steps or 120, batch_size=128, learning_rate=2e-3, average=0.95, watch_every=20
+                steps=steps or 120, batch_size=128, learning_rate=2e-3, average=0.95, watch_every=20
             ),
         )
     own = OWN_BACKBONE if not backbone.startswith("timm:") else backbone
@@ -153,7 +137,7 @@ def recipe_for(
         (base_rate(4e-3, 64), None) if backbone == "scratch" else (base_rate(1e-3, 64), 0.75)
     )
     training = TrainConfig(
-        steps or 400,
+        steps=steps or 400,
         batch_size=64,
         learning_rate=rate,
         average=0.98,
@@ -176,8 +160,7 @@ def run(
     crop or its protocol does not fit.
     """
     started, faces, out = time.monotonic(), Path(out) / "normalized", Path(out) / experiment.task
-    option = _DATASET_TASKS[experiment.task][experiment.dataset]
-    data = open_dataset(experiment.dataset, root, **({"task": option} if option else {}))
+    data = open_dataset(experiment.dataset, root, task=experiment.task)
     data = data if points is None else data.aligned_by(points)
     print(data.report)
     task = task_of(experiment.task, tuple(data.classes or data.labels), experiment.loss)
