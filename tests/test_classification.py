@@ -99,7 +99,7 @@ def test_images_a_second_are_those_of_the_logs(seen, tmp_path, monkeypatch, logg
 
 @pytest.mark.parametrize("is_balanced", [False, True])
 def test_test_rows_never_reach_training(pairs, is_balanced):
-    """Labels outside the training fold are made absurd: training on them would give other weights."""
+    """Absurd labels outside the training fold would give other weights if they were trained on."""
     settings = replace(recipe(), balanced=is_balanced)
     train, test = subject_folds(pairs.subjects, 3)[0]
     poisoned = pairs.labels.copy()

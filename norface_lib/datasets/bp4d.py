@@ -61,7 +61,8 @@ class BP4D(FaceDataset):
     tree = """
 AUCoding/AU_OCC/F001_T1.csv                  occurrence, with a header of AU numbers
 AUCoding/AU_INT/AU06/F001_T1_AU06.csv        intensity, without a header
-Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip, or videos 2F01_01.avi or F001_T1.mp4"""
+Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
+                                             or videos 2F01_01.avi or F001_T1.mp4"""
     published = "41 subjects, 328 sequences, 146,847 coded frames"
     tasks = ("au_detection", "au_intensity")
     coded_sequences: ClassVar[tuple[str, ...]] = tuple(f"T{n}" for n in range(1, 9))

@@ -48,7 +48,8 @@ class DISFA(FaceDataset):
     )
     tree = """
 ActionUnit_Labels/SN001/SN001_au1.txt        lines "frame,intensity", one file per AU
-Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case; or images SN001/0.png"""
+Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
+                                             or images SN001/0.png"""
     tasks = ("au_detection", "au_intensity")
     published = "27 subjects, 130,814 frames from each camera"
 

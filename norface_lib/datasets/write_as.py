@@ -311,7 +311,8 @@ class _Writer:
         name = {"train": "training", "val": "validation"}[part]
         lines = [] if self.quirks.odd_rows and part == "val" else [",".join(affectnet.COLUMNS)]
         for number, (row, code) in enumerate(codes):
-            file = f"{number % 7 + 1}/{hashlib.md5(f'{part}{number}'.encode()).hexdigest()}{self.suffix('.jpg')}"
+            digest = hashlib.md5(f"{part}{number}".encode()).hexdigest()
+            file = f"{number % 7 + 1}/{digest}{self.suffix('.jpg')}"
             size = decode(_bytes(self.benchmark / str(self.table["image"].iloc[row])), file).shape[
                 0
             ]

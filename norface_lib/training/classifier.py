@@ -63,9 +63,9 @@ def train_classifier(
     on `EmbeddedPairs`.
 
     ``start``: the normalizer whose backbone a training on `Pairs` begins with a copy of (None: from
-    random initialization). ``tested``: rows whose score goes to the log as ``test``, each ``watch_every`` steps,
-    and nowhere else. Returns it in evaluation mode. Raises ``ValueError`` if network and task name
-    different outputs, and what `norface_lib.training.loop.fit` raises.
+    random initialization). ``tested``: rows whose score goes to the log as ``test``, each
+    ``watch_every`` steps, and nowhere else. Returns it in evaluation mode. Raises ``ValueError`` if
+    network and task name different outputs, and what `norface_lib.training.loop.fit` raises.
     """
     if recipe.config.labels != task.outputs:
         raise ValueError(

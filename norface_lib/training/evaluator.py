@@ -1,5 +1,5 @@
-"""Training the evaluator on rendered faces of its own pool, originals and true normalized images alike,
-and what it then reads."""
+"""Training the evaluator on rendered faces of its own pool, originals and true normalized images
+alike, and what it then reads."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -56,7 +56,7 @@ class EvaluatorTraining:
 
 @dataclass(frozen=True)
 class EvaluatorLabels:
-    """What an evaluator is taught of N faces: AU intensities (N, A) of 0..5, occurrences (N, A) of 0 or
+    """Labels of N faces for an evaluator: AU intensities (N, A) of 0..5, occurrences (N, A) of 0 or
     1, emotions (N,)."""
 
     intensities: Tensor
@@ -81,8 +81,9 @@ def train_evaluator(
     progress: bool = True,
     start: Evaluator | None = None,
 ) -> Evaluator:
-    """Trains an evaluator on a rendered benchmark, which must hold the true images. Resumable with a
-    ``folder``.
+    """Trains an evaluator on a rendered benchmark, which must hold the true images.
+
+    Resumable with a ``folder``.
 
     ``start``: begin with a copy of its weights. Raises ``ValueError`` without true images, and what
     `norface_lib.training.loop.fit` raises.
@@ -158,9 +159,11 @@ def _emotion_loss(output: EvaluatorOutput, emotions: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def evaluator_outputs(evaluator: Evaluator, faces: Faces, batch_size: int = 128) -> EvaluatorOutput:
-    """What an evaluator in evaluation mode reads in faces (N, S, S, 3) of 8 bits, resized to what it
-    takes. On the CPU."""
-    device, size, outputs = next(evaluator.parameters()).device, evaluator.config.image_size, []
+    """Outputs of an evaluator in evaluation mode for faces (N, S, S, 3) of 8 bits, resized to what
+    it takes. On the CPU."""
+    device = next(evaluator.parameters()).device
+    size = evaluator.config.image_size
+    outputs = []
     for start in range(0, len(faces), batch_size):
         images = to_tensor(faces[start : start + batch_size]).to(device)
         if images.shape[-1] != size:
@@ -174,8 +177,8 @@ def evaluator_outputs(evaluator: Evaluator, faces: Faces, batch_size: int = 128)
 def reading_scores(
     read: EvaluatorOutput, known: EvaluatorLabels, config: EvaluatorConfig
 ) -> dict[str, Any]:
-    """How well expressions were read: F1 at threshold 0.5, ICC(3,1) and mean absolute error of the
-    intensity, and by AU.
+    """Scores of expressions as they were read: F1 at threshold 0.5, ICC(3,1) and mean absolute
+    error of the intensity, and by AU.
 
     The first two are means over the AUs that occur, the error over all, as one that is seen where
     there is none counts too; accuracy of the emotion is among the faces that show one, None if

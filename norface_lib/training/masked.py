@@ -22,7 +22,7 @@ def masked_pretraining(
     folder: Path | None = None,
     device: str = "auto",
     progress: bool = True,
-    config: MaskedConfig = MaskedConfig(),
+    config: MaskedConfig | None = None,
 ) -> MaskedAutoencoder:
     """Trains an encoder in place on faces (N, S, S, 3) without labels, and returns it with the
     decoder, for `reconstruct`.
@@ -33,7 +33,9 @@ def masked_pretraining(
     """
     device = device_of(device)
     torch.manual_seed(training.seed)
-    model = MaskedAutoencoder(encoder, config).to(device, memory_format=torch.channels_last)
+    model = MaskedAutoencoder(encoder, config or MaskedConfig()).to(
+        device, memory_format=torch.channels_last
+    )
 
     def loss(model: MaskedAutoencoder, batch: tuple[Tensor]) -> tuple[Tensor, dict[str, float]]:
         (faces,) = to_device(batch, device)

@@ -114,12 +114,13 @@ class ExpressionReader(nn.Module):
 
 
 class Watch:
-    """Looks at a normalizer in training through faces of people it does not learn from, (N, S, S,
-    3) with their true I_n.
+    """Checks a normalizer in training on faces of people it does not learn from, (N, S, S, 3) with
+    their true I_n.
 
-    Writes a sheet of originals, drawn and true faces for each look into ``folder``, and returns the
-    distance relative to the neutral target's and, with an evaluator, its mean absolute AU error on I_n, on
-    the true I_n (the ceiling) and on the neutral target (where a network stays that has collapsed).
+    Writes a sheet of originals, normalized and true faces for each check into ``folder``, and
+    returns the distance relative to the neutral target's and, with an evaluator, its mean absolute
+    AU error on I_n, on the true I_n (the ceiling) and on the neutral target (where a network stays
+    that has collapsed).
     """
 
     def __init__(self, faces: Rendered, folder: Path, evaluator: Evaluator | None):
@@ -164,7 +165,7 @@ def standardized_codes(data: Rendered) -> tuple[Tensor, NDArray[np.intp]]:
     """AU intensities (N, E) less their mean, over their spread, and the column order (E,) of a
     mirrored face."""
     codes, _, mirror = data.expression_codes()
-    spread = codes.std(0) + 0.05  # a rare AU should not shout
+    spread = codes.std(0) + 0.05  # a rare AU should not dominate
     return torch.from_numpy((codes - codes.mean(0)) / spread), mirror
 
 
@@ -328,7 +329,7 @@ def train_and_save(
 def _beginning(
     config: NormalizerConfig, start: str | None, encoder: str | None
 ) -> tuple[Normalizer | None, dict[str, Any]]:
-    """The network to begin with, if not from chance, and what the card says of it."""
+    """The network to begin with, if not random, and what the card says of it."""
     card: dict[str, Any] = {"start": None}
     if start and encoder:
         raise DataError("weights to begin with and weights of the encoder exclude each other")
@@ -348,8 +349,8 @@ def _beginning(
 
 
 def _watch(spec: dict[str, Any], out: Path) -> Watch:
-    """Faces of people like those of the training pool, but of another seed, and the evaluator if its
-    weights are at hand."""
+    """Faces of people like those of the training pool, but of another seed, and the evaluator if
+    its weights are at hand."""
     watched = BenchmarkSpec(
         spec["pool"], 16, 4, spec["size"], spec["seed"] + 1_000_000, spec["target"]
     )
@@ -368,8 +369,8 @@ def _watch(spec: dict[str, Any], out: Path) -> Watch:
 def measure(
     model: Normalizer, folder: Path, subjects: int = 60, frames: int = 4, target: str = "noor"
 ) -> dict[str, Any]:
-    """Distance to the true I_n on rendered subjects of both domains, relative to the neutral target's,
-    and by region."""
+    """Distance to the true I_n on rendered subjects of both domains, relative to the neutral
+    target's, and by region."""
     size, found = model.config.encoder.image_size, {}
     for pool in ("lab", "wild"):
         spec = BenchmarkSpec(pool, subjects, frames, size, target=target)

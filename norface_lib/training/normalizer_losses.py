@@ -1,5 +1,4 @@
-"""What the second stage of the normalizer's training asks of a drawn face: each term on its own
-weight.
+"""Loss of the synthesis stage of the normalizer's training: each term has its own weight.
 
 The paper's losses are not known (PAPER.md 1.4); these are the ones of its family (PAPER.md 1.5) and
 our own. With a true I_n (*paired* faces) the drawn one must look like it. Without (*unpaired*
@@ -200,9 +199,9 @@ def moving_pixels(truths: Faces, target: NDArray[np.uint8]) -> NDArray[np.float3
 class SynthesisLoss:
     """The weighted sum of the terms for the faces with some indices, and each of them for the log.
 
-    The log also has ``to_neutral``, the distance to the true I_n relative to the neutral target's, and
-    ``unexplained``, the error of AUs relative to knowing the mean: both are 1 for a network that
-    has collapsed. ``codes`` (N, E): of the pairs.
+    The log also has ``to_neutral``, the distance to the true I_n relative to the neutral target's,
+    and ``unexplained``, the error of AUs relative to knowing the mean: both are 1 for a network
+    that has collapsed. ``codes`` (N, E): of the pairs.
     """
 
     def __init__(
@@ -296,12 +295,12 @@ class SynthesisLoss:
     def _unpaired(self, batch: Batch, drawn: Tensor) -> Iterator[tuple[str, Tensor]]:
         if self.expression:
             with torch.no_grad():
-                wanted = self.expression.embed(batch.originals)
-            yield "expression", embedding_distance(self.expression.embed(drawn), wanted)
+                expression = self.expression.embed(batch.originals)
+            yield "expression", embedding_distance(self.expression.embed(drawn), expression)
         if self.identity:
             with torch.no_grad():
-                wanted = self.identity.embed(self.targets)[batch.which]
-            yield "identity", embedding_distance(self.identity.embed(drawn), wanted)
+                identity = self.identity.embed(self.targets)[batch.which]
+            yield "identity", embedding_distance(self.identity.embed(drawn), identity)
 
     def _adversarial(
         self, discriminator: nn.Module | None, batch: Batch, drawn: Tensor
