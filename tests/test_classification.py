@@ -8,21 +8,30 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.data import DataLoader
 
+from norface_lib.datasets.pairs import ArrayDataset, Pairs, embed
 from norface_lib.datasets.protocols import subject_folds
-from norface_lib.images.arrays import to_tensor
-from norface_lib.networks.classifier import ClassifierConfig
+from norface_lib.images.arrays import LazyFaces, to_tensor
+from norface_lib.networks.classifier import Classifier, ClassifierConfig, ClassifierHead
 from norface_lib.networks.encoder import EncoderConfig
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 from norface_lib.studies.cross_validation import cross_validate, difference
 from norface_lib.tasks.metrics import f1_per_label, icc3_1
 from norface_lib.tasks.tasks import Detection, Emotion, Intensity
-from norface_lib.training.classifier import Recipe, predict, predict_rows, train_classifier
+from norface_lib.training.classifier import (
+    Recipe,
+    inputs_of,
+    predict,
+    predict_rows,
+    train_classifier,
+)
 from norface_lib.training.loop import TrainConfig
-from norface_lib.training.pairs import Pairs, embed
 
 ENCODER = EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16))
 TASK = Detection(("AU12",))
+CPU = torch.device("cpu")
 
 
 def recipe(task=TASK, inputs="both", steps=3, batch_size=8, **training):
@@ -89,13 +98,15 @@ def test_images_a_second_are_those_of_the_logs(seen, tmp_path, monkeypatch, logg
     assert found.as_dict()["images_per_second"] == rate
 
 
-def test_test_rows_never_reach_training(pairs):
-    """Labels outside the training fold are made absurd: they would give other weights."""
+@pytest.mark.parametrize("is_balanced", [False, True])
+def test_test_rows_never_reach_training(pairs, is_balanced):
+    """Absurd labels outside the training fold would give other weights if they were trained on."""
+    settings = replace(recipe(), balanced=is_balanced)
     train, test = subject_folds(pairs.subjects, 3)[0]
     poisoned = pairs.labels.copy()
     poisoned[test] = 1e9
-    first = train_classifier(pairs.labeled(poisoned), train, TASK, recipe(), progress=False)
-    second = train_classifier(pairs, train, TASK, recipe(), progress=False)
+    first = train_classifier(pairs.labeled(poisoned), train, TASK, settings, progress=False)
+    second = train_classifier(pairs, train, TASK, settings, progress=False)
     assert all(
         torch.equal(a, b)
         for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
@@ -149,13 +160,13 @@ def test_a_frozen_backbone_stays_and_its_classifier_reads_images_alike(pairs, se
 
 def test_augmented_embeddings_are_mirrored_pairs(seen):
     rows = np.arange(60)
-    views = seen.batch(rows, torch.device("cpu"), augmented=True)
+    views = inputs_of(seen[rows], CPU, augmented=True)
     mirror = [
         (batch == side[1]).all(dim=1)
         for batch, side in zip(views, (seen.originals, seen.normalized), strict=True)
     ]
     assert torch.equal(*mirror) and 10 < mirror[0].sum() < 50
-    plain = seen.batch(rows, torch.device("cpu"))
+    plain = inputs_of(seen[rows], CPU)
     assert torch.equal(plain[0], seen.originals[0]) and torch.equal(plain[1], seen.normalized[0])
 
 
@@ -166,12 +177,116 @@ def test_geometry_is_changed_alike_and_light_apart(pairs):
     faces = np.repeat(np.repeat(rng.integers(60, 200, (8, 14, 14, 3), np.uint8), 8, 1), 8, 2)
     twice = Pairs(faces, faces, np.zeros((8, 1), np.float32), np.arange(8).astype(str))
     torch.manual_seed(0)
-    original, normalized = twice.batch(np.arange(8), torch.device("cpu"), augmented=True)
+    original, normalized = inputs_of(twice[np.arange(8)], CPU, augmented=True)
     moved = (normalized - to_tensor(faces)).abs().mean()
     assert moved > 0.02 and (original - normalized).abs().mean() > 0.01
     for one, other in zip(original.mean(1), normalized.mean(1), strict=True):
         agreement = np.corrcoef(one.flatten().numpy(), other.flatten().numpy())[0, 1]
         assert agreement > 0.97
+
+
+@contextlib.contextmanager
+def inputs_noted(kind):
+    """A list that fills with the two inputs of each pass through a network of some kind."""
+    noted = []
+
+    def note(module, inputs):
+        if isinstance(module, kind):
+            noted.append([value.detach().clone() for value in inputs])
+
+    handle = register_module_forward_pre_hook(note)
+    try:
+        yield noted
+    finally:
+        handle.remove()
+
+
+def test_classifiers_are_trained_on_augmented_images(pairs):
+    """All faces are one picture, dark on its left: in training it is mirrored, moved and lit."""
+    face = np.full((112, 112, 3), 200, np.uint8)
+    face[:, :40] = 20
+    faces = np.repeat(face[None], 30, axis=0)
+    alike = Pairs(faces, faces, pairs.labels[:30], pairs.subjects[:30])
+    with inputs_noted(Classifier) as noted:
+        train_classifier(alike, np.arange(30), TASK, recipe(steps=4), progress=False)
+
+    originals, normalized = map(torch.cat, zip(*noted, strict=True))
+    plain = to_tensor(face)[0]
+    dark_right = normalized[..., -20:].mean((1, 2, 3)) < normalized[..., :20].mean((1, 2, 3))
+    assert 0 < dark_right.sum() < len(normalized), "half of the pairs are mirrored"
+    unmirrored = normalized[~dark_right]
+    assert (unmirrored - plain).abs().flatten(1).amax(1).min() > 0.1, "each is moved a little"
+    assert (originals.mean((1, 2, 3)) - normalized.mean((1, 2, 3))).std() > 0.02, "light changes"
+
+
+def test_heads_are_trained_on_faces_and_mirror_images(seen):
+    marked = torch.stack([torch.zeros(60, 32), torch.ones(60, 32)])
+    faces = replace(seen, originals=marked, normalized=marked)
+    with inputs_noted(ClassifierHead) as noted:
+        train_classifier(faces, np.arange(30), TASK, recipe(steps=10), progress=False)
+    mirrored = torch.cat([originals[:, 0] for originals, _ in noted])
+    assert 0.3 < mirrored.mean() < 0.7
+
+
+def test_balance_is_that_of_the_training_rows(seen):
+    """One training row in ten shows the AU, and every other row does: each batch is half and
+    half."""
+    rows = np.arange(30)
+    labels = np.ones((60, 1), np.float32)
+    labels[rows] = (rows % 10 == 0)[:, None]
+    marked = torch.from_numpy(labels).expand(60, 32).expand(2, 60, 32)
+    faces = replace(seen, originals=marked, normalized=marked, labels=labels)
+    settings = replace(recipe(steps=20, batch_size=30), balanced=True)
+    with inputs_noted(ClassifierHead) as noted:
+        train_classifier(faces, rows, TASK, settings, progress=False)
+    positive = torch.cat([originals[:, 0] for originals, _ in noted])
+    assert positive.mean() == pytest.approx(0.5, abs=0.07)
+
+
+def test_pairs_are_ordinary_datasets(pairs, seen):
+    """One row, an array of rows, and whatever a plain loader makes of them, are the same."""
+    rows = np.array([7, 3, 40, 8])
+    for data in (pairs, seen):
+        batch = data[rows]
+        items = [data[int(row)] for row in rows]
+        (collated,) = DataLoader(data, batch_size=4, sampler=rows.tolist())
+        for whole, parts, loaded in zip(batch, zip(*items, strict=True), collated, strict=True):
+            assert torch.equal(whole, torch.stack(parts)) and torch.equal(whole, loaded)
+    assert pairs[0].originals.dtype == torch.uint8
+
+
+def test_faces_in_files_are_read_by_batches_alone(pairs, tmp_path):
+    asked = []
+
+    class Mapped:
+        """Faces in a file, which notes for how many it is asked."""
+
+        def __init__(self, name):
+            np.save(tmp_path / f"{name}.npy", getattr(pairs, name))
+            self.faces = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
+
+        def __len__(self):
+            return len(self.faces)
+
+        def __getitem__(self, rows):
+            found = self.faces[rows]
+            asked.append(len(found))
+            return found
+
+    mapped = Pairs(Mapped("originals"), Mapped("normalized"), pairs.labels, pairs.subjects)
+    rows = np.arange(40)
+    model = train_classifier(mapped, rows, TASK, recipe(), progress=False)
+    found = predict_rows(model, mapped, rows, TASK, batch_size=16)
+    assert max(asked) <= 16
+    np.testing.assert_allclose(found, predict_rows(model, pairs, rows, TASK), atol=1e-5)
+
+
+def test_lazy_faces_are_those_of_their_sources(pairs):
+    both = LazyFaces([pairs.originals, pairs.normalized], np.array([59, 0, 60, 119]))
+    assert both.shape == (4, 112, 112, 3)
+    whole = [pairs.originals[59], pairs.originals[0], pairs.normalized[0], pairs.normalized[59]]
+    np.testing.assert_array_equal(both[:], whole)
+    np.testing.assert_array_equal(both[np.array([3, 1])], [whole[3], whole[1]])
 
 
 class Interrupted(Exception):
@@ -186,15 +301,15 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     settings, rows = replace(recipe(steps=6, checkpoint_seconds=0), balanced=True), np.arange(30)
     whole = train_classifier(data, rows, TASK, settings, start=backbone, progress=False)
     steps = []
-    batch = type(data).batch
+    read = type(data).__getitem__
 
-    def stops(*arguments, **options):
+    def stops(*arguments):
         steps.append(len(steps))
         if len(steps) == 4:
             raise Interrupted
-        return batch(*arguments, **options)
+        return read(*arguments)
 
-    monkeypatch.setattr(type(data), "batch", stops)
+    monkeypatch.setattr(type(data), "__getitem__", stops)
     for _ in range(2):
         with contextlib.suppress(Interrupted):
             resumed = train_classifier(
@@ -210,6 +325,8 @@ def test_an_interrupted_training_ends_with_the_same_weights(
 def test_pairs_of_unlike_length_are_refused(pairs):
     with pytest.raises(ValueError, match="of one length"):
         Pairs(pairs.originals, pairs.normalized[:5], pairs.labels, pairs.subjects)
+    with pytest.raises(ValueError, match="of one length, got 60, 5"):
+        ArrayDataset(pairs.originals, pairs.labels[:5])
 
 
 def test_a_network_for_other_labels_is_refused(seen):
@@ -322,7 +439,7 @@ def test_embeddings_are_kept_in_a_file_and_taken_from_it(
     kept = tmp_path / "embedded.safetensors"
     first = embed(pairs, backbone, keep=kept)
     # the second call must not look at a face
-    monkeypatch.setattr("norface_lib.training.pairs._embeddings", None)
+    monkeypatch.setattr("norface_lib.datasets.pairs._embeddings", None)
     second = embed(pairs, backbone, keep=kept)
     for made in (first, second):
         torch.testing.assert_close(made.originals, seen.originals, atol=1e-4, rtol=1e-4)

@@ -85,6 +85,11 @@ def frozen(monkeypatch):
     )
 
 
+def step(loss, network, rows):
+    """The loss of some rows, and its figures."""
+    return loss(network, loss.sources[np.asarray(rows)])
+
+
 def loss_of(data, weights, **settings):
     codes, _ = standardized_codes(data)
     return SynthesisLoss(
@@ -116,14 +121,15 @@ def test_unknown_targets_are_refused(target):
 
 
 def test_the_total_is_the_weighted_sum_of_the_terms(data, network):
-    loss, rows = loss_of(data, LossWeights(2.0, 3.0, 0.5)), torch.arange(6)
+    loss = loss_of(data, LossWeights(2.0, 3.0, 0.5))
+    rows = np.arange(6)
     torch.manual_seed(1)
-    total, figures = loss(network, rows)
+    total, figures = step(loss, network, rows)
     assert total.item() == pytest.approx(
         2 * figures["reconstruction"] + 3 * figures["edge"] + 0.5 * figures["reading"], rel=1e-5
     )
     torch.manual_seed(1)
-    batch = loss.batch(rows)
+    batch = loss.batch(loss.sources[rows])
     drawn = network.normalizer(batch.originals, loss.targets)
     assert figures["reconstruction"] == pytest.approx(
         weighted_l1(drawn, batch.truths, loss.pixel_weights, 0.05).item(), rel=1e-4
@@ -138,7 +144,7 @@ def test_the_total_is_the_weighted_sum_of_the_terms(data, network):
 def test_each_true_image_is_compared_with_its_own_targets_drawing(two_targets, network):
     loss = loss_of(two_targets, LossWeights(1.0, 0, 0), softness=0.0)
     nn.init.zeros_(network.normalizer.decoder.draw[2].weight)  # draws the neutral target
-    _, figures = loss(network, torch.arange(8))
+    _, figures = step(loss, network, torch.arange(8))
     assert figures["to_neutral"] == pytest.approx(1, rel=1e-4)
     assert loss.pixel_weights.shape == (2, 1, 112, 112) and not torch.equal(*loss.pixel_weights)
 
@@ -149,7 +155,8 @@ def test_a_mixed_batch_holds_its_share_of_faces_without_a_true_image(data):
     loss = SynthesisLoss(
         Sources(data.targets, data, faces), codes, SynthesisTerms(unpaired_share=0.25), CPU
     )
-    batch = loss.batch(torch.arange(8))
+    rows = loss.choose(torch.arange(8), torch.Generator().manual_seed(0))
+    batch = loss.batch(loss.sources[rows.numpy()])
     assert len(batch.originals) == 8 and len(batch.truths) == len(batch.codes) == 6
     assert torch.equal(batch.truths, to_tensor(data.truths[:6]))
     flat = batch.originals.flatten(2).std(2).amax(1) < 1e-4
@@ -160,11 +167,11 @@ def test_terms_without_a_true_image(data, network, frozen):
     faces = data.originals[:6]
     weights = replace(NOTHING, expression=1.0, identity=1.0, self_reconstruction=1.0)
     loss = SynthesisLoss(Sources(data.targets, faces=faces), None, SynthesisTerms(weights), CPU)
-    total, figures = loss(network, torch.arange(6))
+    total, figures = step(loss, network, torch.arange(6))
     assert set(figures) == {"expression", "identity", "self_reconstruction"}
     assert total.item() == pytest.approx(sum(figures.values()), rel=1e-5)
     nn.init.zeros_(network.normalizer.decoder.draw[2].weight)
-    _, neutral = loss(network, torch.arange(6))
+    _, neutral = step(loss, network, torch.arange(6))
     assert neutral["self_reconstruction"] == pytest.approx(0, abs=1e-6) and neutral[
         "identity"
     ] == pytest.approx(0, abs=1e-5)
@@ -172,21 +179,21 @@ def test_terms_without_a_true_image(data, network, frozen):
 
 
 def test_the_perceptual_term_looks_through_its_network(data, network, frozen):
-    _, figures = loss_of(data, replace(NOTHING, perceptual=1.0))(network, torch.arange(4))
+    _, figures = step(loss_of(data, replace(NOTHING, perceptual=1.0)), network, torch.arange(4))
     assert set(figures) == {"perceptual", "to_neutral"} and figures["perceptual"] > 0
 
 
 def test_the_two_sides_of_the_adversarial_game_do_not_mix(data, network):
     network.discriminator = Discriminator()
     loss = loss_of(data, replace(NOTHING, adversarial=1.0, r1=0.5))
-    total, figures = loss(network, torch.arange(4))
+    total, figures = step(loss, network, torch.arange(4))
     assert set(figures) == {"adversarial", "discriminator", "r1", "to_neutral"}
     total.backward()
     drawn = [p.grad for p in network.normalizer.decoder.parameters()]
     judged = [p.grad for p in network.discriminator.parameters()]
     assert all(g is not None and g.abs().sum() > 0 for g in drawn[-2:] + judged[:2])
     network.zero_grad()
-    loss_of(data, replace(NOTHING, adversarial=1.0))(network, torch.arange(4))
+    step(loss_of(data, replace(NOTHING, adversarial=1.0)), network, torch.arange(4))
     assert all(p.requires_grad for p in network.discriminator.parameters())
 
 
@@ -198,7 +205,9 @@ def test_the_drawn_face_does_not_train_the_discriminator_to_like_it(data, networ
         loss_of(data, replace(NOTHING, adversarial=1.0)),
         torch.rand(4, 3, 112, 112, requires_grad=True),
     )
-    terms = dict(loss._adversarial(network.discriminator, loss.batch(torch.arange(4)), drawn))
+    terms = dict(
+        loss._adversarial(network.discriminator, loss.batch(loss.sources[np.arange(4)]), drawn)
+    )
     wanted = torch.autograd.grad(
         terms["discriminator"], list(network.discriminator.parameters()), retain_graph=True
     )

@@ -92,7 +92,7 @@ def random_pairs(size, count=2):
 )
 def test_each_preset_takes_a_step_of_both_stages(name):
     config = PRESETS[name]
-    step = TrainConfig(1, batch_size=2, average=0.0)
+    step = TrainConfig(steps=1, batch_size=2, average=0.0)
     torch.manual_seed(step.seed)
     before = Normalizer(config).state_dict()
     data, training = (

@@ -21,11 +21,11 @@ from norface_lib.training.evaluator import (
     EvaluatorLabels,
     EvaluatorTraining,
     _emotion_loss,
-    _faces,
     evaluator_outputs,
     reading_scores,
     train_and_save,
     train_evaluator,
+    training_images,
 )
 
 SMALL = EvaluatorConfig(aus=(1, 12, 25), widths=(8, 8, 16, 16), hidden=16, dropout=0.0)
@@ -138,10 +138,12 @@ def test_training_begins_with_a_copy_of_given_weights(bright):
 
 
 def test_true_images_are_shown_as_they_are_and_originals_changed(data):
-    rows, true = np.arange(6), torch.tensor([True, False] * 3)
-    faces = _faces(data, rows, true, torch.device("cpu"))
-    assert torch.equal(faces[true], to_tensor(data.truths[rows[true]]))
-    assert (faces[~true] - to_tensor(data.originals[rows[~true]])).abs().mean() > 0.01
+    originals = torch.from_numpy(data.originals[:6])
+    truths = torch.from_numpy(data.truths[:6])
+    true = torch.tensor([True, False] * 3)
+    faces = training_images(originals, truths, true)
+    assert torch.equal(faces[true], to_tensor(truths[true]))
+    assert (faces[~true] - to_tensor(originals[~true])).abs().mean() > 0.01
 
 
 def test_scores_agree_with_scikit_learn_and_batches_do_not_change_them(data):

@@ -182,14 +182,14 @@ def test_every_frame_comes_back_with_its_image_and_label(written, table, layout,
             and not data[0]["mask"][11]
             and data[0]["mask"][:11].all()
         )
-        assert data.index["sequence"].unique().tolist() == list(data.tasks[:2])
+        assert data.index["sequence"].unique().tolist() == list(data.coded_sequences[:2])
 
 
 @pytest.mark.parametrize(
     ("layout", "variant"), [("bp4d", "images"), ("bp4d_plus", "video"), ("disfa", "images")]
 )
 def test_intensities_come_back(written, table, layout, variant):
-    data = load(layout, variant, written(layout, variant)[0], task="intensity")
+    data = load(layout, variant, written(layout, variant)[0], task="au_intensity")
     known = [column for column in data.labels if column in table]
     np.testing.assert_array_equal(data.index[known], whole(table[known]))
     assert len(known) == {"bp4d": 5, "bp4d_plus": 5, "disfa": 9}[layout]
@@ -423,7 +423,7 @@ def test_the_release_of_fera_2015_is_read(tmp_path):
         and data.index["AU23"].notna().all()
     )
     assert data.report.noted == {"label file without AU24, masked": 1}
-    data = BP4D(tmp_path, task="intensity")
+    data = BP4D(tmp_path, task="au_intensity")
     np.testing.assert_array_equal(data.values(), [[3, *[np.nan] * 4], [np.nan] * 5])
     assert data.report.noted["sequence without intensities of AU10, masked"] == 1
 
@@ -432,7 +432,7 @@ def test_intensity_files_of_one_sequence_are_joined_by_frame(tmp_path):
     bp4d(tmp_path)
     put(tmp_path / "AUCoding/AU_INT/AU06/F001_T1_AU06.csv", "1,5\n2,0\n")
     put(tmp_path / "AUCoding/AU_INT/AU17/F001_T1_AU17.csv", "2,4\n3,1\n")
-    data = BP4D(tmp_path, task="intensity")
+    data = BP4D(tmp_path, task="au_intensity")
     assert data.labels == ("AU06", "AU10", "AU12", "AU14", "AU17")
     np.testing.assert_array_equal(data.index["AU06"], [5, 0, np.nan])
     np.testing.assert_array_equal(data.index["AU17"], [np.nan, 4, 1])
@@ -610,7 +610,7 @@ def test_cameras_are_found_in_any_case_of_names(tmp_path):
 def test_a_missing_label_file_means_zeros_in_both_tasks(tmp_path):
     disfa(tmp_path, {1: [5, 0], 5: [0, 3]})
     put_video(tmp_path / "LeftVideoSN001_comp.avi", [0, 1])
-    data = DISFA(tmp_path, task="intensity")
+    data = DISFA(tmp_path, task="au_intensity")
     assert data.labels == columns((1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26))
     np.testing.assert_array_equal(data.values(), [[5, *[0] * 11], [0, 0, 0, 3, *[0] * 8]])
     assert data.report.noted == {"AU without a label file, taken for 0": 10}
@@ -822,7 +822,7 @@ def test_rafdb_class_folders_drop_test_images_in_train(tmp_path):
 
 def test_the_rendered_benchmark_has_the_same_interface(fake, table):
     aus = FAKE_AUS[:4]
-    occurs, intensity = RenderedFaces(fake, aus=aus), RenderedFaces(fake, "intensity", aus)
+    occurs, intensity = RenderedFaces(fake, aus=aus), RenderedFaces(fake, "au_intensity", aus)
     np.testing.assert_allclose(intensity.values(), table[list(columns(aus))], rtol=1e-6)
     np.testing.assert_array_equal(occurs.values(), table[list(columns(aus))] >= 1)
     item = intensity[FRAMES + 1]
@@ -896,13 +896,14 @@ def test_unknown_names_and_options_are_refused(fake, tmp_path):
     with pytest.raises(ValueError, match="must be one of bp4d, bp4d_plus, disfa"):
         open_dataset("emotionet", fake)
     with pytest.raises(
-        ValueError, match="RAF-DB has no option task; it has aligned, transform, index"
+        ValueError, match="RAF-DB has no option classes; it has task, aligned, transform, index"
     ):
-        open_dataset("rafdb", fake, task="emotion")
+        open_dataset("rafdb", fake, classes=7)
     for name, options in (
         ("bp4d+", {"task": "x"}),
         ("disfa", {"camera": "top"}),
         ("disfa", {"task": "x"}),
+        ("rafdb", {"task": "au_detection"}),
     ):
         with pytest.raises(ValueError, match=r"must be .*got"):
             open_dataset(name, fake, **options)
@@ -953,7 +954,7 @@ def test_an_index_of_another_task_or_no_index_is_refused(written, tmp_path):
     with pytest.raises(
         DataError, match=r"holds the labels AU01, AU02.*but AU06, AU10, AU12, AU14, AU17 are wanted"
     ):
-        BP4D(root, task="intensity", index=path)
+        BP4D(root, task="au_intensity", index=path)
     for content in (b"", b"\xff\xfe\x00"):
         with pytest.raises(DataError, match="not a readable index table"):
             load_index(put(tmp_path / "broken.csv", content), ("AU01",))
@@ -1083,7 +1084,7 @@ def test_the_commands_write_and_inspect(fake, tmp_path):
     result = runner.invoke(app, ["inspect", "bp4d_plus", str(tmp_path / "out"), *options])
     assert result.exit_code == 0 and "BP4D+: 20 frames, 4 subjects, 8 sequences" in result.output
     assert "published: 140 subjects" in result.output
-    rate = BP4DPlus(tmp_path / "out", task="intensity", index=tmp_path / "index.csv").base_rates()[
-        "AU17"
-    ]
+    rate = BP4DPlus(
+        tmp_path / "out", task="au_intensity", index=tmp_path / "index.csv"
+    ).base_rates()["AU17"]
     assert f"AU17      {rate:7.1%}" in result.output and 0 < rate < 1

@@ -178,7 +178,7 @@ def test_pretraining_learns_to_draw_what_is_hidden(tmp_path):
     torch.manual_seed(0)
     encoder = FaceEncoder(PLAIN)
     before = encoder.vit.blocks[0].attn.qkv.weight.clone()
-    training = TrainConfig(150, 12, 3e-3, log_every=10)
+    training = TrainConfig(steps=150, batch_size=12, learning_rate=3e-3, log_every=10)
     model = masked_pretraining(
         encoder, striped(), training, tmp_path, "cpu", progress=False, config=SMALL
     )
@@ -190,7 +190,7 @@ def test_pretraining_learns_to_draw_what_is_hidden(tmp_path):
 
 
 def test_pretraining_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    training = TrainConfig(4, 4, log_every=1, checkpoint_seconds=0.0)
+    training = TrainConfig(steps=4, batch_size=4, log_every=1, checkpoint_seconds=0.0)
 
     def run(folder):
         torch.manual_seed(1)

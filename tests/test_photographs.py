@@ -42,7 +42,7 @@ from norface_lib.studies.photo_measures import (
     verification,
 )
 from norface_lib.tasks.metrics import auc
-from norface_lib.training.augmentation import degraded, seen
+from norface_lib.training.augmentation import camera, degraded
 
 LEAST = 0.92
 """AUC below which the shipped weights have become worse; what they reach stands in their cards."""
@@ -432,9 +432,9 @@ def test_a_share_of_the_originals_is_degraded_and_the_rest_is_not():
 def test_only_a_share_above_zero_degrades_what_is_seen():
     images = torch.rand(8, 3, 16, 16)
     torch.manual_seed(1)
-    plain = seen(images)
+    plain = camera(images)
     torch.manual_seed(1)
-    assert not torch.equal(seen(images, 1.0), plain)
+    assert not torch.equal(camera(images, 1.0), plain)
 
 
 # --- measures -------------------------------------------------------------------------------------

@@ -290,17 +290,17 @@ def test_two_indexes_of_one_dataset_may_not_share_a_person():
     ("source", "target", "task", "labels", "ours", "theirs"),
     [
         # FG-Net's positions
-        ("bp4d", "disfa", "detection", (1, 2, 4, 6, 12), [0, 1, 2, 3, 6], [0, 1, 2, 3, 5]),
-        ("disfa", "bp4d", "detection", (1, 2, 4, 6, 12), [0, 1, 2, 3, 5], [0, 1, 2, 3, 6]),
+        ("bp4d", "disfa", "au_detection", (1, 2, 4, 6, 12), [0, 1, 2, 3, 6], [0, 1, 2, 3, 5]),
+        ("disfa", "bp4d", "au_detection", (1, 2, 4, 6, 12), [0, 1, 2, 3, 5], [0, 1, 2, 3, 6]),
         (
             "bp4d",
             "bp4d_plus",
-            "detection",
+            "au_detection",
             (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24),
             range(12),
             range(12),
         ),
-        ("bp4d", "disfa", "intensity", (6, 12, 17), [0, 2, 4], [4, 6, 8]),
+        ("bp4d", "disfa", "au_intensity", (6, 12, 17), [0, 2, 4], [4, 6, 8]),
     ],
 )
 def test_shared_aus_are_the_published_ones(source, target, task, labels, ours, theirs):

@@ -73,8 +73,8 @@ def evaluate_photographs(
     """Measure a normalizer on photographs: smiles, expressions in I_n, how well it hides who a
     person is, emotions."""
     from norface_lib.photos.detection import landmarker_file
-    from norface_lib.studies.photo_evaluation import evaluate_photographs as run
     from norface_lib.studies.photo_evaluation import as_text
+    from norface_lib.studies.photo_evaluation import evaluate_photographs as run
 
     result = run(
         root,

@@ -22,6 +22,18 @@ DATASETS = {
 """Where the class of each dataset is."""
 
 
+def dataset_class(name: str) -> type[FaceDataset]:
+    """The class of the dataset ``name``, whose ``tasks`` tell what it has labels of.
+
+    Raises ``ValueError`` for an unknown name.
+    """
+    key = name.lower().replace("+", "_plus")
+    if key not in DATASETS:
+        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {name!r}")
+    module, class_name = DATASETS[key].split(".")
+    return getattr(import_module(f"norface_lib.datasets.{module}"), class_name)
+
+
 def open_dataset(name: str, root: Path, **options: Any) -> FaceDataset:
     """The dataset ``name`` (one of ``DATASETS``) that lies at ``root``; ``options`` are those of
     its class, such as ``task``.
@@ -29,11 +41,7 @@ def open_dataset(name: str, root: Path, **options: Any) -> FaceDataset:
     ``bp4d+`` may be written for ``bp4d_plus``. Raises ``ValueError`` for an unknown name or option,
     and :class:`norface_lib.common.errors.DataError` if the folder does not hold that dataset.
     """
-    key = name.lower().replace("+", "_plus")
-    if key not in DATASETS:
-        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {name!r}")
-    module, name = DATASETS[key].split(".")
-    dataset = getattr(import_module(f"norface_lib.datasets.{module}"), name)
+    dataset = dataset_class(name)
     known = [option for option in signature(dataset).parameters if option != "root"]
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(

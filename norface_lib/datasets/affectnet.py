@@ -1,4 +1,5 @@
-"""AffectNet (Mollahosseini et al. 2019): faces from the web with one of 8 emotions (PAPER.md 2.4)."""
+"""AffectNet (Mollahosseini et al. 2019): faces from the web with one of 8 emotions (PAPER.md
+2.4)."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,11 +58,16 @@ Manually_Annotated_file_lists/training.csv, validation.csv      the old release,
 Manually_Annotated/Manually_Annotated_Images/1/0a1b.jpg
 train_set/images/0.jpg, train_set/annotations/0_exp.npy         or the new one, and val_set
 train/0/0.jpg, val/0/0.jpg                                      or a folder for each class"""
-    published = "train 287,651 and val 4,000 (8 classes), 283,901 and 3,500 (7); the new release lacks one val image"
+    tasks = ("emotion",)
+    published = (
+        "train 287,651 and val 4,000 (8 classes), 283,901 and 3,500 (7); the new release lacks one "
+        "val image"
+    )
 
     def __init__(
         self,
         root: Path,
+        task: str = "emotion",
         classes: int = 8,
         crop: bool = True,
         transform: Callable[..., Any] | None = None,
@@ -69,7 +75,10 @@ train/0/0.jpg, val/0/0.jpg                                      or a folder for 
     ):
         if classes not in (7, 8):
             raise ValueError(f"AffectNet has 7 or 8 classes, got {classes}")
-        self.classes, self.labels, self.highest = EMOTIONS[:classes], (EMOTION,), float(classes - 1)
+        self.task = self.checked_task(task)
+        self.classes = EMOTIONS[:classes]
+        self.labels = (EMOTION,)
+        self.highest = float(classes - 1)
         self.crop = crop
         super().__init__(root, transform, index)
 

@@ -87,6 +87,7 @@ class FaceDataset(Dataset):
     title: ClassVar[str]
     source: ClassVar[str]  # who gives the data out, and where to apply
     tree: ClassVar[str]  # what the root should hold
+    tasks: ClassVar[tuple[str, ...]] = ()  # that it has labels of
     published: ClassVar[str] = ""  # counts of the complete data, to compare a report with
     labels: tuple[str, ...]
     classes: tuple[str, ...] = ()  # names of the emotions that the label ``emotion`` counts
@@ -114,6 +115,13 @@ class FaceDataset(Dataset):
         self._points: dict[str, NDArray[np.float64]] | None = None
         self._size = 0
         self._summarize()
+
+    @classmethod
+    def checked_task(cls, task: str) -> str:
+        """The task, if the dataset has labels of it; else raises ``ValueError``."""
+        if task not in cls.tasks:
+            raise ValueError(f"task of {cls.title} must be {' or '.join(cls.tasks)}, got {task!r}")
+        return task
 
     def _scan(self) -> pd.DataFrame:
         """The index, made from the folder; counts into ``report``. An empty one means that nothing

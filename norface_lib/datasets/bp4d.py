@@ -49,8 +49,8 @@ class BP4D(FaceDataset):
     """BP4D as it was given out: images in folders or zips, or videos; labels of today's release or
     of FERA 2015.
 
-    ``task`` is ``occurrence`` (12 AUs, 0 or 1) or ``intensity`` (5 AUs, 0..5). Frames that are not
-    in the label tables are no part of the dataset.
+    ``task`` is ``au_detection`` (12 AUs, 0 or 1) or ``au_intensity`` (5 AUs, 0..5). Frames that are
+    not in the label tables are no part of the dataset.
     """
 
     title = "BP4D"
@@ -61,30 +61,30 @@ class BP4D(FaceDataset):
     tree = """
 AUCoding/AU_OCC/F001_T1.csv                  occurrence, with a header of AU numbers
 AUCoding/AU_INT/AU06/F001_T1_AU06.csv        intensity, without a header
-Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip, or videos 2F01_01.avi or F001_T1.mp4"""
+Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
+                                             or videos 2F01_01.avi or F001_T1.mp4"""
     published = "41 subjects, 328 sequences, 146,847 coded frames"
-    tasks: ClassVar[tuple[str, ...]] = tuple(f"T{n}" for n in range(1, 9))  # that are coded
+    tasks = ("au_detection", "au_intensity")
+    coded_sequences: ClassVar[tuple[str, ...]] = tuple(f"T{n}" for n in range(1, 9))
 
     def __init__(
         self,
         root: Path,
-        task: str = "occurrence",
+        task: str = "au_detection",
         transform: Callable[..., Any] | None = None,
         index: Any = None,
     ):
-        if task not in ("occurrence", "intensity"):
-            raise ValueError(f"task of {self.title} must be occurrence or intensity, got {task!r}")
-        self.task = task
-        self.aus = labels.BP4D_AUS if task == "occurrence" else INTENSITY_AUS
+        self.task = self.checked_task(task)
+        self.aus = labels.BP4D_AUS if task == "au_detection" else INTENSITY_AUS
         self.labels = labels.columns(self.aus)
-        self.highest = 1.0 if task == "occurrence" else labels.INTENSITY_MAX
+        self.highest = 1.0 if task == "au_detection" else labels.INTENSITY_MAX
         super().__init__(root, transform, index)
 
     def _scan(self) -> pd.DataFrame:
         paths = walk(self.root, leaf=_SUBJECT)
         tables = _label_tables(paths, self.task)
         if not tables:
-            raise self._refusal(f"holds no table of AU {self.task}")
+            raise self._refusal(f"holds no label table of {self.task}")
         frames = self._frames(paths)
         for key in sorted(set(frames) - set(tables)):
             self.report.note("sequence without labels (not coded)", "/".join(key))
@@ -95,7 +95,7 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip, or videos 2F01_0
         return pd.concat(sequences, ignore_index=True)
 
     def _sequence(self, key: Key, tables: dict[int, Path], frames: dict[int, str]) -> pd.DataFrame:
-        read = self._occurrence if self.task == "occurrence" else self._intensity
+        read = self._occurrence if self.task == "au_detection" else self._intensity
         coded = known_values(read(tables), self.highest, self.report, "/".join(key))
         return sequence_rows(*key, coded, frames, self.report, "/".join(key))
 
@@ -185,7 +185,7 @@ def _label_tables(paths: list[Path], task: str) -> dict[Key, dict[int, Path]]:
     found: dict[Key, dict[int, Path]] = {}
     for path in sorted(paths, key=lambda path: "AU_OCC" not in path.parts):
         au = _AU_FOLDER.fullmatch(path.parent.name)
-        if (match := _LABELS.fullmatch(path.name)) and (task == "intensity") == bool(au):
+        if (match := _LABELS.fullmatch(path.name)) and (task == "au_intensity") == bool(au):
             found.setdefault((match[1].upper(), match[2].upper()), {}).setdefault(
                 int(au[1]) if au else 0, path
             )

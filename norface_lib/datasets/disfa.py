@@ -34,7 +34,7 @@ Key = tuple[str, str]  # subject and camera
 class DISFA(FaceDataset):
     """DISFA from its videos, or from images that others extracted from them (``SN001/0.png``).
 
-    ``task`` is ``intensity`` (12 AUs, 0..5) or ``detection`` (8 AUs, 1 from intensity 2 on).
+    ``task`` is ``au_intensity`` (12 AUs, 0..5) or ``au_detection`` (8 AUs, 1 from intensity 2 on).
     ``camera`` is ``left``, ``right`` or ``both``, and names the sequence; extracted images, which
     serve where there is no such video, do not tell their camera. Label frame 1 is the first frame
     of the video and the image named 0; where no image of the whole set is named 0, it is the image
@@ -48,25 +48,26 @@ class DISFA(FaceDataset):
     )
     tree = """
 ActionUnit_Labels/SN001/SN001_au1.txt        lines "frame,intensity", one file per AU
-Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case; or images SN001/0.png"""
+Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
+                                             or images SN001/0.png"""
+    tasks = ("au_detection", "au_intensity")
     published = "27 subjects, 130,814 frames from each camera"
 
     def __init__(
         self,
         root: Path,
-        task: str = "detection",
+        task: str = "au_detection",
         camera: str = "left",
         transform: Callable[..., Any] | None = None,
         index: Any = None,
     ):
-        if task not in ("detection", "intensity"):
-            raise ValueError(f"task of DISFA must be detection or intensity, got {task!r}")
         if camera not in (*CAMERAS, "both"):
             raise ValueError(f"camera of DISFA must be left, right or both, got {camera!r}")
-        self.task, self.cameras = task, CAMERAS if camera == "both" else (camera,)
-        self.aus = DETECTION_AUS if task == "detection" else INTENSITY_AUS
+        self.task = self.checked_task(task)
+        self.cameras = CAMERAS if camera == "both" else (camera,)
+        self.aus = DETECTION_AUS if task == "au_detection" else INTENSITY_AUS
         self.labels = labels.columns(self.aus)
-        self.highest = 1.0 if task == "detection" else labels.INTENSITY_MAX
+        self.highest = 1.0 if task == "au_detection" else labels.INTENSITY_MAX
         super().__init__(root, transform, index)
 
     def _scan(self) -> pd.DataFrame:
@@ -145,6 +146,6 @@ Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
         for column in set(self.labels) - set(columns):
             coded[column] = 0.0
         coded = coded[list(self.labels)]
-        if self.task == "intensity":
+        if self.task == "au_intensity":
             return coded
         return (coded >= DETECTION_THRESHOLD).astype(float).where(coded.notna())

@@ -45,7 +45,7 @@ def load_folder(root: Path, size: int, progress: bool = False) -> ImageFolder:
 
 
 class FolderFaces(FaceDataset):
-    """All images under a folder, without labels; the subject is the folder that an image lies in."""
+    """All images under a folder, without labels; the subject of an image is its folder."""
 
     title = "Image folder"
     source = "Any folder of images will do"

@@ -249,10 +249,10 @@ def _listed(names: Iterable[str], what: str) -> str:
 
 LABELS: MappingProxyType[str, MappingProxyType[str, tuple]] = MappingProxyType(
     {
-        "detection": MappingProxyType(
+        "au_detection": MappingProxyType(
             {"bp4d": BP4D_AUS, "bp4d_plus": BP4D_AUS, "disfa": disfa.DETECTION_AUS}
         ),
-        "intensity": MappingProxyType(
+        "au_intensity": MappingProxyType(
             {
                 "bp4d": bp4d.INTENSITY_AUS,
                 "bp4d_plus": bp4d.INTENSITY_AUS,
@@ -275,8 +275,8 @@ class SharedLabels(NamedTuple):
 
 
 def shared_labels(source: str, target: str, task: str) -> SharedLabels:
-    """What can be tested on ``target`` of a network trained on ``source``; task ``detection``,
-    ``intensity`` or ``emotion``.
+    """What can be tested on ``target`` of a network trained on ``source``; task ``au_detection``,
+    ``au_intensity`` or ``emotion``.
 
     BP4D and DISFA share AUs 1 2 4 6 12 in detection, where BP4D counts any intensity as present and
     DISFA 2 or more, and AUs 6 12 17 in intensity. AffectNet and RAF-DB share 7 emotions (PAPER.md

@@ -36,6 +36,7 @@ class RAFDB(FaceDataset):
 basic/EmoLabel/list_patition_label.txt                  lines "train_00001.jpg 5"
 basic/Image/aligned/train_00001_aligned.jpg             and Image/original/train_00001.jpg
 train/1/train_00001_aligned.jpg, test/1/...             or a folder for each class 1..7"""
+    tasks = ("emotion",)
     published = "train 12,271, test 3,068"
     classes = EMOTIONS
     labels = (EMOTION,)
@@ -44,10 +45,12 @@ train/1/train_00001_aligned.jpg, test/1/...             or a folder for each cla
     def __init__(
         self,
         root: Path,
+        task: str = "emotion",
         aligned: bool = True,
         transform: Callable[..., Any] | None = None,
         index: Any = None,
     ):
+        self.task = self.checked_task(task)
         self.aligned = aligned
         super().__init__(root, transform, index)
 

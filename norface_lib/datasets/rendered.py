@@ -267,12 +267,13 @@ class RenderedFaces(FaceDataset):
     """A rendered benchmark on disk, read frame by frame; its index also has the column ``truth``,
     the path of the true I_n.
 
-    ``task`` is ``occurrence`` (``aus``, 0 or 1), ``intensity`` (``aus``, 0..5) or ``emotion`` (8
-    classes in AffectNet's order; a frame without one is dropped and counted). ``coder_errors``: share
-    of labels that simulated coders get wrong (`coded`); None: exact labels.
+    ``task`` is ``au_detection`` (``aus``, 0 or 1), ``au_intensity`` (``aus``, 0..5) or ``emotion``
+    (8 classes in AffectNet's order; a frame without one is dropped and counted). ``coder_errors``:
+    share of labels that simulated coders get wrong (`coded`); None: exact labels.
     """
 
     title = "Rendered"
+    tasks = ("au_detection", "au_intensity", "emotion")
     source = "It is not downloaded but made: `python -m norface_lib render OUT`"
     tree = """
 labels.csv                      a row per frame: subject, frame, image, truth, AU01, ...
@@ -281,24 +282,20 @@ images/lab0000/0000.jpg         truth/lab0000/0000.png"""
     def __init__(
         self,
         root: Path,
-        task: str = "occurrence",
+        task: str = "au_detection",
         aus: tuple[int, ...] = labels.BP4D_AUS,
         transform: Callable[..., Any] | None = None,
         index: Any = None,
         coder_errors: float | None = None,
     ):
         self.coder_errors = coder_errors
-        if task not in ("occurrence", "intensity", "emotion"):
-            raise ValueError(
-                "task of a rendered benchmark must be occurrence, intensity or emotion, got "
-                f"{task!r}"
-            )
-        self.task, self.aus = task, () if task == "emotion" else tuple(aus)
+        self.task = self.checked_task(task)
+        self.aus = () if task == "emotion" else tuple(aus)
         self.classes = labels.EMOTIONS if task == "emotion" else ()
         self.labels = (EMOTION,) if task == "emotion" else labels.columns(self.aus)
         self.highest = {
-            "occurrence": 1.0,
-            "intensity": labels.INTENSITY_MAX,
+            "au_detection": 1.0,
+            "au_intensity": labels.INTENSITY_MAX,
             "emotion": len(labels.EMOTIONS) - 1.0,
         }[task]
         super().__init__(root, transform, index)
@@ -331,7 +328,7 @@ images/lab0000/0000.jpg         truth/lab0000/0000.png"""
         if self.task == "emotion":
             return {EMOTION: emotions_of(table, self.root).map(labels.EMOTIONS.index).astype(float)}
         values = table[list(self.labels)].astype(float)
-        if self.task == "occurrence":
+        if self.task == "au_detection":
             # tables hold six digits
             values = (values >= labels.OCCURRENCE_THRESHOLD - 1e-4).astype(float)
         return dict(values.items())

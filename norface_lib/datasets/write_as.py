@@ -215,14 +215,14 @@ class _Writer:
 
     def write_bp4d(self) -> None:
         self._write_sequences(
-            bp4d.BP4D.tasks,
+            bp4d.BP4D.coded_sequences,
             _BP4D_COLUMNS,
             lambda s, t: f"Videos/2{s[0]}{s[2:]}_{_BP4D_SESSIONS[t]}.avi",
         )
 
     def write_bp4d_plus(self) -> None:
         self._write_sequences(
-            bp4d_plus.BP4DPlus.tasks,
+            bp4d_plus.BP4DPlus.coded_sequences,
             bp4d_plus.OCCURRENCE_COLUMNS,
             lambda s, t: f"Videos/{s}_{t}.mp4",
         )
@@ -311,7 +311,8 @@ class _Writer:
         name = {"train": "training", "val": "validation"}[part]
         lines = [] if self.quirks.odd_rows and part == "val" else [",".join(affectnet.COLUMNS)]
         for number, (row, code) in enumerate(codes):
-            file = f"{number % 7 + 1}/{hashlib.md5(f'{part}{number}'.encode()).hexdigest()}{self.suffix('.jpg')}"
+            digest = hashlib.md5(f"{part}{number}".encode()).hexdigest()
+            file = f"{number % 7 + 1}/{digest}{self.suffix('.jpg')}"
             size = decode(_bytes(self.benchmark / str(self.table["image"].iloc[row])), file).shape[
                 0
             ]

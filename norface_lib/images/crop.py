@@ -27,7 +27,7 @@ class Crop:
     points: tuple[tuple[float, float], ...]
 
     def pixels(self, size: int) -> NDArray[np.float64]:
-        """The five points (5, 2) in pixels of an image of ``size`` px, x to the right and y down."""
+        """The five points (5, 2) in pixels of an image of ``size`` px: x to the right, y down."""
         return np.array(self.points) * size
 
 

@@ -1,4 +1,4 @@
-"""Reading face images, and moving between 8-bit arrays and tensors. Color order is RGB everywhere."""
+"""Reading and writing face images. Color order is RGB everywhere."""
 
 import io
 from collections.abc import Sequence

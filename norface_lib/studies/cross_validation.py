@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from norface_lib.datasets.pairs import EmbeddedPairs, Pairs
 from norface_lib.networks.classifier import Classifier
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.studies.statistics import (
@@ -21,7 +22,6 @@ from norface_lib.studies.statistics import (
 from norface_lib.tasks.tasks import Task
 from norface_lib.training.classifier import Recipe, predict_rows, train_classifier
 from norface_lib.training.loop import logged_seconds
-from norface_lib.training.pairs import EmbeddedPairs, Pairs
 
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 """Rows to train on and rows to test on."""

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from norface_lib.common.files import sha256_of
 from norface_lib.common.paths import cache
 from norface_lib.common.records import check_leakage
-from norface_lib.datasets import open_dataset
+from norface_lib.datasets import dataset_class, open_dataset
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.writing import write_benchmark
@@ -30,24 +30,6 @@ from norface_lib.tasks.tasks import task_of
 from norface_lib.training.classifier import train_classifier
 from norface_lib.training.normalizer import NormalizerTraining
 from norface_lib.training.normalizer_losses import terms_of
-
-DATASET_TASKS: Mapping[str, Mapping[str, str | None]] = {
-    "au_detection": {
-        "bp4d": "occurrence",
-        "bp4d_plus": "occurrence",
-        "disfa": "detection",
-        "rendered": "occurrence",
-    },
-    "au_intensity": {
-        "bp4d": "intensity",
-        "bp4d_plus": "intensity",
-        "disfa": "intensity",
-        "rendered": "intensity",
-    },
-    "emotion": {"affectnet": None, "rafdb": None, "rendered": "emotion"},
-}
-"""Datasets of each task, and the name that a dataset's class has for it; None where it has one task
-alone."""
 
 DEFAULT_PROTOCOLS: Mapping[str, str] = {
     "bp4d": "bp4d/3fold",
@@ -106,8 +88,11 @@ class Experiment:
     final: bool = False
 
     def __post_init__(self):
-        if self.dataset not in DATASET_TASKS.get(self.task, {}):
-            known = "; ".join(f"{task}: {', '.join(of)}" for task, of in DATASET_TASKS.items())
+        tasks = dataset_class(self.dataset).tasks if self.dataset in DEFAULT_PROTOCOLS else ()
+        if self.task not in tasks:
+            known = "; ".join(
+                f"{name}: {', '.join(dataset_class(name).tasks)}" for name in DEFAULT_PROTOCOLS
+            )
             raise ValueError(f"no {self.task!r} on {self.dataset!r}; there are {known}")
         if isinstance(self.data, str) and self.root is None:
             raise ValueError(f"{self.data} needs root, the folder where it lies")
@@ -173,7 +158,7 @@ class Experiment:
             root = root or cache(self.data.pool, spec=self.data)
             write_benchmark(self.data, root, progress=False)
         options = {
-            "task": DATASET_TASKS[self.task][self.dataset],
+            "task": self.task,
             "aus": self.aus or None,
             "coder_errors": self.coder_errors,
         }

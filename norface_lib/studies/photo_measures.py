@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from norface_lib import labels
 from norface_lib.datasets.base import EMOTION
+from norface_lib.datasets.pairs import Pairs, embed
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.networks.classifier import INPUTS
@@ -27,7 +28,6 @@ from norface_lib.studies.statistics import bootstrap_interval
 from norface_lib.tasks.metrics import auc
 from norface_lib.tasks.tasks import Emotion, task_of
 from norface_lib.training.classifier import predict_rows, train_classifier
-from norface_lib.training.pairs import Pairs, embed
 
 SHAPES_OF: Mapping[str, tuple[str, ...]] = {
     "AU01": ("browInnerUp",),

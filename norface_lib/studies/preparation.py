@@ -10,8 +10,9 @@ import numpy as np
 
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.normalized import key_of, load_pairs, normalize_dataset
+from norface_lib.datasets.pairs import EmbeddedPairs, Pairs, embed
 from norface_lib.datasets.protocols import Split, protocol
-from norface_lib.images.arrays import to_uint8
+from norface_lib.images.arrays import LazyFaces, to_uint8
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import load_normalizer, target_names
@@ -19,7 +20,6 @@ from norface_lib.studies.cross_validation import Fold
 from norface_lib.training.leakage import normalizers_of_folds
 from norface_lib.training.normalizer import NormalizerTraining
 from norface_lib.training.normalizer_losses import Sources
-from norface_lib.training.pairs import EmbeddedPairs, Pairs, embed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def prepare(
         leakage,
         normalizer,
         folds,
-        lambda rows: Sources(to_uint8(target), faces=pairs.originals[rows]),
+        lambda rows: Sources(to_uint8(target), faces=LazyFaces([pairs.originals], rows)),
         tuning,
         folder=folder / "normalizers",
         device=device,

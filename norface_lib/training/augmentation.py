@@ -1,4 +1,4 @@
-"""Random changes of training images, on tensors (N, 3, S, S) in [0, 1], drawn from torch's global
+"""Random changes of training images, on tensors (N, 3, S, S) in [0, 1], sampled from torch's global
 generator.
 
 Photometric changes touch the original alone: the normalized image has one light by definition.
@@ -8,6 +8,23 @@ Mirroring touches both.
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def augmented_pairs(originals: Tensor, normalized: Tensor) -> tuple[Tensor, Tensor]:
+    """Original and normalized images (N, 3, S, S) changed at random: geometry alike for both, light
+    for the original alone."""
+    flip = (torch.rand(len(originals)) < 0.5).to(originals.device)
+    # as one image of six channels, so moved as one
+    both = torch.cat([photometric(originals), normalized], dim=1)
+    return jitter(mirrored(both, flip)).split(3, dim=1)
+
+
+def mirrored_embeddings(originals: Tensor, normalized: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings (N, D) out of those of face and mirror image (N, 2, D): half of the pairs are
+    mirrored."""
+    flip = (torch.rand(len(originals)) < 0.5).long().to(originals.device)
+    rows = torch.arange(len(originals), device=originals.device)
+    return originals[rows, flip], normalized[rows, flip]
 
 
 def photometric(images: Tensor, strength: float = 1.0) -> Tensor:
@@ -32,22 +49,20 @@ def jitter(images: Tensor, turn: float = 0.05, zoom: float = 0.05, shift: float 
     """Rotates (radians), zooms and shifts (widths) each image a little, as imperfect alignment
     does. Same shape."""
     count = len(images)
-    draw = torch.randn(count, 4, device=images.device) * torch.tensor(
-        (turn, zoom, shift, shift), device=images.device
-    )
-    cos, sin = (
-        torch.cos(draw[:, 0]) * torch.exp(draw[:, 1]),
-        torch.sin(draw[:, 0]) * torch.exp(draw[:, 1]),
-    )
-    matrix = torch.stack(
-        [torch.stack([cos, -sin, 2 * draw[:, 2]], 1), torch.stack([sin, cos, 2 * draw[:, 3]], 1)], 1
-    )
+    scales = torch.tensor((turn, zoom, shift, shift), device=images.device)
+    change = torch.randn(count, 4, device=images.device) * scales
+    angle, stretch, right, down = change.unbind(1)
+    cos = torch.cos(angle) * torch.exp(stretch)
+    sin = torch.sin(angle) * torch.exp(stretch)
+    first = torch.stack([cos, -sin, 2 * right], 1)
+    second = torch.stack([sin, cos, 2 * down], 1)
+    matrix = torch.stack([first, second], 1)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def seen(images: Tensor, degraded_share: float = 0.0) -> Tensor:
-    """Originals as cameras might have seen them: `photometric`, then a share `degraded`."""
+def camera(images: Tensor, degraded_share: float = 0.0) -> Tensor:
+    """Originals as cameras might have taken them: `photometric`, then a share `degraded`."""
     images = photometric(images)
     return degraded(images, degraded_share) if degraded_share else images
 
@@ -58,7 +73,8 @@ def degraded(images: Tensor, share: float) -> Tensor:
 
     Each chosen image gets each fault with chance one half, but the last with one fifth. Our choice.
     """
-    count, device = len(images), images.device
+    count = len(images)
+    device = images.device
 
     def chosen(chance: float) -> Tensor:
         return (torch.rand(count, 1, 1, 1, device=device) < share * chance).to(images)
@@ -93,10 +109,11 @@ def _ellipses(images: Tensor) -> Tensor:
         (2 * torch.pi, 0.5)
     ).view(2, 1, 1, 1).to(images)
     radius = 0.15 + 0.4 * torch.rand(2, count, 1, 1, device=images.device)
-    off_x, off_y = x - (0.5 + far) * turn.cos(), y - (0.5 + far) * turn.sin()
+    off_x = x - (0.5 + far) * turn.cos()
+    off_y = y - (0.5 + far) * turn.sin()
     return ((off_x / radius[0]) ** 2 + (off_y / radius[1]) ** 2 < 1)[:, None].to(images)
 
 
 def mirrored(images: Tensor, chosen: Tensor) -> Tensor:
-    """Mirrors the images for which ``chosen`` (N,) is true, left to right."""
+    """Mirrors the images for which ``chosen`` (N,) is true."""
     return torch.where(chosen[:, None, None, None], images.flip(3), images)

@@ -8,24 +8,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from norface_lib.common.devices import device_of
-from norface_lib.images.arrays import Faces
+from norface_lib.datasets.pairs import EmbeddedPairs, Pair, Pairs
+from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.networks.classifier import Classifier, ClassifierConfig, auxiliary_loss
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.pretrained import load_encoder_weights
-from norface_lib.tasks.tasks import Task, balancing_weights
-from norface_lib.training.loop import TrainConfig, fit
-from norface_lib.training.pairs import EmbeddedPairs, Pairs
+from norface_lib.tasks.tasks import Criterion, Task, balancing_weights
+from norface_lib.training.augmentation import augmented_pairs, mirrored_embeddings
+from norface_lib.training.loader import balanced, in_order, make_loader, to_device
+from norface_lib.training.loop import Loss, TrainConfig, fit
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a classifier is made: a row of an ablation. Weights are the paper's (PAPER.md 1.2)."""
+    """Settings of a classifier and its training: a row of an ablation. Weights are the paper's
+    (PAPER.md 1.2)."""
 
     config: ClassifierConfig
     training: TrainConfig
-    balanced: bool = False  # rare classes are drawn as often as common ones
+    balanced: bool = False  # rare classes are sampled as often as common ones
     importance: float = 1e-3  # weight of the importance loss of the mixtures' gates
     load: float = 1e-3  # weight of their load loss
     encoder: str = (
@@ -59,62 +63,68 @@ def train_classifier(
     on `EmbeddedPairs`.
 
     ``start``: the normalizer whose backbone a training on `Pairs` begins with a copy of (None: from
-    chance). ``tested``: rows whose score goes to the log as ``test``, each ``watch_every`` steps,
-    and nowhere else. Returns it in evaluation mode. Raises ``ValueError`` if network and task name
-    different outputs, and what `norface_lib.training.loop.fit` raises.
+    random initialization). ``tested``: rows whose score goes to the log as ``test``, each
+    ``watch_every`` steps, and nowhere else. Returns it in evaluation mode. Raises ``ValueError`` if
+    network and task name different outputs, and what `norface_lib.training.loop.fit` raises.
     """
     if recipe.config.labels != task.outputs:
         raise ValueError(
             f"the network's labels {recipe.config.labels} are not the task's outputs {task.outputs}"
         )
-    where = device_of(device)
+    device = device_of(device)
     torch.manual_seed(recipe.training.seed)
     model = Classifier(recipe.config)
-    start = pairs.backbone if isinstance(pairs, EmbeddedPairs) else start
+    embedded = isinstance(pairs, EmbeddedPairs)
+    start = pairs.backbone if embedded else start
     if start is not None:
         model.start_from(start)
     if recipe.encoder:
         load_encoder_weights(model.encoder, recipe.encoder)
-    learner = pairs.learner(model.to(where, memory_format=torch.channels_last))
-    watch = (
-        None
-        if tested is None
-        else lambda learner, _: {"test": _score(learner, pairs, tested, task, where)}
-    )
+    learner = pairs.learner(model.to(device, memory_format=torch.channels_last))
+
+    def watch(learner: nn.Module, step: int) -> dict[str, float]:
+        return {"test": _score(learner, pairs, tested, task, device)}
+
+    weights = balancing_weights(task, pairs.labels[rows]) if recipe.balanced else None
     fit(
         learner,
-        _loss(pairs, rows, task, recipe, where),
-        len(rows),
+        _loss(task.criterion(pairs.labels[rows]), task.name, recipe, device),
+        Subset(pairs, rows),
         recipe.training,
         folder,
         name,
         progress,
-        watch,
+        None if tested is None else watch,
+        choose=None if weights is None else balanced(weights),
+        workers=0 if embedded else None,  # they lie in memory: to pass them on would take longer
     )
     return model.eval()
 
 
-def _loss(
-    pairs: Pairs | EmbeddedPairs,
-    rows: NDArray[np.intp],
-    task: Task,
-    recipe: Recipe,
-    where: torch.device,
-):
-    """The task's loss, with what it knows from the training rows alone, and the auxiliary losses of
-    the mixtures."""
-    criterion = task.criterion(pairs.labels[rows])
-    chances = balancing_weights(task, pairs.labels[rows]) if recipe.balanced else None
+def inputs_of(batch: Pair, device: torch.device, augmented: bool = False) -> tuple[Tensor, Tensor]:
+    """Inputs of a classifier, or of its head, out of a batch of pairs: images (B, 3, S, S) or
+    embeddings (B, D) of originals and normalized faces.
 
-    def loss(learner: nn.Module, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
-        if chances is not None:  # drawn anew, by the step's seed
-            indices = torch.multinomial(chances, len(indices), replacement=True)
-        chosen = rows[indices.numpy()]
-        output = learner(*pairs.batch(chosen, where, augmented=True))
-        error = criterion(output.logits, torch.from_numpy(pairs.labels[chosen]).to(where))
-        return error + auxiliary_loss(output, recipe.importance, recipe.load), {
-            task.name: error.item()
-        }
+    ``augmented``: changed at random by `augmented_pairs` or `mirrored_embeddings`.
+    """
+    originals, normalized, _ = to_device(batch, device)
+    if originals.dtype == torch.uint8:
+        originals = to_tensor(originals)
+        normalized = to_tensor(normalized)
+        return augmented_pairs(originals, normalized) if augmented else (originals, normalized)
+    if augmented:
+        return mirrored_embeddings(originals, normalized)
+    return originals[:, 0], normalized[:, 0]
+
+
+def _loss(criterion: Criterion, name: str, recipe: Recipe, device: torch.device) -> Loss:
+    """The task's loss of an augmented batch, and the auxiliary losses of the mixtures."""
+
+    def loss(learner: nn.Module, batch: Pair) -> tuple[Tensor, dict[str, float]]:
+        output = learner(*inputs_of(batch, device, augmented=True))
+        error = criterion(output.logits, batch.labels.to(device))
+        auxiliary = auxiliary_loss(output, recipe.importance, recipe.load)
+        return error + auxiliary, {name: error.item()}
 
     return loss
 
@@ -124,12 +134,11 @@ def _score(
     pairs: Pairs | EmbeddedPairs,
     rows: NDArray[np.intp],
     task: Task,
-    where: torch.device,
+    device: torch.device,
 ) -> float:
     """The task's score of some rows."""
-    return float(
-        task.score(task.sums(_read(learner, pairs, rows, task, where), pairs.labels[rows]))
-    )
+    predictions = _read(learner, pairs, rows, task, device)
+    return float(task.score(task.sums(predictions, pairs.labels[rows])))
 
 
 @torch.inference_mode()
@@ -138,13 +147,13 @@ def _read(
     pairs: Pairs | EmbeddedPairs,
     rows: NDArray[np.intp],
     task: Task,
-    where: torch.device,
-    size: int = 128,
+    device: torch.device,
+    batch_size: int = 128,
 ) -> NDArray[np.float32]:
-    batches = (
-        pairs.batch(rows[start : start + size], where) for start in range(0, len(rows), size)
-    )
-    return np.concatenate([task.predictions(learner(*batch).logits) for batch in batches])
+    workers = 0 if isinstance(pairs, EmbeddedPairs) else None
+    loader = make_loader(Subset(pairs, rows), in_order(len(rows), batch_size), device, workers)
+    logits = (learner(*inputs_of(batch, device)).logits for batch in loader)
+    return np.concatenate([task.predictions(part) for part in logits])
 
 
 def predict_rows(
@@ -156,16 +165,15 @@ def predict_rows(
 ) -> NDArray[np.float32]:
     """(B, O) predictions for some rows of pairs, which must be embedded by the model's own backbone
     if at all."""
-    return _read(
-        pairs.learner(model), pairs, rows, task, next(model.parameters()).device, batch_size
-    )
+    device = next(model.parameters()).device
+    return _read(pairs.learner(model), pairs, rows, task, device, batch_size)
 
 
 def predict(
     model: Classifier, originals: Faces, normalized: Faces, task: Task, batch_size: int = 128
 ) -> NDArray[np.float32]:
     """(N, O) predictions for faces (N, S, S, 3) and their normalized faces."""
-    unlabeled = np.empty((len(originals), 0), np.float32), np.empty(len(originals), str)
-    return predict_rows(
-        model, Pairs(originals, normalized, *unlabeled), np.arange(len(originals)), task, batch_size
-    )
+    count = len(originals)
+    no_labels = np.empty((count, 0), np.float32)
+    pairs = Pairs(originals, normalized, no_labels, np.empty(count, str))
+    return predict_rows(model, pairs, np.arange(count), task, batch_size)

@@ -1,15 +1,13 @@
-"""Training the evaluator on rendered faces of its own pool, originals and true normalized images alike,
-and what it then reads."""
+"""Training the evaluator on rendered faces of its own pool, originals and true normalized images
+alike, and what it then reads."""
 
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from norface_lib import labels
@@ -17,6 +15,7 @@ from norface_lib.common.devices import device_of
 from norface_lib.common.errors import DataError
 from norface_lib.common.records import versions
 from norface_lib.datasets.base import EMOTION
+from norface_lib.datasets.pairs import ArrayDataset
 from norface_lib.datasets.rendered import Rendered, load_rendered
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.writing import write_benchmark
@@ -26,7 +25,8 @@ from norface_lib.networks.weights import load_evaluator, save_evaluator
 from norface_lib.tasks.losses import DETECTION_LOSSES, au_weights, summed
 from norface_lib.tasks.metrics import accuracy, confusion, f1_per_label, icc3_1, mae
 from norface_lib.training.augmentation import jitter, mirrored, photometric
-from norface_lib.training.loop import TrainConfig, fit, logged_seconds
+from norface_lib.training.loader import to_device
+from norface_lib.training.loop import Loss, TrainConfig, fit, logged_seconds
 
 UNNAMED = -1
 """Class of a face that shows no named emotion; it takes no part in the emotion's loss and measure.
@@ -57,7 +57,7 @@ class EvaluatorTraining:
 
 @dataclass(frozen=True)
 class EvaluatorLabels:
-    """What an evaluator is taught of N faces: AU intensities (N, A) of 0..5, occurrences (N, A) of 0 or
+    """Labels of N faces for an evaluator: AU intensities (N, A) of 0..5, occurrences (N, A) of 0 or
     1, emotions (N,)."""
 
     intensities: Tensor
@@ -82,8 +82,9 @@ def train_evaluator(
     progress: bool = True,
     start: Evaluator | None = None,
 ) -> Evaluator:
-    """Trains an evaluator on a rendered benchmark, which must hold the true images. Resumable with a
-    ``folder``.
+    """Trains an evaluator on a rendered benchmark, which must hold the true images.
+
+    Resumable with a ``folder``.
 
     ``start``: begin with a copy of its weights. Raises ``ValueError`` without true images, and what
     `norface_lib.training.loop.fit` raises.
@@ -92,15 +93,18 @@ def train_evaluator(
         raise ValueError(
             "an evaluator reads true normalized images too: load_rendered(..., truth=True)"
         )
-    where = device_of(device)
+    device = device_of(device)
     torch.manual_seed(training.fit.seed)
-    evaluator = Evaluator(config).to(where, memory_format=torch.channels_last)
+    evaluator = Evaluator(config).to(device, memory_format=torch.channels_last)
     if start is not None:
         evaluator.load_state_dict(start.state_dict())
+    known = EvaluatorLabels.of(data, config)
     return fit(
         evaluator,
-        _evaluator_loss(data, config, training, where),
-        len(data),
+        _evaluator_loss(known, training, device),
+        ArrayDataset(
+            data.originals, data.truths, known.intensities, known.occurrences, known.emotions
+        ),
         training.fit,
         folder,
         "evaluator",
@@ -109,41 +113,43 @@ def train_evaluator(
 
 
 def _evaluator_loss(
-    data: Rendered, config: EvaluatorConfig, training: EvaluatorTraining, where: torch.device
-):
+    known: EvaluatorLabels, training: EvaluatorTraining, device: torch.device
+) -> Loss:
     """The weighted sum of the three terms on a batch of originals and true images, of which half
     are mirrored."""
-    known, detect = EvaluatorLabels.of(data, config), summed(training.detection, DETECTION_LOSSES)
-    weights = au_weights(known.occurrences.mean(0).clamp(min=1 / len(data))).to(where)
-    # a rare AU should not shout
-    spread = (known.intensities.std(0) + 0.05 * labels.INTENSITY_MAX).to(where)
+    detect = summed(training.detection, DETECTION_LOSSES)
+    rates = known.occurrences.mean(0).clamp(min=1 / len(known.occurrences))
+    weights = au_weights(rates).to(device)
+    # a rare AU should not dominate
+    spread = (known.intensities.std(0) + 0.05 * labels.INTENSITY_MAX).to(device)
 
-    def loss(evaluator: nn.Module, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
-        true, flip = torch.rand(len(indices)) < training.truth_share, torch.rand(len(indices)) < 0.5
-        output = evaluator(mirrored(_faces(data, indices.numpy(), true, where), flip.to(where)))
-        found = detect(output.occurrence, known.occurrences[indices].to(where), weights)
-        error = ((output.intensity - known.intensities[indices].to(where)) / spread).square().mean()
-        named = _emotion_loss(output, known.emotions[indices].to(where))
-        total = found + training.intensity_weight * error + training.emotion_weight * named
-        return total, {
-            "detection": found.item(),
-            "intensity": error.item(),
-            "emotion": named.item(),
-        }
+    def loss(evaluator: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
+        originals, truths, intensities, occurrences, emotions = to_device(batch, device)
+        true = torch.rand(len(originals)) < training.truth_share
+        flip = torch.rand(len(originals)) < 0.5
+
+        images = training_images(originals, truths, true.to(device))
+        output = evaluator(mirrored(images, flip.to(device)))
+        detection = detect(output.occurrence, occurrences, weights)
+        intensity = ((output.intensity - intensities) / spread).square().mean()
+        emotion = _emotion_loss(output, emotions)
+
+        total = detection + training.intensity_weight * intensity
+        total = total + training.emotion_weight * emotion
+        terms = {"detection": detection, "intensity": intensity, "emotion": emotion}
+        return total, {name: value.item() for name, value in terms.items()}
 
     return loss
 
 
-def _faces(data: Rendered, rows: NDArray[np.intp], true: Tensor, where: torch.device) -> Tensor:
+def training_images(originals: Tensor, truths: Tensor, true: Tensor) -> Tensor:
     """Images (B, 3, S, S): true ones where ``true`` (B,) is, elsewhere originals in other light,
     framed a little differently.
 
     True images are left as they are: they have one light and one framing by definition.
     """
-    originals = jitter(photometric(to_tensor(data.originals[rows]).to(where)))
-    return torch.where(
-        true[:, None, None, None].to(where), to_tensor(data.truths[rows]).to(where), originals
-    )
+    changed = jitter(photometric(to_tensor(originals)))
+    return torch.where(true[:, None, None, None], to_tensor(truths), changed)
 
 
 def _emotion_loss(output: EvaluatorOutput, emotions: Tensor) -> Tensor:
@@ -154,9 +160,11 @@ def _emotion_loss(output: EvaluatorOutput, emotions: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def evaluator_outputs(evaluator: Evaluator, faces: Faces, batch_size: int = 128) -> EvaluatorOutput:
-    """What an evaluator in evaluation mode reads in faces (N, S, S, 3) of 8 bits, resized to what it
-    takes. On the CPU."""
-    device, size, outputs = next(evaluator.parameters()).device, evaluator.config.image_size, []
+    """Outputs of an evaluator in evaluation mode for faces (N, S, S, 3) of 8 bits, resized to what
+    it takes. On the CPU."""
+    device = next(evaluator.parameters()).device
+    size = evaluator.config.image_size
+    outputs = []
     for start in range(0, len(faces), batch_size):
         images = to_tensor(faces[start : start + batch_size]).to(device)
         if images.shape[-1] != size:
@@ -170,8 +178,8 @@ def evaluator_outputs(evaluator: Evaluator, faces: Faces, batch_size: int = 128)
 def reading_scores(
     read: EvaluatorOutput, known: EvaluatorLabels, config: EvaluatorConfig
 ) -> dict[str, Any]:
-    """How well expressions were read: F1 at threshold 0.5, ICC(3,1) and mean absolute error of the
-    intensity, and by AU.
+    """Scores of expressions as they were read: F1 at threshold 0.5, ICC(3,1) and mean absolute
+    error of the intensity, and by AU.
 
     The first two are means over the AUs that occur, the error over all, as one that is seen where
     there is none counts too; accuracy of the emotion is among the faces that show one, None if

@@ -1,4 +1,4 @@
-"""One training loop for both networks: schedule, averaged weights, several processes, checkpoint,
+"""One training loop for all networks: schedule, averaged weights, several processes, checkpoint,
 exact resume, log, progress.
 
 On several GPUs, start the same command with ``accelerate launch`` or ``torchrun``: each process
@@ -18,26 +18,26 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from timm.optim import param_groups_layer_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from norface_lib.common.devices import mixed_precision
 from norface_lib.common.errors import CheckpointError, NorfaceError
 from norface_lib.common.files import write_atomically
+from norface_lib.training.loader import Choose, StepSampler, make_loader
 
-Loss = Callable[[nn.Module, Tensor], tuple[Tensor, dict[str, float]]]
-"""``loss(model, indices)``: the loss of the samples with these indices (B,), and figures for the
-log."""
-
+Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, float]]]
+"""``loss(model, batch)``: the loss of a batch as the dataset gives it, and figures for the log."""
 
 Watch = Callable[[nn.Module, int], dict[str, float]]
 """``watch(model, step)``: looks at the network as it is, in evaluation mode, and returns figures
 for the log."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How long and how fast to train."""
 
@@ -62,18 +62,6 @@ class TrainConfig:
             raise ValueError(f"average must be within [0, 1), got {self.average}")
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must be within (0, 1], or None, got {self.layer_decay}")
-
-
-def batch_indices(count: int, batch_size: int, seed: int, step: int) -> Tensor:
-    """Indices (B,) of a step's samples: epochs of shuffled samples, known from the step alone, so a
-    resumed run draws the same.
-
-    A batch never straddles two epochs; what does not fill a batch is left out of that epoch.
-    """
-    batch_size = min(batch_size, count)
-    epoch, position = divmod(step, count // batch_size)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-    return order[position * batch_size : (position + 1) * batch_size]
 
 
 def rate_at(step: int, config: TrainConfig) -> float:
@@ -113,19 +101,16 @@ def parameter_groups(
                 "none; set it to None"
             )
         return param_groups_layer_decay(model, weight_decay, layer_decay=layer_decay)
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    free = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
+    return param_groups_weight_decay(model, weight_decay)
 
 
 class _Run:
     """The state of a run that a checkpoint holds."""
 
     def __init__(self, model: nn.Module, config: TrainConfig):
-        self.model, self.config, self.step = model, config, 0
+        self.model = model
+        self.config = config
+        self.step = 0
         groups = parameter_groups(model, config.weight_decay, config.layer_decay)
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
         self.average = (
@@ -190,24 +175,32 @@ class _Task(nn.Module):
 
     def __init__(self, model: nn.Module, loss: Loss):
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model = model
+        self.loss = loss
 
-    def forward(self, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
-        return self.loss(self.model, indices)
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
+        return self.loss(self.model, batch)
 
 
 def fit(
     model: nn.Module,
     loss: Loss,
-    count: int,
+    data: Dataset,
     config: TrainConfig,
     folder: Path | None = None,
     name: str = "train",
     progress: bool = True,
     watch: Watch | None = None,
+    *,
+    choose: Choose | None = None,
+    workers: int | None = None,
 ) -> nn.Module:
-    """Trains ``model`` in place on ``count`` samples and returns it, with averaged weights, in
-    evaluation mode.
+    """Trains ``model`` in place on a dataset and returns it, with averaged weights, in evaluation
+    mode.
+
+    ``data`` is read by `norface_lib.training.loader.make_loader`, with ``workers``, and gives a
+    batch for an array of rows, as ``TensorDataset`` does. ``choose`` puts other rows in the places
+    of a step's rows.
 
     With a ``folder``, writes ``<name>.jsonl`` (one line each ``log_every`` steps) and
     ``<name>.ckpt``; a call after an interruption goes on from there and ends where an uninterrupted
@@ -226,23 +219,33 @@ def fit(
     if checkpoint and checkpoint.exists():
         run.load(checkpoint)
         if first:
-            print(
-                f"{name}: "
-                + (
-                    "trained already, used as it is"
-                    if run.finished
-                    else f"goes on from step {run.step}"
-                )
-            )
-    saved, started = time.monotonic(), time.monotonic()
+            state = "trained already, used as it is"
+            print(f"{name}: {state if run.finished else f'goes on from step {run.step}'}")
+
+    sampler = StepSampler(
+        len(data),
+        config.batch_size,
+        steps=config.steps,
+        first=run.step,
+        seed=config.seed,
+        choose=choose,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
+    batches = iter(make_loader(data, sampler, next(model.parameters()).device, workers))
     task = accelerator.prepare_model(_Task(model, loss)).train()
+
+    saved = started = time.monotonic()
     quiet = not (progress and first) or run.finished
     with tqdm(
         total=config.steps, initial=run.step, desc=name, unit="step", disable=quiet, mininterval=1.0
     ) as bar:
         while not run.finished:
-            figures = _step(run, task, count, accelerator)
+            batch = next(batches)
+            sampler.seed_step(run.step)
+            figures = _step(run, task, batch)
             bar.update()
+
             watched = watch is not None and (run.step % config.watch_every == 0 or run.finished)
             if first and watched:
                 figures |= watch(model.eval(), run.step)
@@ -250,35 +253,27 @@ def fit(
             if first and (watched or run.step % config.log_every == 0 or run.finished):
                 bar.set_postfix({key: f"{value:.4g}" for key, value in figures.items()})
                 if folder:
-                    _log(
-                        Path(folder) / f"{name}.jsonl",
-                        run.step,
-                        figures,
-                        time.monotonic() - started,
-                    )
+                    seconds = time.monotonic() - started
+                    _log(Path(folder) / f"{name}.jsonl", run.step, figures, seconds)
+
             if run.finished:
                 run.finish()
-            if (
-                first
-                and checkpoint
-                and (run.finished or time.monotonic() - saved > config.checkpoint_seconds)
-            ):
+            due = run.finished or time.monotonic() - saved > config.checkpoint_seconds
+            if first and checkpoint and due:
                 run.save(checkpoint)
                 saved = time.monotonic()
     accelerator.wait_for_everyone()  # nobody reads what the first process is still writing
     return model.eval()
 
 
-def _step(run: _Run, task: nn.Module, count: int, accelerator: Accelerator) -> dict[str, float]:
-    """One step of the optimizer. Chance is seeded by step and process, so that a resumed run
-    repeats it exactly."""
+def _step(run: _Run, task: nn.Module, batch: Any) -> dict[str, float]:
+    """One step of the optimizer."""
     config = run.config
-    torch.manual_seed((config.seed + 7919 * accelerator.process_index) * 1_000_003 + run.step)
     for group in run.optimizer.param_groups:
         group["lr"] = rate_at(run.step, config) * group.get("lr_scale", 1.0)
-    indices = batch_indices(count, config.batch_size, config.seed, run.step)
+
     with mixed_precision(next(run.model.parameters()).device):
-        value, figures = task(indices[accelerator.process_index :: accelerator.num_processes])
+        value, figures = task(batch)
     if not torch.isfinite(value):
         raise FloatingPointError(
             f"the loss became {value.item()} at step {run.step}: lower the learning rate"

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from norface_lib.common.devices import device_of
+from norface_lib.datasets.pairs import ArrayDataset
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.networks.encoder import FaceEncoder
 from norface_lib.networks.masked import MaskedAutoencoder, MaskedConfig
 from norface_lib.training.augmentation import mirrored, photometric
+from norface_lib.training.loader import to_device
 from norface_lib.training.loop import TrainConfig, fit
 
 
@@ -20,7 +22,7 @@ def masked_pretraining(
     folder: Path | None = None,
     device: str = "auto",
     progress: bool = True,
-    config: MaskedConfig = MaskedConfig(),
+    config: MaskedConfig | None = None,
 ) -> MaskedAutoencoder:
     """Trains an encoder in place on faces (N, S, S, 3) without labels, and returns it with the
     decoder, for `reconstruct`.
@@ -29,13 +31,16 @@ def masked_pretraining(
     ``masked.ckpt`` into a ``folder`` and is resumed from there. Raises what
     `norface_lib.training.loop.fit` raises.
     """
-    where = device_of(device)
+    device = device_of(device)
     torch.manual_seed(training.seed)
-    model = MaskedAutoencoder(encoder, config).to(where, memory_format=torch.channels_last)
+    model = MaskedAutoencoder(encoder, config or MaskedConfig()).to(
+        device, memory_format=torch.channels_last
+    )
 
-    def loss(model: MaskedAutoencoder, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
-        images = photometric(to_tensor(faces[indices.numpy()]).to(where))
-        error, _, _ = model(mirrored(images, torch.rand(len(indices), device=where) < 0.5))
+    def loss(model: MaskedAutoencoder, batch: tuple[Tensor]) -> tuple[Tensor, dict[str, float]]:
+        (faces,) = to_device(batch, device)
+        images = photometric(to_tensor(faces))
+        error, _, _ = model(mirrored(images, torch.rand(len(images), device=device) < 0.5))
         return error, {"unexplained": error.item()}
 
-    return fit(model, loss, len(faces), training, folder, "masked", progress)
+    return fit(model, loss, ArrayDataset(faces), training, folder, "masked", progress)

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from norface_lib.common.devices import device_of
 from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.common.records import versions
+from norface_lib.datasets.pairs import ArrayDataset
 from norface_lib.datasets.rendered import Rendered, load_rendered
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.writing import write_benchmark
-from norface_lib.images.arrays import Faces, to_tensor
+from norface_lib.images.arrays import Faces, LazyFaces, to_tensor
 from norface_lib.images.crop import crop_of
 from norface_lib.images.distances import neutral_ratio, region_ratios
 from norface_lib.images.files import list_images, read_faces, write_png
@@ -42,8 +43,9 @@ from norface_lib.networks.weights import (
     load_normalizer,
     save_normalizer,
 )
-from norface_lib.training.augmentation import mirrored, seen
-from norface_lib.training.loop import TrainConfig, fit, logged_seconds
+from norface_lib.training.augmentation import camera, mirrored
+from norface_lib.training.loader import to_device
+from norface_lib.training.loop import Loss, TrainConfig, fit, logged_seconds
 from norface_lib.training.masked import masked_pretraining
 from norface_lib.training.normalizer_losses import (
     Sources,
@@ -113,12 +115,13 @@ class ExpressionReader(nn.Module):
 
 
 class Watch:
-    """Looks at a normalizer in training through faces of people it does not learn from, (N, S, S,
-    3) with their true I_n.
+    """Checks a normalizer in training on faces of people it does not learn from, (N, S, S, 3) with
+    their true I_n.
 
-    Writes a sheet of originals, drawn and true faces for each look into ``folder``, and returns the
-    distance relative to the neutral target's and, with an evaluator, its mean absolute AU error on I_n, on
-    the true I_n (the ceiling) and on the neutral target (where a network stays that has collapsed).
+    Writes a sheet of originals, normalized and true faces for each check into ``folder``, and
+    returns the distance relative to the neutral target's and, with an evaluator, its mean absolute
+    AU error on I_n, on the true I_n (the ceiling) and on the neutral target (where a network stays
+    that has collapsed).
     """
 
     def __init__(self, faces: Rendered, folder: Path, evaluator: Evaluator | None):
@@ -163,7 +166,7 @@ def standardized_codes(data: Rendered) -> tuple[Tensor, NDArray[np.intp]]:
     """AU intensities (N, E) less their mean, over their spread, and the column order (E,) of a
     mirrored face."""
     codes, _, mirror = data.expression_codes()
-    spread = codes.std(0) + 0.05  # a rare AU should not shout
+    spread = codes.std(0) + 0.05  # a rare AU should not dominate
     return torch.from_numpy((codes - codes.mean(0)) / spread), mirror
 
 
@@ -186,21 +189,27 @@ def train_normalizer(
     terms that need none.
     """
     sources = Sources(data.targets, data, faces)
-    where = device_of(device)
+    torch_device = device_of(device)
     torch.manual_seed(training.synthesis.seed)
-    normalizer = Normalizer(config).to(where, memory_format=torch.channels_last)
+    normalizer = Normalizer(config).to(torch_device, memory_format=torch.channels_last)
     if start is not None:
         normalizer.load_state_dict(start.state_dict())
+
     if training.masked:
-        shown = data.originals if faces is None else np.concatenate([data.originals, faces])
-        masked_pretraining(normalizer.encoder, shown, training.masked, folder, device, progress)
+        every = [data.originals] if faces is None else [data.originals, faces]
+        masked_pretraining(
+            normalizer.encoder, LazyFaces(every), training.masked, folder, device, progress
+        )
+
     codes, mirror = standardized_codes(data)
-    reader = ExpressionReader(normalizer, codes.shape[1]).to(where)
+    reader = ExpressionReader(normalizer, codes.shape[1]).to(torch_device)
     if training.expression:
-        loss = _expression_loss(data, codes, mirror, training, where)
-        fit(reader, loss, len(data), training.expression, folder, "expression", progress)
+        loss = _expression_loss(codes, mirror, training, torch_device)
+        pairs = ArrayDataset(data.originals, data.truths, codes)
+        fit(reader, loss, pairs, training.expression, folder, "expression", progress)
+
     return _train_synthesis(
-        normalizer, sources, training, reader.head, codes, folder, where, progress, watch
+        normalizer, sources, training, reader.head, codes, folder, progress, watch
     )
 
 
@@ -215,16 +224,15 @@ def fine_tune(
 ) -> Normalizer:
     """A copy of a normalizer, trained on by the synthesis stage alone: on pairs, on faces without a
     true I_n, or on both."""
-    where = device_of(device)
+    device = device_of(device)
     torch.manual_seed(training.synthesis.seed)
-    normalizer = copy.deepcopy(start).to(where, memory_format=torch.channels_last)
-    head, codes = None, None
+    normalizer = copy.deepcopy(start).to(device, memory_format=torch.channels_last)
+    head = None
+    codes = None
     if sources.pairs is not None:
         codes, _ = standardized_codes(sources.pairs)
-        head = nn.Linear(normalizer.config.encoder.dim, codes.shape[1]).to(where)
-    return _train_synthesis(
-        normalizer, sources, training, head, codes, folder, where, progress, watch
-    )
+        head = nn.Linear(normalizer.config.encoder.dim, codes.shape[1]).to(device)
+    return _train_synthesis(normalizer, sources, training, head, codes, folder, progress, watch)
 
 
 def _train_synthesis(
@@ -234,37 +242,44 @@ def _train_synthesis(
     head: nn.Linear | None,
     codes: Tensor | None,
     folder: Path | None,
-    where: torch.device,
     progress: bool,
     watch: Watch | None,
 ) -> Normalizer:
-    discriminator = Discriminator().to(where) if training.terms.weights.adversarial else None
+    device = next(normalizer.parameters()).device
+    discriminator = Discriminator().to(device) if training.terms.weights.adversarial else None
     network = SynthesisNetwork(normalizer, head, discriminator)
-    loss = SynthesisLoss(sources, codes, training.terms, where)
-    fit(network, loss, len(sources), training.synthesis, folder, "synthesis", progress, watch)
+    loss = SynthesisLoss(sources, codes, training.terms, device)
+    fit(
+        network,
+        loss,
+        sources,
+        training.synthesis,
+        folder,
+        "synthesis",
+        progress,
+        watch,
+        choose=loss.choose,
+    )
     return normalizer.eval()
 
 
 def _expression_loss(
-    data: Rendered,
-    codes: Tensor,
-    mirror: NDArray[np.intp],
-    training: NormalizerTraining,
-    where: torch.device,
-):
+    codes: Tensor, mirror: NDArray[np.intp], training: NormalizerTraining, device: torch.device
+) -> Loss:
     """Mean squared error of the standardized intensities; half of the faces are mirrored, and their
     sides with them."""
-    nothing = codes.square().mean().item()  # the error of one who knows the mean intensities alone
+    constant = codes.square().mean().item()  # the error of the mean intensities
 
-    def loss(reader: nn.Module, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
-        true = torch.rand(len(indices)).numpy() < training.truth_share
-        rows = indices.numpy()
-        faces = np.where(true[:, None, None, None], data.truths[rows], data.originals[rows])
-        images = seen(to_tensor(faces).to(where), training.terms.degraded_share)
-        flip = torch.rand(len(indices)) < 0.5
-        wanted = torch.where(flip[:, None], codes[indices][:, mirror], codes[indices]).to(where)
-        error = F.mse_loss(reader(mirrored(images, flip.to(where))), wanted)
-        return error, {"unexplained": error.item() / nothing}
+    def loss(reader: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
+        originals, truths, codes = to_device(batch, device)
+        true = (torch.rand(len(codes)) < training.truth_share).to(device)
+        faces = torch.where(true[:, None, None, None], truths, originals)
+        images = camera(to_tensor(faces), training.terms.degraded_share)
+
+        flip = (torch.rand(len(codes)) < 0.5).to(device)
+        target = torch.where(flip[:, None], codes[:, mirror], codes)
+        error = F.mse_loss(reader(mirrored(images, flip)), target)
+        return error, {"unexplained": error.item() / constant}
 
     return loss
 
@@ -315,7 +330,7 @@ def train_and_save(
 def _beginning(
     config: NormalizerConfig, start: str | None, encoder: str | None
 ) -> tuple[Normalizer | None, dict[str, Any]]:
-    """The network to begin with, if not from chance, and what the card says of it."""
+    """The network to begin with, if not random, and what the card says of it."""
     card: dict[str, Any] = {"start": None}
     if start and encoder:
         raise DataError("weights to begin with and weights of the encoder exclude each other")
@@ -335,8 +350,8 @@ def _beginning(
 
 
 def _watch(spec: dict[str, Any], out: Path) -> Watch:
-    """Faces of people like those of the training pool, but of another seed, and the evaluator if its
-    weights are at hand."""
+    """Faces of people like those of the training pool, but of another seed, and the evaluator if
+    its weights are at hand."""
     watched = BenchmarkSpec(
         pool=spec["pool"],
         subjects=16,
@@ -360,8 +375,8 @@ def _watch(spec: dict[str, Any], out: Path) -> Watch:
 def measure(
     model: Normalizer, folder: Path, subjects: int = 60, frames: int = 4, target: str = "noor"
 ) -> dict[str, Any]:
-    """Distance to the true I_n on rendered subjects of both domains, relative to the neutral target's,
-    and by region."""
+    """Distance to the true I_n on rendered subjects of both domains, relative to the neutral
+    target's, and by region."""
     size, found = model.config.encoder.image_size, {}
     for pool in ("lab", "wild"):
         spec = BenchmarkSpec(pool=pool, subjects=subjects, frames=frames, size=size, target=target)

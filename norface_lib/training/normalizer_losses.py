@@ -1,5 +1,4 @@
-"""What the second stage of the normalizer's training asks of a drawn face: each term on its own
-weight.
+"""Loss of the synthesis stage of the normalizer's training: each term has its own weight.
 
 The paper's losses are not known (PAPER.md 1.4); these are the ones of its family (PAPER.md 1.5) and
 our own. With a true I_n (*paired* faces) the drawn one must look like it. Without (*unpaired*
@@ -16,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from norface_lib.datasets.rendered import Rendered
-from norface_lib.images.arrays import Faces, to_tensor
+from norface_lib.images.arrays import Faces, LazyFaces, to_tensor
 from norface_lib.networks.discriminator import Discriminator
 from norface_lib.networks.frozen import FrozenNetwork, frozen_network
 from norface_lib.networks.normalizer import Normalizer
-from norface_lib.training.augmentation import seen
+from norface_lib.training.augmentation import camera
 from norface_lib.training.image_losses import (
     embedding_distance,
     gradient_l1,
@@ -32,6 +32,7 @@ from norface_lib.training.image_losses import (
     r1_penalty,
     weighted_l1,
 )
+from norface_lib.training.loader import to_device
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,9 @@ def _assignments(texts: Sequence[str], known: dict[str, str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Sources:
+class Sources(Dataset):
     """Faces to learn from, (N, S, S, 3) of 8 bits: rendered pairs, faces without a true I_n, or
-    both.
+    both. An epoch is one of the pairs if there are any.
 
     ``targets`` (K, S, S, 3): the identities to draw. Raises ``ValueError`` if there are no faces,
     or pairs without truths.
@@ -131,9 +132,40 @@ class Sources:
     def __len__(self) -> int:
         return len(self.faces if self.pairs is None else self.pairs)
 
+    @property
+    def paired(self) -> int:
+        """How many rows have a true I_n; those of ``faces`` follow them."""
+        return 0 if self.pairs is None else len(self.pairs)
+
+    def __getitem__(self, rows: NDArray[np.intp]) -> "SourceBatch":
+        """A batch of rows, those with a true I_n first."""
+        pairs = rows[rows < self.paired]
+        free = rows[rows >= self.paired] - self.paired
+
+        originals = [] if self.pairs is None else [self.pairs.originals[pairs]]
+        if len(free):
+            originals.append(self.faces[free])
+        if self.pairs is None:
+            truths = self.targets[:0]
+            which = pairs
+        else:
+            truths = self.pairs.truths[pairs]
+            which = self.pairs.target_of[pairs]
+        arrays = (np.concatenate(originals), truths, which, pairs)
+        return SourceBatch(*map(torch.as_tensor, arrays))
+
+
+class SourceBatch(NamedTuple):
+    """N faces of `Sources`, of which the first P have a true I_n."""
+
+    originals: Tensor  # (N, S, S, 3) of 8 bits
+    truths: Tensor  # (P, S, S, 3) of 8 bits
+    which: Tensor  # (P,) number of the target of each
+    rows: Tensor  # (P,) of the pairs
+
 
 class Batch(NamedTuple):
-    """N faces, of which the first P have a true I_n."""
+    """N faces as the loss sees them, of which the first P have a true I_n."""
 
     originals: Tensor  # (N, 3, S, S)
     which: Tensor  # (N,) number of the target of each
@@ -159,43 +191,52 @@ def moving_pixels(truths: Faces, target: NDArray[np.uint8]) -> NDArray[np.float3
     """(S, S) in 0..1: how far expressions move each pixel of the true images (N, S, S, 3) from the
     target: root mean square."""
     some = truths[:: max(1, len(truths) // 1000)].astype(np.float32)
-    distance = np.sqrt(np.square(some - target.astype(np.float32)).mean(axis=(0, 3)))
+    distance = some - target.astype(np.float32)
+    distance = np.sqrt(np.square(distance).mean(axis=(0, 3)))
     return distance / max(float(distance.max()), 1e-6)
 
 
 class SynthesisLoss:
     """The weighted sum of the terms for the faces with some indices, and each of them for the log.
 
-    The log also has ``to_neutral``, the distance to the true I_n relative to the neutral target's, and
-    ``unexplained``, the error of AUs relative to knowing the mean: both are 1 for a network that
-    has collapsed. ``codes`` (N, E): of the pairs.
+    The log also has ``to_neutral``, the distance to the true I_n relative to the neutral target's,
+    and ``unexplained``, the error of AUs relative to knowing the mean: both are 1 for a network
+    that has collapsed. ``codes`` (N, E): of the pairs.
     """
 
     def __init__(
-        self, sources: Sources, codes: Tensor | None, terms: SynthesisTerms, where: torch.device
+        self, sources: Sources, codes: Tensor | None, terms: SynthesisTerms, device: torch.device
     ):
-        self.sources, self.codes, self.terms, self.where = sources, codes, terms, where
-        self.targets = to_tensor(sources.targets).to(where)  # (K, 3, S, S)
+        self.sources = sources
+        self.codes = codes
+        self.terms = terms
+        self.device = device
+        self.targets = to_tensor(sources.targets).to(device)  # (K, 3, S, S)
         self.pixel_weights = self._pixel_weights()  # (K, 1, S, S)
         weights = terms.weights
         self.perceptual = self._frozen(weights.perceptual, terms.perceptual_network)
         self.expression = self._frozen(weights.expression, terms.expression_network)
         self.identity = self._frozen(weights.identity, terms.identity_network)
 
-    def __call__(self, model: SynthesisNetwork, indices: Tensor) -> tuple[Tensor, dict[str, float]]:
-        batch, normalizer = self.batch(indices), model.normalizer
-        count, own = len(batch.originals), bool(self.terms.weights.self_reconstruction)
-        originals, which = batch.originals, batch.which
-        if own:
+    def __call__(
+        self, model: SynthesisNetwork, source: SourceBatch
+    ) -> tuple[Tensor, dict[str, float]]:
+        batch = self.batch(source)
+        normalizer = model.normalizer
+        count = len(batch.originals)
+        itself = bool(self.terms.weights.self_reconstruction)
+        originals = batch.originals
+        which = batch.which
+        if itself:
             originals = torch.cat([originals, self.targets])
-            which = torch.cat([which, torch.arange(len(self.targets), device=self.where)])
+            which = torch.cat([which, torch.arange(len(self.targets), device=self.device)])
         tokens = normalizer.encoder(originals)
         expression = normalizer.expression(tokens)
         drawn = normalizer.synthesize(tokens, normalizer.target(self.targets).of(which), expression)
         terms = dict(self._paired(model, batch, drawn, expression)) | dict(
             self._unpaired(batch, drawn[:count])
         )
-        if own:
+        if itself:
             terms["self_reconstruction"] = weighted_l1(
                 drawn[count:], self.targets, self.pixel_weights, self.terms.softness
             )
@@ -206,33 +247,26 @@ class SynthesisLoss:
         figures = {name: value.item() for name, value in terms.items()}
         return total, figures | self._progress(batch, drawn, figures)
 
-    def batch(self, indices: Tensor) -> Batch:
-        """Faces for a step: those of the indices, and, where both kinds are mixed, unpaired ones
-        drawn by chance."""
-        sources, size = self.sources, len(indices)
-        rows = indices.numpy()
-        if sources.pairs is None:
-            paired, free = rows[:0], rows
-        else:
-            unpaired = 0 if sources.faces is None else round(size * self.terms.unpaired_share)
-            paired = rows[: size - unpaired]
-            free = torch.randint(len(sources.faces), (unpaired,)).numpy() if unpaired else rows[:0]
-        originals = [] if sources.pairs is None else [sources.pairs.originals[paired]]
-        originals += [sources.faces[free]] if len(free) else []
-        chance = torch.randint(len(self.targets), (len(free),)).numpy()
-        which = (
-            chance
-            if sources.pairs is None
-            else np.concatenate([sources.pairs.target_of[paired], chance])
-        )
-        truths = (
-            self.targets[:0]
-            if sources.pairs is None
-            else to_tensor(sources.pairs.truths[paired]).to(self.where)
-        )
-        codes = torch.empty(0) if self.codes is None else self.codes[torch.from_numpy(paired)]
-        faces = seen(to_tensor(np.concatenate(originals)).to(self.where), self.terms.degraded_share)
-        return Batch(faces, torch.from_numpy(which).to(self.where), truths, codes.to(self.where))
+    def choose(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """The rows of a step; where both kinds of faces are mixed, the last of them make room for
+        unpaired ones by chance."""
+        sources = self.sources
+        if sources.pairs is None or sources.faces is None:
+            return rows
+        unpaired = round(len(rows) * self.terms.unpaired_share)
+        if not unpaired:
+            return rows
+        free = torch.randint(len(sources.faces), (unpaired,), generator=generator)
+        return torch.cat([rows[: len(rows) - unpaired], sources.paired + free])
+
+    def batch(self, source: SourceBatch) -> Batch:
+        """The faces as cameras might have taken them, with targets by chance for unpaired ones."""
+        originals, truths, which, _ = to_device(source, self.device)
+        free = torch.randint(len(self.targets), (len(originals) - len(which),))
+        which = torch.cat([which, free.to(self.device)])
+        codes = torch.empty(0) if self.codes is None else self.codes[source.rows]
+        faces = camera(to_tensor(originals), self.terms.degraded_share)
+        return Batch(faces, which, to_tensor(truths), codes.to(self.device))
 
     def _paired(
         self, model: SynthesisNetwork, batch: Batch, drawn: Tensor, expression: Tensor
@@ -261,12 +295,12 @@ class SynthesisLoss:
     def _unpaired(self, batch: Batch, drawn: Tensor) -> Iterator[tuple[str, Tensor]]:
         if self.expression:
             with torch.no_grad():
-                wanted = self.expression.embed(batch.originals)
-            yield "expression", embedding_distance(self.expression.embed(drawn), wanted)
+                expression = self.expression.embed(batch.originals)
+            yield "expression", embedding_distance(self.expression.embed(drawn), expression)
         if self.identity:
             with torch.no_grad():
-                wanted = self.identity.embed(self.targets)[batch.which]
-            yield "identity", embedding_distance(self.identity.embed(drawn), wanted)
+                identity = self.identity.embed(self.targets)[batch.which]
+            yield "identity", embedding_distance(self.identity.embed(drawn), identity)
 
     def _adversarial(
         self, discriminator: nn.Module | None, batch: Batch, drawn: Tensor
@@ -298,15 +332,15 @@ class SynthesisLoss:
     def _pixel_weights(self) -> Tensor:
         pairs, targets = self.sources.pairs, self.sources.targets
         if pairs is None:
-            return torch.ones(len(targets), 1, *targets.shape[1:3], device=self.where)
-        moving = [
-            moving_pixels(pairs.truths[pairs.target_of == k], target)
-            for k, target in enumerate(targets)
-        ]
+            return torch.ones(len(targets), 1, *targets.shape[1:3], device=self.device)
+        moving = []
+        for number, target in enumerate(targets):
+            rows = np.flatnonzero(pairs.target_of == number)
+            moving.append(moving_pixels(LazyFaces([pairs.truths], rows), target))
         return (
             1
-            + self.terms.moving_weight * torch.from_numpy(np.stack(moving)).to(self.where)[:, None]
+            + self.terms.moving_weight * torch.from_numpy(np.stack(moving)).to(self.device)[:, None]
         )
 
     def _frozen(self, weight: float, spec: str) -> FrozenNetwork | None:
-        return frozen_network(spec).to(self.where) if weight else None
+        return frozen_network(spec).to(self.device) if weight else None

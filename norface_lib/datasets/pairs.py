@@ -1,0 +1,165 @@
+"""Labeled pairs of an original and a normalized face, for a classifier: as images, or as a frozen
+backbone sees them.
+
+All are map-style datasets. A row gives an item, which any ``DataLoader`` collates; an array of rows
+gives a whole batch at once, which is how `norface_lib.training.loader` reads them.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from norface_lib.common.files import write_atomically
+from norface_lib.images.arrays import Faces, to_tensor
+from norface_lib.networks.classifier import Classifier
+from norface_lib.networks.normalizer import Normalizer
+
+
+class Pair(NamedTuple):
+    """An item of pairs, or a batch of B items in which each tensor has a first dimension more."""
+
+    originals: Tensor  # (S, S, 3) of 8 bits; of embeddings (2, D): face and mirror image
+    normalized: Tensor  # likewise
+    labels: Tensor  # (L,), NaN where unknown
+
+
+class ArrayDataset(Dataset):
+    """Arrays of N rows each, memory maps and tensors among them, as one dataset: item or batch is a
+    tuple of their rows.
+
+    Raises ``ValueError`` if their numbers of rows differ.
+    """
+
+    def __init__(self, *arrays: Any):
+        if len({len(array) for array in arrays}) != 1:
+            counts = ", ".join(str(len(array)) for array in arrays)
+            raise ValueError(f"arrays of a dataset must be of one length, got {counts}")
+        self.arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def __getitem__(self, rows: ArrayLike) -> tuple[Tensor, ...]:
+        return tuple(torch.as_tensor(array[rows]) for array in self.arrays)
+
+
+@dataclass(frozen=True)
+class Pairs(Dataset):
+    """Originals and normalized faces (N, S, S, 3), labels (N, L) with NaN where unknown, and the
+    subject (N,) of each.
+
+    Faces may also be anything that gives (B, S, S, 3) for an array of B rows, such as a memory map.
+    Raises ``ValueError`` if their numbers differ.
+    """
+
+    originals: Faces
+    normalized: Faces
+    labels: NDArray[np.float32]
+    subjects: NDArray[np.str_]
+
+    def __post_init__(self):
+        counts = {len(self.originals), len(self.normalized), len(self.labels), len(self.subjects)}
+        if len(counts) != 1:
+            raise ValueError(
+                "originals, normalized, labels and subjects must be of one length, got "
+                f"{sorted(counts)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: ArrayLike) -> Pair:
+        """One pair for a number, a batch for an array of rows."""
+        batch = np.atleast_1d(rows)
+        arrays = (self.originals[batch], self.normalized[batch], self.labels[batch])
+        found = Pair(*map(torch.as_tensor, arrays))
+        return found if np.ndim(rows) else Pair(*(values[0] for values in found))
+
+    def labeled(self, labels: NDArray[np.float32]) -> "Pairs":
+        """The same faces with other labels."""
+        return replace(self, labels=labels)
+
+    def learner(self, model: Classifier) -> nn.Module:
+        """The part of a classifier that is trained on these, and reads their batches: all of it."""
+        return model
+
+
+@dataclass(frozen=True)
+class EmbeddedPairs(Dataset):
+    """`Pairs` as a frozen backbone sees them: embeddings (2, N, D) of each face and of its mirror
+    image. Made by `embed`."""
+
+    backbone: Normalizer
+    originals: Tensor
+    normalized: Tensor
+    labels: NDArray[np.float32]
+    subjects: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: ArrayLike) -> Pair:
+        """One pair for a number, a batch for an array of rows."""
+        index = torch.as_tensor(rows)
+        originals = self.originals[:, index]
+        normalized = self.normalized[:, index]
+        labels = torch.as_tensor(self.labels[rows])
+        if index.ndim:
+            return Pair(originals.transpose(0, 1), normalized.transpose(0, 1), labels)
+        return Pair(originals, normalized, labels)
+
+    def labeled(self, labels: NDArray[np.float32]) -> "EmbeddedPairs":
+        """The same embeddings with other labels."""
+        return replace(self, labels=labels)
+
+    def learner(self, model: Classifier) -> nn.Module:
+        """The part of a classifier that is trained on these, and reads their batches: the head. Its
+        backbone must be theirs."""
+        return model.head
+
+
+def embed(
+    pairs: Pairs,
+    backbone: Normalizer,
+    batch_size: int = 64,
+    progress: bool = False,
+    keep: Path | None = None,
+) -> EmbeddedPairs:
+    """Embeds each pair by encoder and expression embedding of a normalizer, once for all trainings.
+
+    ``keep``: a file (.safetensors) for these embeddings. If it is there, they are taken from it, so
+    its name must tell these pairs and this backbone from all others.
+    """
+    if keep is not None and keep.is_file():
+        embeddings = load_file(keep)
+    else:
+        embeddings = {
+            "originals": _embeddings(pairs.originals, backbone, batch_size, progress),
+            "normalized": _embeddings(pairs.normalized, backbone, batch_size, progress),
+        }
+        if keep is not None:
+            write_atomically(keep, lambda part: save_file(embeddings, part))
+    return EmbeddedPairs(backbone, **embeddings, labels=pairs.labels, subjects=pairs.subjects)
+
+
+@torch.inference_mode()
+def _embeddings(faces: Faces, backbone: Normalizer, batch_size: int, progress: bool) -> Tensor:
+    """(2, N, D) of faces and of their mirror images."""
+    device = next(backbone.parameters()).device
+    starts = range(0, len(faces), batch_size)
+    parts = []
+    for start in tqdm(starts, desc="embed", unit="batch", disable=not progress, leave=False):
+        images = to_tensor(faces[start : start + batch_size]).to(device)
+        views = [
+            backbone.expression(backbone.encoder(view)).cpu() for view in (images, images.flip(3))
+        ]
+        parts.append(torch.stack(views))
+    return torch.cat(parts, dim=1)

@@ -1,0 +1,129 @@
+"""Batches of a dataset, step by step, known from the seed and the step alone: a resumed training
+repeats an uninterrupted one."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+Choose = Callable[[Tensor, torch.Generator], Tensor]
+"""``choose(rows, generator)``: the rows that are read in place of a step's rows (B,), by chance."""
+
+
+@lru_cache(maxsize=2)
+def _shuffled(count: int, seed: int, epoch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator)
+
+
+def batch_indices(count: int, batch_size: int, seed: int, step: int) -> Tensor:
+    """Indices (B,) of a step's samples, from epochs of shuffled samples.
+
+    A batch never straddles two epochs; what does not fill a batch is left out of that epoch.
+    """
+    batch_size = min(batch_size, count)
+    epoch, position = divmod(step, count // batch_size)
+    return _shuffled(count, seed, epoch)[position * batch_size : (position + 1) * batch_size]
+
+
+class StepSampler(Sampler):
+    """Batches of rows, one for each step from ``first`` to ``steps``: this process's share of them.
+
+    ``choose`` may put other rows in their places, such as balanced ones.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        *,
+        steps: int,
+        first: int = 0,
+        seed: int = 0,
+        choose: Choose | None = None,
+        process: int = 0,
+        processes: int = 1,
+    ):
+        self.count = count
+        self.batch_size = batch_size
+        self.steps = steps
+        self.first = first
+        self.seed = seed
+        self.choose = choose
+        self.process = process
+        self.processes = processes
+
+    def __len__(self) -> int:
+        return self.steps - self.first
+
+    def __iter__(self) -> Iterator[NDArray[np.intp]]:
+        for step in range(self.first, self.steps):
+            generator = torch.Generator().manual_seed(self._seed_of(step))
+            yield self._rows(step, generator).numpy()
+
+    def seed_step(self, step: int) -> None:
+        """Seeds torch for a step. What the loss then draws follows what ``choose`` drew."""
+        torch.manual_seed(self._seed_of(step))
+        if self.choose is not None:
+            self._rows(step, torch.default_generator)
+
+    def _seed_of(self, step: int) -> int:
+        return (self.seed + 7919 * self.process) * 1_000_003 + step
+
+    def _rows(self, step: int, generator: torch.Generator) -> Tensor:
+        indices = batch_indices(self.count, self.batch_size, self.seed, step)
+        share = indices[self.process :: self.processes]
+        return share if self.choose is None else self.choose(share, generator)
+
+
+def balanced(weights: Tensor) -> Choose:
+    """Chooses rows by their ``weights`` (N,), with replacement, in place of each once an epoch."""
+
+    def choose(rows: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.multinomial(weights, len(rows), replacement=True, generator=generator)
+
+    return choose
+
+
+def in_order(count: int, batch_size: int) -> list[NDArray[np.intp]]:
+    """Batches of rows from the first to the last, as a sampler for evaluation."""
+    return [
+        np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size)
+    ]
+
+
+def make_loader(
+    data: Dataset,
+    batches: StepSampler | list[NDArray[np.intp]],
+    device: torch.device,
+    workers: int | None = None,
+) -> DataLoader:
+    """Reads whole batches of a dataset, which takes arrays of rows, in the order of ``batches``.
+
+    ``workers``: processes that read ahead; default: up to four for a CUDA device, which gets its
+    batches from pinned memory, and none on a CPU, where the network itself needs the cores.
+    """
+    gpu = device.type == "cuda"
+    if workers is None:
+        workers = min(4, os.cpu_count() or 1) if gpu else 0
+    # a spawned worker would be sent a copy of each memory map
+    forked = workers and "fork" in multiprocessing.get_all_start_methods()
+    return DataLoader(
+        data,
+        batch_size=None,
+        sampler=batches,
+        num_workers=workers,
+        pin_memory=gpu,
+        multiprocessing_context="fork" if forked else None,
+    )
+
+
+def to_device(batch: tuple[Tensor, ...], device: torch.device) -> tuple[Tensor, ...]:
+    """The tensors of a batch on a device."""
+    return tuple(part.to(device, non_blocking=True) for part in batch)
