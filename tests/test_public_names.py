@@ -20,7 +20,6 @@ IMPORTS_OF_TRAIN = """
 import norface_lib.cli.app
 from norface_lib.networks.classifier import INPUTS
 from norface_lib.studies.experiment import UNPAIRED_WEIGHTS, Experiment
-from norface_lib.cli.bench import run
 from norface_lib.training.normalizer import NormalizerTraining
 from norface_lib.training.normalizer_losses import terms_of
 """

@@ -34,7 +34,7 @@ def evaluate_normalizer(
 
     result = run(
         weights,
-        domain,
+        domain=domain,
         subjects=subjects,
         frames=frames,
         seed=seed,

@@ -11,7 +11,6 @@ given an interval by resampling subjects.
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_auc_score
 
 from norface_lib.labels import UNKNOWN
 
@@ -155,6 +154,9 @@ def auc(scores: ArrayLike, positives: ArrayLike) -> float:
             f"the area under the ROC curve needs both classes, got {count} positives and "
             f"{len(positives) - count} negatives"
         )
+    # half a second to import, and `predict` needs no AUC
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(positives, scores))
 
 
