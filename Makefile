@@ -15,7 +15,7 @@ if sys.version_info < (3, 11):
 endef
 export CHECK_PYTHON
 
-.PHONY: help reproduce test lab lint format clean
+.PHONY: help reproduce test mutants lab lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -27,6 +27,9 @@ reproduce: $(STAMP)  ## run all notebooks with the quick profile; ARGS="--profil
 
 test: lint  ## ruff, then all tests; ARGS="-m 'not slow'" for a part of them
 	$(BIN)/python -m pytest $(ARGS)
+
+mutants: $(STAMP)  ## plant 50 faults, one at a time, and report which tests notice; ARGS="loop crop" for some
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab --notebook-dir=notebooks $(ARGS)

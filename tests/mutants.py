@@ -101,7 +101,9 @@ def try_mutant(mutant: Mutant) -> Verdict:
 def run_tests(root: Path, tests: tuple[str, ...]) -> str:
     """Output of pytest, stopped at the first failure; a test that hangs counts as one."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
-    environment = os.environ | {"PYTHONPATH": str(root), "NORFACE_RUNS": str(root / "runs")}
+    # several run at once: with more threads each, they would only wait for one another
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    environment["NORFACE_RUNS"] = str(root / "runs")
     done = subprocess.run(
         [*command, *tests], cwd=root, env=environment, capture_output=True, text=True, check=False
     )
