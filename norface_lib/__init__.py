@@ -7,7 +7,7 @@
     normalizer, target, card = norface.load_normalizer("tiny-photo")
     data = norface.open_dataset("disfa", "/your/DISFA")  # an index of frames, labels and subjects
     folds = norface.protocol("disfa/3fold", data.index)
-    settings = norface.Experiment(task="au_detection", dataset="disfa")
+    experiment = norface.Experiment(task="au_detection", data="disfa", root="/your/DISFA")
 
 - ``predict``: reads the faces of an image, a video or a folder into a table.
 - ``normalize``: writes the normalized images of a folder or a dataset into a mirror tree.

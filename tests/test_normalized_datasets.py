@@ -47,7 +47,7 @@ def weights(tmp_path_factory, tiny_benchmark):
 
 @pytest.fixture
 def benchmark(tiny_benchmark, tmp_path):
-    """The twelve faces of the tiny benchmark, with emotions, so that every layout can be written."""
+    """The twelve faces of the tiny benchmark, with emotions, so that each layout can be written."""
     root = shutil.copytree(tiny_benchmark, tmp_path / "benchmark")
     table = pd.read_csv(root / "labels.csv")
     table.assign(emotion=np.resize(["happy", "sad", "fear"], len(table))).to_csv(

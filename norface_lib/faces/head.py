@@ -140,7 +140,7 @@ class HeadModel:
     # --- shape ------------------------------------------------------------------------------------
     def subject(self, phenotype: dict[str, float], shape: dict[str, float]) -> Subject:
         """The neutral face of a phenotype (name -> 0..1) with local shape changes (name -> -1..1),
-        neutral: without hair."""
+        without hair and other parts."""
         settings = {"phenotype_kwargs": phenotype, "local_changes_kwargs": shape}
         skin = self._centered(skin_of(self._anny, **settings))
         return Subject(
