@@ -55,8 +55,8 @@ _PRESSED_LIPS = {
 }
 
 _STRONGEST = 1.5
-"""Where an ARKit action at 1 is too weak for intensity 5 on this head, it is drawn stronger; beyond
-this, surfaces cross."""
+"""Where an ARKit action at 1 is too weak for intensity 5 on this head, it is rendered stronger;
+beyond this, surfaces cross."""
 
 
 def _sided(number: int, name: str, **actions: float) -> ActionUnit:
@@ -129,8 +129,7 @@ def facial_actions(
     for number in sorted({*left, *right}):
         if number not in AUS:
             raise ValueError(
-                f"AU{number} is not drawn by the rendered benchmark; known: "
-                f"{', '.join(map(str, AUS))}"
+                f"AU{number} is not in the rendered benchmark; known: {', '.join(map(str, AUS))}"
             )
         sides = (left.get(number, 0.0), right.get(number, 0.0))
         if not all(0.0 <= value <= INTENSITY_MAX for value in sides):

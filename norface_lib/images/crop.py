@@ -45,8 +45,8 @@ _ARCFACE = (
 )
 
 ARCFACE_CROP = Crop("arcface", tuple(map(tuple, _ARCFACE.tolist())))
-"""What identity encoders of insightface see (Deng et al. 2019): a tighter crop, which cuts forehead
-and chin."""
+"""The crop of insightface's identity encoders (Deng et al. 2019): a tighter one, which cuts
+forehead and chin."""
 
 
 POINTS = ("eye_left", "eye_right", "nose", "mouth_left", "mouth_right")
@@ -81,7 +81,7 @@ CROPS = {crop.name: crop for crop in (NORFACE_CROP, LONDON_CROP)}
 
 
 def crop_of(folder: Path) -> Crop:
-    """How the aligned faces of a folder are framed.
+    """Crop of the aligned faces of a folder.
 
     Its file ``crop.json`` says so (``{"points": [[x, y], ...]}``, five points in 0..1); without
     one, a folder named like a known crop has that crop, and any other the crop of this project.
@@ -99,9 +99,9 @@ def crop_of(folder: Path) -> Crop:
         raise DataError(
             f'{path}: must hold {{"points": [[x, y], ...]}} with five points in 0..1'
         ) from error
-    found = tuple(map(tuple, points.tolist()))
+    framing = tuple(map(tuple, points.tolist()))
     return next(
-        (crop for crop in CROPS.values() if crop.points == found), Crop(path.parent.name, found)
+        (crop for crop in CROPS.values() if crop.points == framing), Crop(path.parent.name, framing)
     )
 
 
@@ -131,7 +131,7 @@ def similarity(source: NDArray, target: NDArray) -> NDArray[np.float64]:
     s, t = source - source.mean(0), target - target.mean(0)
     spread = (s**2).sum()
     if spread < 1e-12:
-        raise ValueError("the points of a face coincide: no alignment can be found")
+        raise ValueError("the points of a face coincide: they cannot be aligned")
     a, b = (s * t).sum() / spread, (s[:, 0] * t[:, 1] - s[:, 1] * t[:, 0]).sum() / spread
     rotation = np.array([(a, -b), (b, a)])
     return np.concatenate([rotation, (target.mean(0) - rotation @ source.mean(0))[:, None]], axis=1)

@@ -1,4 +1,4 @@
-"""How far drawn faces are from the true normalized images, as a whole and by region."""
+"""Distances of normalized faces to the true ones, as a whole and by region."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,26 +6,29 @@ from numpy.typing import NDArray
 from norface_lib.images.arrays import Faces
 
 
-def distance_to(truths: Faces, drawn: Faces) -> NDArray[np.float64]:
+def distance_to(truths: Faces, normalized: Faces) -> NDArray[np.float64]:
     """(N,) mean absolute difference of each face to its true normalized image, in units of the full
     range, 0..1."""
     return np.array(
-        [np.abs(d.astype(np.int16) - t).mean() / 255 for d, t in zip(drawn, truths, strict=True)]
+        [
+            np.abs(d.astype(np.int16) - t).mean() / 255
+            for d, t in zip(normalized, truths, strict=True)
+        ]
     )
 
 
-def neutral_ratio(truths: Faces, drawn: Faces, target: NDArray[np.uint8]) -> float:
+def neutral_ratio(truths: Faces, normalized: Faces, target: NDArray[np.uint8]) -> float:
     """Distance of I_n to the true I_n, relative to that of the neutral target face (S, S, 3): 0 is
     perfect, 1 moves nothing."""
     neutral = np.broadcast_to(target, truths.shape)
-    return float(distance_to(truths, drawn).mean() / distance_to(truths, neutral).mean())
+    return float(distance_to(truths, normalized).mean() / distance_to(truths, neutral).mean())
 
 
 REGIONS = {"brows": (0.22, 0.36), "eyes": (0.36, 0.47), "mouth": (0.60, 0.86)}
 """Bands of rows of the crop, as shares of its height, in which brows, lids and mouth move."""
 
 
-def region_ratios(truths: Faces, drawn: Faces, target: NDArray[np.uint8]) -> dict[str, float]:
+def region_ratios(truths: Faces, normalized: Faces, target: NDArray[np.uint8]) -> dict[str, float]:
     """:func:`neutral_ratio` within each of ``REGIONS`` (the middle 70 % of the width)."""
     size = truths.shape[1]
     side = slice(round(0.15 * size), round(0.85 * size))
@@ -34,6 +37,6 @@ def region_ratios(truths: Faces, drawn: Faces, target: NDArray[np.uint8]) -> dic
         for name, (top, bottom) in REGIONS.items()
     }
     return {
-        name: neutral_ratio(truths[:, rows, side], drawn[:, rows, side], target[rows, side])
+        name: neutral_ratio(truths[:, rows, side], normalized[:, rows, side], target[rows, side])
         for name, rows in bands.items()
     }
