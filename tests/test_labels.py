@@ -112,5 +112,5 @@ def test_an_intensity_outside_its_range_is_refused(value):
 
 
 def test_an_unknown_au_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"AU3 is not in the rendered benchmark .* 1, 2, 4, 5"):
+    with pytest.raises(ValueError, match=r"AU3 is not in the rendered benchmark.* 1, 2, 4, 5"):
         facial_actions({3: 1.0})
