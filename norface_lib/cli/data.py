@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from norface_lib.cli.options import GatedDataset, Layout, PhotoSource, Pool, Task
+from norface_lib.cli.options import GatedDataset, Layout, PhotoSource, Pool, SeedOption, Task
 
 app = typer.Typer()
 _PANEL = "Datasets"
@@ -14,24 +14,30 @@ _PANEL = "Datasets"
 @app.command(rich_help_panel=_PANEL)
 def render(
     out: Annotated[Path, typer.Argument(help="folder to write")],
-    pool: Annotated[Pool, typer.Option(help="which people; no pool shares any")] = "lab",
-    subjects: int = 30,
-    frames: Annotated[int, typer.Option(help="per subject")] = 30,
-    size: Annotated[int, typer.Option(help="pixels")] = 112,
-    seed: int = 0,
+    pool: Annotated[
+        Pool, typer.Option(help="which people to render; no two pools share any")
+    ] = "lab",
+    subjects: Annotated[int, typer.Option(help="number of people")] = 30,
+    frames: Annotated[int, typer.Option(help="images of each person")] = 30,
+    size: Annotated[int, typer.Option(help="width of an image in pixels")] = 112,
+    seed: SeedOption = 0,
     sequence: Annotated[
-        int, typer.Option(help="frames of a sequence, onset to offset; 1: each on its own")
+        int, typer.Option(help="frames of a sequence from onset to offset; 1: single images")
     ] = 1,
     target: Annotated[
         str,
         typer.Option(
-            help="identity of the true images; frames alternate between several: noor+ada"
+            help="identity of the true normalized images: noor, emil, ada, or several in turn: "
+            "noor+ada"
         ),
     ] = "noor",
     strength: Annotated[
-        float, typer.Option(help="of expressions: 1 up to intensity E, 0.5 up to C")
+        float,
+        typer.Option(
+            help="strength of expressions: 1 reaches intensity E (5), 0.5 intensity C (3)"
+        ),
     ] = 1.0,
-    workers: Annotated[int | None, typer.Option(help="processes; default one per core")] = None,
+    workers: Annotated[int | None, typer.Option(help="processes; default: one per core")] = None,
 ) -> None:
     """Render a benchmark: faces with AU labels and their true normalized images."""
     from norface_lib.faces.benchmark import BenchmarkSpec
@@ -55,7 +61,7 @@ def fetch(
     name: Annotated[PhotoSource, typer.Argument(help="which photographs")],
     out: Annotated[Path, typer.Argument(help="folder to download into")],
 ) -> None:
-    """Download photographs that anyone can get, to `align` and to learn from."""
+    """Download public photographs, to `align` and to train on."""
     from norface_lib.photos.sources import PEOPLE
     from norface_lib.photos.sources import fetch as run
 
@@ -67,20 +73,28 @@ def pseudo_pairs(
     aligned: Annotated[Path, typer.Argument(help="a folder that `align` made with mediapipe")],
     out: Annotated[Path, typer.Argument(help="folder for the benchmarks train and test")],
     table: Annotated[
-        Path | None, typer.Option(help="CSV with image and, if known, subject and emotion")
+        Path | None,
+        typer.Option(help="CSV with the columns image and, if known, subject and emotion"),
     ] = None,
-    target: Annotated[str, typer.Option(help="identity of the rendered faces")] = "noor",
-    held_out: Annotated[float, typer.Option(help="share of people that go to test")] = 0.15,
+    target: Annotated[
+        str, typer.Option(help="identity of the rendered faces: noor, emil or ada")
+    ] = "noor",
+    held_out: Annotated[
+        float, typer.Option(help="share of the people for the test benchmark")
+    ] = 0.15,
     calibrate: Annotated[
         bool,
-        typer.Option(help="fit the landmarker's scores to these photographs, else as shipped"),
+        typer.Option(
+            help="fit the calibration of the landmarker's scores to these photographs, or use the "
+            "shipped one"
+        ),
     ] = False,
     mirrored: Annotated[
-        bool, typer.Option(help="also OUT/mirrored, the photographs of train mirrored")
+        bool, typer.Option(help="also write OUT/mirrored: the photographs of train, mirrored")
     ] = False,
 ) -> None:
-    """Give photographs a pseudo-true normalized image: the target head with the facial actions that
-    a landmarker sees."""
+    """Pair photographs with rendered normalized images: the target's head with the facial actions
+    that MediaPipe's landmarker estimates."""
     from norface_lib.photos.calibration import calibration_of
     from norface_lib.photos.pseudo_pairs import write_pseudo_pairs
 
@@ -104,7 +118,7 @@ def join(
         typer.Argument(help="benchmarks with the same target: rendered, or pseudo-pairs"),
     ],
 ) -> None:
-    """Make one benchmark of several, to train on rendered faces and photographs together."""
+    """Join several benchmarks into one, to train on rendered faces and photographs together."""
     from norface_lib.datasets.rendered import join_benchmarks
 
     print(f"{join_benchmarks(parts, out)} faces")
@@ -116,13 +130,17 @@ def write_as(
     benchmark: Annotated[Path, typer.Argument(help="a rendered benchmark")],
     out: Annotated[Path, typer.Argument(help="folder to write, which must not exist")],
     variant: Annotated[
-        str | None, typer.Option(help="such as images, zip, video, old, new, folders, original")
+        str | None,
+        typer.Option(
+            help="bp4d, bp4d_plus, disfa: images, video, or zip (not disfa); affectnet: old, new, "
+            "folders; rafdb: aligned, original, folders"
+        ),
     ] = None,
     quirks: Annotated[
         bool,
-        typer.Option(help="with what makes real data awkward: 9s, missing labels, a broken image"),
+        typer.Option(help="with the faults of real data: code 9, missing labels, a broken image"),
     ] = True,
-    seed: int = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """Write a rendered benchmark in the layout of a gated dataset, to try that dataset's loader."""
     from norface_lib.datasets.write_as import CLEAN, Quirks
@@ -140,17 +158,18 @@ def inspect(
     name: Annotated[Layout, typer.Argument(help="the dataset, or folder for a folder of images")],
     root: Annotated[Path, typer.Argument(help="folder of the dataset")],
     task: Annotated[
-        Task | None, typer.Option(help="whose labels to show, for a dataset with several")
+        Task | None, typer.Option(help="task whose labels to show, for a dataset that has several")
     ] = None,
     check: Annotated[
         bool, typer.Option(help="read every frame, and drop those that cannot be read")
     ] = False,
     save_index: Annotated[
-        Path | None, typer.Option(help="a CSV file for the index, which spares the next scan")
+        Path | None,
+        typer.Option(help="CSV file to save the index to, so that the next call need not scan"),
     ] = None,
 ) -> None:
-    """Show what a dataset's folder holds, what was dropped and why, and how often each label
-    occurs."""
+    """Show what a dataset's folder holds, which frames were dropped and why, and how often each
+    label occurs."""
     from norface_lib.datasets import open_dataset
 
     options = {} if task is None else {"task": task}

@@ -5,7 +5,12 @@ from typing import Annotated
 
 import typer
 
-from norface_lib.cli.options import Domain, LandmarkerOption, NormalizerOption, TargetOption
+from norface_lib.cli.options import (
+    Domain,
+    NormalizerOption,
+    SeedOption,
+    TargetOption,
+)
 
 app = typer.Typer(
     no_args_is_help=True, help="Measure a normalizer on people that no network was trained on."
@@ -16,17 +21,17 @@ app = typer.Typer(
 def evaluate_normalizer(
     weights: NormalizerOption = "tiny",
     domain: Annotated[Domain, typer.Option(help="how the people are photographed")] = "lab",
-    subjects: int = 60,
-    frames: Annotated[int, typer.Option(help="per subject")] = 20,
-    seed: int = 0,
+    subjects: Annotated[int, typer.Option(help="number of people")] = 60,
+    frames: Annotated[int, typer.Option(help="images of each person")] = 20,
+    seed: SeedOption = 0,
     evaluator: Annotated[
         str, typer.Option(help="weights of the evaluator: a shipped name or a path")
     ] = "evaluator",
     target: TargetOption = None,
-    json: Annotated[bool, typer.Option("--json", help="the result alone, as JSON")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
-    """Measure, on rendered faces, the distance to the true I_n, the AUs that an evaluator reads in
-    it, and what is left of person, pose, light and background."""
+    """Measure, on rendered faces: the distance to the true normalized image, the AUs that the
+    evaluator predicts from it, and what is left of person, pose, light and background."""
     from json import dumps
 
     from norface_lib.studies.normalizer_measures import as_text
@@ -54,24 +59,28 @@ def evaluate_photographs(
     ],
     weights: NormalizerOption = "tiny-photo",
     reader: Annotated[
-        str, typer.Option(help="AU detector: a shipped name or a path")
+        str, typer.Option(help="weights of an AU detector: a shipped name or a path")
     ] = "tiny-photo-au",
     train: Annotated[
         Path | None,
-        typer.Option(help="pseudo-pairs of others, with emotions, for heads to learn on"),
+        typer.Option(
+            help="pseudo-pairs of other people, with emotions, to train emotion classifiers on"
+        ),
     ] = None,
     embedding: Annotated[
         str, typer.Option(help="a face recognizer, as in arcface:PATH.onnx")
     ] = "arcface",
-    model: LandmarkerOption = None,
+    model: Annotated[
+        Path | None, typer.Option(help="MediaPipe's .task file, downloaded if missing")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="result file to write")] = None,
     sheet: Annotated[
         Path | None,
         typer.Option(help="picture to write: originals, normalized and rendered faces"),
     ] = None,
 ) -> None:
-    """Measure a normalizer on photographs: smiles, expressions in I_n, how well it hides who a
-    person is, emotions."""
+    """Measure, on photographs: smiles, expressions in the normalized image, how well it hides who
+    the person is, and emotions."""
     from norface_lib.photos.detection import landmarker_file
     from norface_lib.studies.photo_evaluation import as_text
     from norface_lib.studies.photo_evaluation import evaluate_photographs as run

@@ -43,33 +43,43 @@ class Stage(StrEnum):
 
 
 DetectorOption = Annotated[
-    Detector, typer.Option(help="what finds the faces; none: the images are aligned crops already")
+    Detector,
+    typer.Option(help="what detects the faces; none: the images are aligned faces already"),
 ]
 LandmarkerOption = Annotated[
-    Path | None, typer.Option(help="the landmarker's .task file, or a folder of insightface")
+    Path | None,
+    typer.Option(help="MediaPipe's .task file, downloaded if missing, or insightface's folder"),
 ]
-EveryOption = Annotated[int, typer.Option(help="take each k-th frame of a video")]
-AllFacesOption = Annotated[bool, typer.Option(help="every face of an image, else the largest")]
+EveryOption = Annotated[int, typer.Option(help="use every k-th frame of a video")]
+AllFacesOption = Annotated[bool, typer.Option(help="all faces of an image, or only the largest")]
 PointsOption = Annotated[
-    Path | None, typer.Option(help="table of `align --layout`, by which whole frames are cropped")
+    Path | None,
+    typer.Option(help="points.csv that `align --layout` wrote, to crop whole frames by"),
 ]
 NormalizerOption = Annotated[
-    str, typer.Option(help="weights of the normalizer: a shipped name or a path")
+    str, typer.Option(help="weights of the normalizer: tiny, tiny-photo or a path")
 ]
 TargetOption = Annotated[
     str | None,
-    typer.Option(help="one of the identities that the weights know; default: the first"),
+    typer.Option(help="one of the target identities of the weights; default: the first"),
 ]
 StartOption = Annotated[
-    str | None, typer.Option(help="weights to begin with: a shipped name or a path")
+    str | None,
+    typer.Option(help="weights to fine-tune from: a shipped name or a path; default: none"),
 ]
 TermOption = Annotated[
-    list[str] | None, typer.Option(help="weight of a term of the loss, as in perceptual=0.1")
+    list[str] | None,
+    typer.Option(help="weight of a term of the loss, as in perceptual=0.1; may be repeated"),
 ]
 NetworkOption = Annotated[
-    list[str] | None, typer.Option(help="a frozen network, as in identity=arcface:PATH.onnx")
+    list[str] | None,
+    typer.Option(
+        help="a frozen network of the loss, as in identity=arcface:PATH.onnx; may be repeated"
+    ),
 ]
+BatchOption = Annotated[int, typer.Option(help="faces per batch")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1...")]
+SeedOption = Annotated[int, typer.Option(help="seed of the random numbers")]
 
 
 def print_counts(counts: Mapping[str, int], file: Path | str, *needed: str) -> None:

@@ -7,6 +7,7 @@ import typer
 
 from norface_lib.cli.options import (
     AllFacesOption,
+    BatchOption,
     DetectorOption,
     DeviceOption,
     EveryOption,
@@ -26,24 +27,28 @@ _PANEL = "Photographs and videos"
 @app.command(rich_help_panel=_PANEL)
 def predict(
     source: Annotated[
-        Path, typer.Argument(help="an image, a video, or a folder of both, of any depth")
+        Path, typer.Argument(help="an image, a video, or a folder of both, with its subfolders")
     ],
     out: Annotated[
         Path, typer.Argument(help="folder for predictions.csv, aligned and normalized faces")
     ],
     detector: DetectorOption = "mediapipe",
     reader: Annotated[
-        list[str] | None, typer.Option(help="weights of a classifier: a shipped name or a path")
+        list[str] | None,
+        typer.Option(
+            help="weights of a classifier: a shipped name or a path; may be repeated; default: "
+            "tiny-photo-au, tiny-photo-intensity and tiny-photo-emotion"
+        ),
     ] = None,
     weights: NormalizerOption = "tiny-photo",
     target: TargetOption = None,
     every: EveryOption = 1,
     all_faces: AllFacesOption = False,
     model: LandmarkerOption = None,
-    batch_size: int = 64,
+    batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
 ) -> None:
-    """Read AUs, their intensities and emotions from photographs and videos into one table."""
+    """Predict AUs, their intensities and emotions from photographs and videos; write one table."""
     from norface_lib.images.crop import ALIGNED
     from norface_lib.photos.detection import open_detector
     from norface_lib.photos.prediction import PREDICTIONS, READERS, predict_tree
@@ -66,23 +71,26 @@ def predict(
 @app.command(rich_help_panel=_PANEL)
 def normalize(
     source: Annotated[
-        Path, typer.Argument(help="a folder of faces, of any depth, or the root of a dataset")
+        Path,
+        typer.Argument(help="a folder of faces, with its subfolders, or the root of a dataset"),
     ],
     out: Annotated[
-        Path, typer.Argument(help="folder for the mirror tree, inside it one for the target")
+        Path, typer.Argument(help="folder for the normalized faces, in subfolders as in SOURCE")
     ],
     detector: DetectorOption = "none",
-    layout: Annotated[Layout, typer.Option(help="how the frames lie in SOURCE")] = "folder",
+    layout: Annotated[
+        Layout, typer.Option(help="SOURCE is a folder of images, or a dataset of this layout")
+    ] = "folder",
     weights: NormalizerOption = "tiny",
     target: TargetOption = None,
     points: PointsOption = None,
-    batch_size: int = 64,
+    batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
 ) -> None:
-    """Normalize every face of a folder; the same command goes on where it was stopped.
+    """Normalize every face of a folder. To resume after a stop, run the same command again.
 
-    Faces that are aligned already need no detector. With one, those of ordinary photographs and
-    videos are found first, and their crops kept in OUT/aligned.
+    Faces that are aligned already need no detector. With one, the faces of ordinary photographs and
+    videos are detected and cropped first, into OUT/aligned.
     """
     from norface_lib.datasets.normalized import MANIFEST
     from norface_lib.photos.whole_folders import normalize as run
@@ -104,13 +112,16 @@ def normalize(
 @app.command(rich_help_panel=_PANEL)
 def align(
     source: Annotated[
-        Path, typer.Argument(help="a folder of photographs and videos, of any depth")
+        Path, typer.Argument(help="a folder of photographs and videos, with its subfolders")
     ],
     out: Annotated[
-        Path, typer.Argument(help="folder for the mirror tree of aligned faces, and for faces.csv")
+        Path,
+        typer.Argument(
+            help="folder for faces.csv and the aligned faces, in subfolders as in SOURCE"
+        ),
     ],
     detector: DetectorOption = "mediapipe",
-    size: Annotated[int, typer.Option(help="pixels of a crop")] = 112,
+    size: Annotated[int, typer.Option(help="width of an aligned face in pixels")] = 112,
     every: EveryOption = 1,
     all_faces: AllFacesOption = False,
     model: LandmarkerOption = None,
@@ -118,14 +129,17 @@ def align(
         int, typer.Option(help="0 to 3: how far mediapipe searches for small faces")
     ] = 1,
     layout: Annotated[
-        Layout, typer.Option(help="how the frames lie in SOURCE; of a dataset only a table is made")
+        Layout,
+        typer.Option(
+            help="SOURCE is a folder of images, or a dataset: then only points.csv is made"
+        ),
     ] = "folder",
     task: Annotated[
-        Task | None, typer.Option(help="of a dataset: align the frames with labels for it")
+        Task | None, typer.Option(help="for a dataset: only the frames with labels of this task")
     ] = None,
 ) -> None:
-    """Find the faces of photographs and videos and crop them as the networks take them; the same
-    command goes on where it was stopped.
+    """Detect the faces of photographs and videos and crop them as the networks need them. To resume
+    after a stop, run the same command again.
 
     The frames of a dataset are not copied: OUT/points.csv tells `normalize` and `train` (--points)
     where their faces are.

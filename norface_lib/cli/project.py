@@ -16,14 +16,14 @@ _PANEL = "This project"
 def reproduce(
     profile: Annotated[Profile, typer.Option(help="how much to compute")] = "quick",
     photos: Annotated[
-        Path | None, typer.Option(help="a folder of aligned faces for the last step")
+        Path | None, typer.Option(help="a folder of aligned faces to normalize in the last step")
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="run only notebooks whose name starts so; may be repeated"),
+        typer.Option(help="run only the notebooks whose names start with this; may be repeated"),
     ] = None,
 ) -> None:
-    """Run the notebooks in order, then a folder of faces, and print the table."""
+    """Run the notebooks in order, normalize a folder of faces, and print the table of results."""
     require_checkout("reproduce")
     from norface_lib.cli.reproduce import reproduce as run
 
@@ -32,9 +32,11 @@ def reproduce(
 
 @app.command(rich_help_panel=_PANEL)
 def publish(
-    profile: Annotated[Profile, typer.Option(help="the run to take outputs from")] = "quick",
+    profile: Annotated[
+        Profile, typer.Option(help="profile of the run to take outputs from")
+    ] = "quick",
 ) -> None:
-    """Put the outputs of a finished run into the notebooks, for readers."""
+    """Put the outputs of a finished run of `reproduce` into the notebooks."""
     require_checkout("publish")
     from norface_lib.cli.publish import publish as run
 
@@ -47,7 +49,7 @@ def bench(
         list[Stage] | None, typer.Argument(help="what to measure; default: all")
     ] = None,
 ) -> None:
-    """Measure speed: one JSON line per figure."""
+    """Measure the speed of each stage on this machine; print one JSON line per number."""
     from norface_lib.cli.bench import run
 
     run(stages or list(Stage))

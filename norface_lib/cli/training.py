@@ -14,6 +14,7 @@ from norface_lib.cli.options import (
     NormalizerOption,
     PointsOption,
     Preset,
+    SeedOption,
     StartOption,
     Task,
     TermOption,
@@ -37,41 +38,61 @@ def train(
     task: Annotated[Task, typer.Option(help="what the classifier learns")] = "au_detection",
     dataset: Annotated[Dataset, typer.Option(help="the dataset at ROOT")] = "rendered",
     protocol: Annotated[
-        str, typer.Option(help="such as disfa/3fold; default: the dataset's usual one")
+        str,
+        typer.Option(
+            help="such as disfa/3fold or rendered/5fold-seed0; default: the dataset's usual one"
+        ),
     ] = "",
     weights: NormalizerOption = "tiny",
-    backbone: Annotated[str, typer.Option(help="frozen, tuned, scratch, or timm:NAME")] = "frozen",
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="the normalizer's encoder, frozen or tuned (fine-tuned); scratch: from random "
+            "initialization; or timm:NAME"
+        ),
+    ] = "frozen",
     encoder: Annotated[
         str, typer.Option(help="weights of a backbone that is trained: a file, or timm:NAME")
     ] = "",
     inputs: Annotated[
         list[Input] | None,
-        typer.Option(help="what the classifier reads; may be repeated; default: all"),
+        typer.Option(help="images that the classifier gets; may be repeated; default: all three"),
     ] = None,
     loss: Annotated[
-        str, typer.Option(help="such as bce+dice, mse+ccc, ordinal, ce; default: the task's own")
+        str,
+        typer.Option(
+            help="bce, dice, asymmetric; mse, smooth_l1, ccc, ordinal; ce; or a sum such as "
+            "bce+dice; default: the task's own"
+        ),
     ] = "",
-    steps: Annotated[int, typer.Option(help="of each training; 0: what suits the backbone")] = 0,
-    seeds: Annotated[str, typer.Option(help="a training for each, as in 0,1,2")] = "0",
+    steps: Annotated[
+        int, typer.Option(help="steps of each training; 0: what suits the backbone")
+    ] = 0,
+    seeds: Annotated[str, typer.Option(help="seeds, as in 0,1,2: one training for each")] = "0",
     balanced: Annotated[
         bool, typer.Option(help="sample rare classes as often as common ones")
     ] = False,
     leakage: Annotated[
-        Leakage, typer.Option(help="faces of the dataset that the normalizer may learn from")
+        Leakage,
+        typer.Option(
+            help="faces of the dataset that the normalizer is fine-tuned on: none, those of each "
+            "training fold, or all (without labels)"
+        ),
     ] = "pretrained",
     final: Annotated[
-        bool, typer.Option(help="at last, train a classifier on all faces, to be used")
+        bool, typer.Option(help="also train a classifier on all faces, to use it")
     ] = False,
     tuning_steps: Annotated[
-        int, typer.Option(help="of the normalizer's fine-tuning for per-fold and all")
+        int,
+        typer.Option(help="steps of the normalizer's fine-tuning, for --leakage per-fold and all"),
     ] = 200,
     term: TermOption = None,
     network: NetworkOption = None,
     points: PointsOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Cross-validate a classifier by a dataset's protocol and print the table; the same command
-    goes on where it was stopped.
+    """Cross-validate a classifier by a dataset's protocol and print the table. To resume after a
+    stop, run the same command again.
 
     --term and --network belong to the normalizer's fine-tuning.
     """
@@ -104,15 +125,19 @@ def train(
 
 @app.command(rich_help_panel=_PANEL)
 def train_normalizer(
-    data: Annotated[Path, typer.Argument(help="a rendered benchmark, pool pretrain")],
+    data: Annotated[Path, typer.Argument(help="a rendered benchmark of the pool pretrain")],
     out: Annotated[Path, typer.Argument(help="folder for checkpoints, logs and the weights")],
     preset: Annotated[Preset, typer.Option(help="size of the network")] = "tiny",
     masked_steps: Annotated[
-        int, typer.Option(help="of masked autoencoding; 0 leaves a stage out")
+        int, typer.Option(help="steps of masked autoencoding; 0 leaves it out")
     ] = 0,
-    expression_steps: int = 2000,
-    synthesis_steps: int = 3500,
-    seed: int = 0,
+    expression_steps: Annotated[
+        int, typer.Option(help="steps of the expression stage; 0 leaves it out")
+    ] = 2000,
+    synthesis_steps: Annotated[
+        int, typer.Option(help="steps of the synthesis stage; 0 leaves it out")
+    ] = 3500,
+    seed: SeedOption = 0,
     device: DeviceOption = "auto",
     start: StartOption = None,
     encoder: Annotated[
@@ -120,17 +145,24 @@ def train_normalizer(
     ] = None,
     faces: Annotated[
         Path | None,
-        typer.Option(help="a folder of aligned faces without a true image, to learn from too"),
+        typer.Option(
+            help="a folder of aligned faces without true normalized images, to train on too"
+        ),
     ] = None,
     degraded: Annotated[
-        float, typer.Option(help="share of originals made gray, soft, noisy, partly hidden...")
+        float,
+        typer.Option(
+            help="share of the originals that are degraded: gray, blurred, noisy, occluded..."
+        ),
     ] = 0.0,
-    name: Annotated[str | None, typer.Option(help="of the weights; default: the preset's")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="name of the weights; default: the preset's")
+    ] = None,
     term: TermOption = None,
     network: NetworkOption = None,
 ) -> None:
-    """Train a normalizer on rendered pairs, and on photographs if wanted; the same command goes on
-    where it was stopped."""
+    """Train a normalizer on rendered pairs, and on photographs too if --faces is set. To resume
+    after a stop, run the same command again."""
     from dataclasses import replace
 
     from norface_lib.training.normalizer import NormalizerTraining, train_and_save
@@ -155,14 +187,15 @@ def train_normalizer(
 
 @app.command(rich_help_panel=_PANEL)
 def train_evaluator(
-    data: Annotated[Path, typer.Argument(help="a rendered benchmark, pool evaluator")],
+    data: Annotated[Path, typer.Argument(help="a rendered benchmark of the pool evaluator")],
     out: Annotated[Path, typer.Argument(help="folder for the checkpoint, the log and the weights")],
-    steps: int = 1500,
-    seed: int = 0,
+    steps: Annotated[int, typer.Option(help="steps of the training")] = 1500,
+    seed: SeedOption = 0,
     device: DeviceOption = "auto",
     start: StartOption = None,
 ) -> None:
-    """Train the network that measures normalizers; the same command goes on if it was stopped."""
+    """Train the network that evaluates normalizers. To resume after a stop, run the same command
+    again."""
     from norface_lib.training.evaluator import train_and_save
 
     train_and_save(data, out, steps=steps, seed=seed, device=device, start=start)

