@@ -1,4 +1,4 @@
-"""What tests share: a tiny rendered benchmark, made once, and settings that make every run alike."""
+"""A tiny rendered benchmark that tests share, made once, and settings that make runs alike."""
 
 import os
 

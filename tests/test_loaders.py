@@ -22,15 +22,16 @@ from norface_lib.common.errors import DataError
 from norface_lib.datasets import DATASETS, open_dataset
 from norface_lib.datasets.affectnet import COLUMNS, AffectNet
 from norface_lib.datasets.affectnet import EMOTIONS as AFFECTNET_EMOTIONS
-from norface_lib.datasets.base import KEYS, Report, load_index
 from norface_lib.datasets.bp4d import BP4D, SESSIONS
 from norface_lib.datasets.bp4d_plus import OCCURRENCE_COLUMNS, BP4DPlus
 from norface_lib.datasets.disfa import DISFA
 from norface_lib.datasets.frames import FrameReader, numbered
+from norface_lib.datasets.index import KEYS, load_index
 from norface_lib.datasets.protocols import SUBJECTS, protocol
 from norface_lib.datasets.rafdb import EMOTIONS as RAFDB_EMOTIONS
 from norface_lib.datasets.rafdb import RAFDB
 from norface_lib.datasets.rendered import RenderedFaces
+from norface_lib.datasets.report import Report
 from norface_lib.datasets.write_as import CLEAN, VARIANTS, Quirks, write_as
 from norface_lib.labels import BP4D_AUS, columns
 

@@ -3,6 +3,7 @@ what cannot be read."""
 
 import hashlib
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ from norface_lib.datasets.normalized import (
     normalize_dataset,
     read_manifest,
 )
-from norface_lib.datasets.write_as import CLEAN, Quirks, write_as
+from norface_lib.datasets.write_as import CLEAN, write_as
 from norface_lib.images.crop import NORFACE_CROP
 from norface_lib.images.files import decode
 from norface_lib.networks.inference import normalize_faces
@@ -30,7 +31,7 @@ from norface_lib.networks.weights import load_normalizer, save_normalizer
 from norface_lib.photos.dataset_points import find_points
 from norface_lib.photos.detection import Face
 
-ONE_BROKEN = Quirks(False, False, 0.0, False, True, False)
+ONE_BROKEN = replace(CLEAN, unreadable=True)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def weights(tmp_path_factory, tiny_benchmark):
 
 @pytest.fixture
 def benchmark(tiny_benchmark, tmp_path):
-    """The twelve faces of the tiny benchmark, with emotions, so that every layout can be written."""
+    """The twelve faces of the tiny benchmark, with emotions, so that each layout can be written."""
     root = shutil.copytree(tiny_benchmark, tmp_path / "benchmark")
     table = pd.read_csv(root / "labels.csv")
     table.assign(emotion=np.resize(["happy", "sad", "fear"], len(table))).to_csv(

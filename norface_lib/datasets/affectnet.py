@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from norface_lib import labels
 from norface_lib.common.errors import DataError
-from norface_lib.datasets.base import EMOTION, FaceDataset, single_images
+from norface_lib.datasets.base import FaceDataset
+from norface_lib.datasets.index import EMOTION, single_images
 from norface_lib.images.files import SUFFIXES
 
 EMOTIONS = labels.EMOTIONS

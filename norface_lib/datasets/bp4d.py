@@ -10,7 +10,7 @@ import pandas as pd
 
 from norface_lib import labels
 from norface_lib.common.errors import DataError
-from norface_lib.datasets.base import FaceDataset, Report, known_values, read_codes, sequence_rows
+from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.frames import (
     VIDEO_SUFFIXES,
     folder_frames,
@@ -18,6 +18,8 @@ from norface_lib.datasets.frames import (
     walk,
     zip_frames,
 )
+from norface_lib.datasets.index import known_values, read_codes, sequence_rows
+from norface_lib.datasets.report import Report
 
 INTENSITY_AUS = (6, 10, 12, 14, 17)
 """AUs whose intensity is coded."""

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from norface_lib import labels
-from norface_lib.datasets.base import FaceDataset, known_values, read_codes, sequence_rows
+from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.frames import VIDEO_SUFFIXES, folder_frames, video_frames, walk
+from norface_lib.datasets.index import known_values, read_codes, sequence_rows
 
 INTENSITY_AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 """The 12 coded AUs."""

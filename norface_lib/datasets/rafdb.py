@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from norface_lib.common.errors import DataError
-from norface_lib.datasets.base import EMOTION, FaceDataset, single_images
+from norface_lib.datasets.base import FaceDataset
+from norface_lib.datasets.index import EMOTION, single_images
 from norface_lib.images.files import SUFFIXES
 
 EMOTIONS = ("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral")

@@ -17,7 +17,8 @@ from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_json, write_table
 from norface_lib.common.paths import target_picture
-from norface_lib.datasets.base import EMOTION, FaceDataset
+from norface_lib.datasets.base import FaceDataset
+from norface_lib.datasets.index import EMOTION
 from norface_lib.images.files import read_face, read_faces
 
 

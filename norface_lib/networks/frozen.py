@@ -105,7 +105,7 @@ class FrozenNetwork(nn.Module, ABC):
             )
         self.eval()
 
-    def train(self, mode: bool = True) -> "FrozenNetwork":
+    def train(self, mode: bool = True) -> FrozenNetwork:
         """Stays in evaluation mode, whatever the module it is part of does."""
         return super().train(False)
 
