@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from norface_lib.datasets.rendered import load_rendered
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.studio import Studio
 from norface_lib.faces.writing import write_benchmark
@@ -58,15 +58,13 @@ class Brightness(nn.Module):
 
 @pytest.fixture(scope="module")
 def data(tiny_benchmark):
-    return load_rendered(tiny_benchmark, progress=False)
+    return Rendered(tiny_benchmark)
 
 
 @pytest.fixture(scope="module")
 def two_targets(tmp_path_factory):
     spec = BenchmarkSpec(pool="pretrain", subjects=2, frames=4, target="noor+ada")
-    return load_rendered(
-        write_benchmark(spec, tmp_path_factory.mktemp("two"), 1, progress=False), progress=False
-    )
+    return Rendered(write_benchmark(spec, tmp_path_factory.mktemp("two"), 1, progress=False))
 
 
 @pytest.fixture

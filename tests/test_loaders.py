@@ -30,7 +30,7 @@ from norface_lib.datasets.index import KEYS, load_index
 from norface_lib.datasets.protocols import SUBJECTS, protocol
 from norface_lib.datasets.rafdb import EMOTIONS as RAFDB_EMOTIONS
 from norface_lib.datasets.rafdb import RAFDB
-from norface_lib.datasets.rendered import RenderedFaces
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.datasets.report import Report
 from norface_lib.datasets.write_as import CLEAN, VARIANTS, Quirks, write_as
 from norface_lib.labels import BP4D_AUS, columns
@@ -823,7 +823,7 @@ def test_rafdb_class_folders_drop_test_images_in_train(tmp_path):
 
 def test_the_rendered_benchmark_has_the_same_interface(fake, table):
     aus = FAKE_AUS[:4]
-    occurs, intensity = RenderedFaces(fake, aus=aus), RenderedFaces(fake, "au_intensity", aus)
+    occurs, intensity = Rendered(fake, aus=aus), Rendered(fake, "au_intensity", aus)
     np.testing.assert_allclose(intensity.values(), table[list(columns(aus))], rtol=1e-6)
     np.testing.assert_array_equal(occurs.values(), table[list(columns(aus))] >= 1)
     item = intensity[FRAMES + 1]
@@ -833,26 +833,26 @@ def test_the_rendered_benchmark_has_the_same_interface(fake, table):
         item["frame"],
     ) == ("lab0001", "T1", 1)
     assert intensity.index["truth"].tolist() == table["truth"].tolist()
-    emotion = RenderedFaces(fake, "emotion")
+    emotion = Rendered(fake, "emotion")
     named = table["emotion"] != ""
     assert [emotion.classes[int(code)] for code in emotion.index["emotion"]] == table["emotion"][
         named
     ].tolist()
     assert emotion.report.dropped == {"frame without an emotion": int((~named).sum())}
     with pytest.raises(DataError, match=r"lacks the column.*AU24"):
-        RenderedFaces(fake)
+        Rendered(fake)
 
 
 def test_a_rendered_benchmark_with_a_missing_image_or_no_emotions(tmp_path):
     root = fake_benchmark(tmp_path / "copy", 1, 3)
     (root / "images/lab0000/0001.jpg").unlink()
-    data = RenderedFaces(root, aus=(1,))
+    data = Rendered(root, aus=(1,))
     assert data.index["frame"].tolist() == [0, 2] and data.report.dropped == {
         "listed image that is missing": 1
     }
     pd.read_csv(root / "labels.csv").assign(emotion="glee").to_csv(root / "labels.csv", index=False)
     with pytest.raises(DataError, match=r"unknown emotion\(s\) glee"):
-        RenderedFaces(root, "emotion")
+        Rendered(root, "emotion")
 
 
 def test_an_image_folder_is_a_dataset_without_labels(fake):

@@ -194,7 +194,7 @@ def test_what_would_go_wrong_is_refused(tiny_benchmark, tmp_path, weights):
     data.index.loc[1, "path"] = data.index["path"][0].replace(".jpg", ".bmp")
     with pytest.raises(DataError, match="differ in their suffix alone"):
         normalize_dataset(data, tmp_path / "out", weights, progress=False)
-    with pytest.raises(CheckpointError, match="cannot draw 'nobody'"):
+    with pytest.raises(CheckpointError, match="cannot synthesize 'nobody'"):
         normalize_dataset(data, tmp_path / "out", weights, "nobody", progress=False)
     (tmp_path / "out/noor").mkdir(parents=True)
     for text, message in (

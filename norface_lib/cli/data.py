@@ -105,7 +105,7 @@ def join(
     ],
 ) -> None:
     """Make one benchmark of several, to train on rendered faces and photographs together."""
-    from norface_lib.datasets.rendered import join_benchmarks
+    from norface_lib.datasets.joined import join_benchmarks
 
     print(f"{join_benchmarks(parts, out)} faces")
 

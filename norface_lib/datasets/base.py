@@ -182,9 +182,13 @@ class FaceDataset(Dataset):
         """The same dataset with only some rows (positions or a mask), as a fold needs it. The
         report stays the whole's."""
         part = copy.copy(self)
-        part.index = self.index.iloc[np.arange(len(self))[np.asarray(rows)]].reset_index(drop=True)
         part.read = FrameReader(self.root)
+        part._keep(np.arange(len(self))[np.asarray(rows)])
         return part
+
+    def _keep(self, rows: NDArray[np.intp]) -> None:
+        """Leaves only some rows, by their positions, of all that has a row per frame."""
+        self.index = self.index.iloc[rows].reset_index(drop=True)
 
     def save_index(self, path: Path) -> Path:
         """Writes the index as CSV; pass the file as ``index`` to spare the scan next time."""
@@ -207,7 +211,7 @@ class FaceDataset(Dataset):
             except DataError:
                 good[item] = False
                 self.report.drop("unreadable frame", self.index["path"].iloc[item])
-        self.index = self.index[good].reset_index(drop=True)
+        self._keep(np.flatnonzero(good))
         self._summarize()
         return self.report
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from norface_lib.common.errors import DataError
 from norface_lib.datasets import affectnet, rafdb
 from norface_lib.datasets.index import EMOTION
+from norface_lib.datasets.label_table import emotions_of
 from norface_lib.datasets.layout_writer import LayoutWriter, image_bytes
-from norface_lib.datasets.rendered import emotions_of
 from norface_lib.images.files import decode
 
 

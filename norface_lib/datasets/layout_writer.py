@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from norface_lib.common.errors import DataError
-from norface_lib.datasets.rendered import read_labels
+from norface_lib.datasets.label_table import read_labels
 from norface_lib.datasets.report import Report
 from norface_lib.images.files import decode
 

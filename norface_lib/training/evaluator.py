@@ -16,7 +16,7 @@ from norface_lib.common.errors import DataError
 from norface_lib.common.records import versions
 from norface_lib.datasets.index import EMOTION
 from norface_lib.datasets.pairs import ArrayDataset
-from norface_lib.datasets.rendered import Rendered, load_rendered
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.writing import write_benchmark
 from norface_lib.images.arrays import Faces, to_tensor
@@ -95,7 +95,7 @@ def train_evaluator(
     """
     if data.truths is None:
         raise ValueError(
-            "an evaluator reads true normalized images too: load_rendered(..., truth=True)"
+            "an evaluator reads true normalized images too, which this label table lacks"
         )
     device = device_of(device)
     torch.manual_seed(training.fit.seed)
@@ -225,9 +225,8 @@ def measure(
         spec = BenchmarkSpec(
             pool=pool, subjects=subjects, frames=frames, size=evaluator.config.image_size
         )
-        data = load_rendered(
-            write_benchmark(spec, Path(folder) / pool), aus=evaluator.config.aus, progress=False
-        )
+        root = write_benchmark(spec, Path(folder) / pool)
+        data = Rendered(root, aus=evaluator.config.aus)
         known = EvaluatorLabels.of(data, evaluator.config)
         measured[pool] = {"subjects": subjects, "faces": len(data)}
         for name, faces in (("originals", data.originals), ("truths", data.truths)):
@@ -248,9 +247,8 @@ def train_and_save(
     config = EvaluatorConfig()
     training = EvaluatorTraining.of_steps(steps, seed)
     first, first_card = load_evaluator(start) if start else (None, {})
-    evaluator = train_evaluator(
-        load_rendered(data, aus=config.aus), config, training, out, device, start=first
-    )
+    faces = Rendered(data, aus=config.aus, progress=True)
+    evaluator = train_evaluator(faces, config, training, out, device, start=first)
     seconds = logged_seconds(Path(out) / "evaluator.jsonl")
     card = {
         "data": json.loads((Path(data) / "benchmark.json").read_text()),

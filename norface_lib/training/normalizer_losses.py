@@ -127,7 +127,7 @@ class Sources(Dataset):
             raise ValueError("there must be pairs or faces to learn from")
         if self.pairs is not None and self.pairs.truths is None:
             raise ValueError(
-                "training on pairs needs the true normalized images: load_rendered(..., truth=True)"
+                "training on pairs needs true normalized images, which this label table lacks"
             )
 
     def __len__(self) -> int:

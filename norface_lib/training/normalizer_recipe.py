@@ -12,7 +12,7 @@ import torch
 from norface_lib.common.devices import device_of
 from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.common.records import versions
-from norface_lib.datasets.rendered import Rendered, load_rendered
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.writing import write_benchmark
 from norface_lib.images.arrays import Faces, to_tensor
@@ -107,7 +107,9 @@ def train_and_save(
     """
     if preset not in PRESETS:
         raise DataError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
-    config, out, pairs = PRESETS[preset], Path(out), load_rendered(data)
+    config = PRESETS[preset]
+    out = Path(out)
+    pairs = Rendered(data, progress=True)
     first, card = _beginning(config, start, encoder)
     size = config.encoder.image_size
     more = None if faces is None else read_faces(list_images(faces), size, crop_of(faces))
@@ -168,7 +170,7 @@ def _watch(spec: dict[str, Any], out: Path) -> Watch:
         print(f"the log will hold no AU errors: {error}")
         evaluator = None
     return Watch(
-        load_rendered(write_benchmark(watched, out / "watched"), progress=False),
+        Rendered(write_benchmark(watched, out / "watched")),
         out / "samples",
         evaluator,
     )
@@ -183,7 +185,7 @@ def measure(
     measured = {}
     for pool in ("lab", "wild"):
         spec = BenchmarkSpec(pool=pool, subjects=subjects, frames=frames, size=size, target=target)
-        held_out = load_rendered(write_benchmark(spec, Path(folder) / pool), progress=False)
+        held_out = Rendered(write_benchmark(spec, Path(folder) / pool))
         normalized = normalize_faces(model, to_tensor(held_out.target), held_out.originals)
         regions = region_ratios(held_out.truths, normalized, held_out.target)
         measured[pool] = {
