@@ -953,7 +953,7 @@ def test_an_index_of_another_task_or_no_index_is_refused(written, tmp_path):
     root = written("bp4d", "images")[0]
     path = BP4D(root).save_index(tmp_path / "index.csv")
     with pytest.raises(
-        DataError, match=r"holds the labels AU01, AU02.*but AU06, AU10, AU12, AU14, AU17 are wanted"
+        DataError, match=r"holds the labels AU01, AU02.*but AU06, AU10, AU12, AU14, AU17 are needed"
     ):
         BP4D(root, task="au_intensity", index=path)
     for content in (b"", b"\xff\xfe\x00"):

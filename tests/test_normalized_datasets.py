@@ -198,7 +198,7 @@ def test_what_would_go_wrong_is_refused(tiny_benchmark, tmp_path, weights):
         normalize_dataset(data, tmp_path / "out", weights, "nobody", progress=False)
     (tmp_path / "out/noor").mkdir(parents=True)
     for text, message in (
-        ("# weights other\npath\n", "drawn by other weights"),
+        ("# weights other\npath\n", "normalized by other weights"),
         ("a,b\n", "damaged"),
     ):
         (tmp_path / "out/noor" / MANIFEST).write_text(text)

@@ -75,17 +75,11 @@ class FaceDataset(Dataset):
 
     def _refusal(self, what: str) -> DataError:
         tree = "\n".join(f"    {line}" for line in self.tree.strip().splitlines())
-        found = (
-            sorted(path.name + "/" * path.is_dir() for path in self.root.iterdir())
-            if self.root.is_dir()
-            else []
-        )
-        more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-        inside = (
-            f"\nFound instead: {', '.join(found[:8]) or 'an empty folder'}{more}"
-            if self.root.is_dir()
-            else ""
-        )
+        inside = ""
+        if self.root.is_dir():
+            names = sorted(path.name + "/" * path.is_dir() for path in self.root.iterdir())
+            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+            inside = f"\nFound instead: {', '.join(names[:8]) or 'an empty folder'}{more}"
         return DataError(
             f"{self.root}: {what}. {self.source}\nPoint the root at a folder that "
             f"holds\n{tree}{inside}"
@@ -93,12 +87,10 @@ class FaceDataset(Dataset):
 
     def _check_scan(self, index: pd.DataFrame) -> pd.DataFrame:
         if index.empty:
-            said = "; ".join(
-                f"{count} x {reason}"
-                for reason, count in (self.report.dropped | self.report.noted).items()
-            )
+            counts = self.report.dropped | self.report.noted
+            reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.items())
             raise self._refusal(
-                f"holds no labeled frame of {self.title}" + (f" ({said})" if said else "")
+                f"holds no labeled frame of {self.title}" + (f" ({reasons})" if reasons else "")
             )
         extra = [name for name in index.columns if name not in (*KEYS, *self.labels)]
         return index[[*KEYS, *self.labels, *extra]].reset_index(drop=True)
@@ -133,20 +125,20 @@ class FaceDataset(Dataset):
         """The face of a row of ``index``: (H, W, 3) of 8 bits, RGB; its `picture`, cropped if the
         dataset is `aligned_by`."""
         image = self.picture(row)
-        return (
-            image
-            if self._points is None
-            else align_face(image, self._points[row["path"]], NORFACE_CROP, self._size)
-        )
+        if self._points is None:
+            return image
+        return align_face(image, self._points[row["path"]], NORFACE_CROP, self._size)
 
     def picture(self, row: pd.Series) -> NDArray[np.uint8]:
-        """What the dataset has for a row of ``index``: (H, W, 3) of 8 bits, RGB."""
+        """The image of a row of ``index`` as the dataset has it: (H, W, 3) of 8 bits, RGB."""
         return self.read(row["path"])
 
     @property
     def framing(self) -> Crop:
-        """How its images frame a face. Raises :class:`DataError` if the root's ``crop.json`` is
-        damaged."""
+        """The framing of a face in its images.
+
+        Raises :class:`DataError` if the root's ``crop.json`` is damaged.
+        """
         return crop_of(self.root) if self._points is None else NORFACE_CROP
 
     def aligned_by(self, points: Path, size: int = 224) -> "FaceDataset":
@@ -169,8 +161,9 @@ class FaceDataset(Dataset):
             part.report.drop(
                 f"frame: {reason}", self.index["path"][status == reason].iloc[0], int(count)
             )
-        found = table.loc[part.index["path"], list(POINT_COLUMNS)].to_numpy(float).reshape(-1, 5, 2)
-        part._points, part._size = dict(zip(part.index["path"], found, strict=True)), size
+        places = table.loc[part.index["path"], list(POINT_COLUMNS)].to_numpy(float)
+        part._points = dict(zip(part.index["path"], places.reshape(-1, 5, 2), strict=True))
+        part._size = size
         part._summarize()
         return part
 

@@ -38,7 +38,8 @@ def sequence_rows(
     noted, both counted.
     """
     there = coded.index.isin(list(frames))
-    missing, uncoded = coded.index[~there], sorted(set(frames) - set(coded.index))
+    missing = coded.index[~there]
+    uncoded = sorted(set(frames) - set(coded.index))
     report.drop("label row without an image", f"{where}, frame {missing.min()}", len(missing))
     report.note("image without a label row", frames[uncoded[0]] if uncoded else "", len(uncoded))
     table = coded[there].rename_axis("frame").reset_index()
@@ -112,7 +113,8 @@ def known_values(
     """Codes of AUs, NaN where a code is 9 (unknown) or is no whole number of 0..``highest``; both
     are counted."""
     values = codes.to_numpy(float)
-    unknown, valid = values == UNKNOWN, (values >= 0) & (values <= highest) & (values % 1 == 0)
+    unknown = values == UNKNOWN
+    valid = (values >= 0) & (values <= highest) & (values % 1 == 0)
     report.note("label value 9 (unknown), masked", where, int(unknown.sum()))
     report.note(
         "label value that is no code, masked",
@@ -153,10 +155,10 @@ def _check_index(
             f"{name}: lacks the column(s) {', '.join(missing)}; leave it out to scan the folder "
             "again"
         )
-    found = [column for column in table.columns if column == EMOTION or column.startswith("AU")]
-    if found != list(columns):
+    names = [column for column in table.columns if column == EMOTION or column.startswith("AU")]
+    if names != list(columns):
         raise DataError(
-            f"{name}: holds the labels {', '.join(found)}, but {', '.join(columns)} are wanted; "
+            f"{name}: holds the labels {', '.join(names)}, but {', '.join(columns)} are needed; "
             "scan again"
         )
     numbers = table[["frame", *columns]].apply(pd.to_numeric, errors="coerce")

@@ -7,8 +7,8 @@ _EXAMPLES = 3
 
 @dataclass
 class Report:
-    """What a dataset's folder held: ``found``; what was left out and why: ``dropped``; what was
-    kept but is odd: ``noted``.
+    """Counts of a dataset's folder: ``found``; left out, by reason: ``dropped``; kept but odd:
+    ``noted``.
 
     ``print(report)`` shows the counts, with a few examples of each reason.
     """

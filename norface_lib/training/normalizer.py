@@ -89,7 +89,8 @@ class ExpressionReader(nn.Module):
 
     def __init__(self, normalizer: Normalizer, codes: int):
         super().__init__()
-        self.encoder, self.expression = normalizer.encoder, normalizer.expression
+        self.encoder = normalizer.encoder
+        self.expression = normalizer.expression
         self.head = nn.Linear(normalizer.config.encoder.dim, codes)
 
     def forward(self, images: Tensor) -> Tensor:

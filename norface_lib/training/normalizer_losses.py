@@ -185,7 +185,9 @@ class SynthesisNetwork(nn.Module):
         discriminator: Discriminator | None = None,
     ):
         super().__init__()
-        self.normalizer, self.head, self.discriminator = normalizer, head, discriminator
+        self.normalizer = normalizer
+        self.head = head
+        self.discriminator = discriminator
 
 
 def moving_pixels(truths: Faces, target: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -46,7 +46,9 @@ class Watch:
     """
 
     def __init__(self, faces: Rendered, folder: Path, evaluator: Evaluator | None):
-        self.faces, self.folder, self.evaluator = faces, folder, evaluator
+        self.faces = faces
+        self.folder = folder
+        self.evaluator = evaluator
         self.targets = to_tensor(faces.targets)
         neutral = faces.targets[faces.target_of]
         self.bounds = (
@@ -75,15 +77,10 @@ class Watch:
 
     @torch.inference_mode()
     def _au_error(self, faces: Faces) -> float:
-        read = torch.cat(
-            [
-                self.evaluator(to_tensor(part)).intensity
-                for part in np.array_split(faces, max(1, len(faces) // 64))
-            ]
-        )
-        return float(
-            np.abs(read.numpy() - self.faces.intensities(self.evaluator.config.aus)).mean()
-        )
+        batches = np.array_split(faces, max(1, len(faces) // 64))
+        read = torch.cat([self.evaluator(to_tensor(batch)).intensity for batch in batches])
+        true = self.faces.intensities(self.evaluator.config.aus)
+        return float(np.abs(read.numpy() - true).mean())
 
 
 def train_and_save(
