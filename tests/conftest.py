@@ -1,4 +1,4 @@
-"""A tiny rendered benchmark that tests share, made once, and settings that make runs alike."""
+"""Shared fixtures: a tiny rendered benchmark, made once, and settings that make runs alike."""
 
 import os
 
