@@ -38,7 +38,9 @@ def recipe(task=TASK, inputs="both", steps=3, batch_size=8, **training):
     config = ClassifierConfig(
         task.outputs, inputs=inputs, encoder=ENCODER, hidden=16, experts=2, top_k=1
     )
-    return Recipe(config, TrainConfig(steps=steps, batch_size=batch_size, **training))
+    return Recipe(
+        config=config, training=TrainConfig(steps=steps, batch_size=batch_size, **training)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from norface_lib import labels
 from norface_lib.common.errors import DataError
-from norface_lib.datasets.image_folder import load_folder
+from norface_lib.datasets.image_folder import FolderFaces
+from norface_lib.datasets.label_table import expression_columns, read_labels
 from norface_lib.datasets.protocols import subject_folds
-from norface_lib.datasets.rendered import expression_columns, load_rendered, read_labels
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.images.arrays import to_tensor, to_uint8
 from norface_lib.images.crop import LONDON_CROP, NORFACE_CROP, crop_of
-from norface_lib.images.files import read_face
+from norface_lib.images.files import read_face, read_faces
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def change_table(root, change):
 
 
 def test_rendered_is_read_in_the_order_of_its_table(tiny_benchmark, tiny_spec):
-    data = load_rendered(tiny_benchmark, progress=False)
+    data = Rendered(tiny_benchmark)
     count = tiny_spec.subjects * tiny_spec.frames
     assert data.originals.shape == data.truths.shape == (count, 112, 112, 3)
     assert data.occurrences().shape == (count, 12)
@@ -46,10 +47,34 @@ def test_rendered_is_read_in_the_order_of_its_table(tiny_benchmark, tiny_spec):
     np.testing.assert_array_equal(half.subjects, data.subjects[::2])
 
 
+def test_rows_may_be_selected_before_or_after_faces_are_read(tiny_benchmark, tmp_path):
+    unread = Rendered(tiny_benchmark).select([5, 2])
+    read = Rendered(tiny_benchmark)
+    assert len(read.originals) == len(read.truths) == len(read.table)
+    read = read.select([5, 2])
+    for name in ("originals", "truths"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(unread, name))
+    pd.testing.assert_frame_equal(read.table, unread.table)
+    np.testing.assert_array_equal(unread.occurrences(), unread.values())
+    saved = Rendered(tiny_benchmark, index=unread.save_index(tmp_path / "index.csv"))
+    pd.testing.assert_frame_equal(saved.table, unread.table)
+    np.testing.assert_array_equal(saved.truths, unread.truths)
+
+
+def test_the_table_has_the_simulated_errors_that_items_have(tiny_benchmark):
+    exact = Rendered(tiny_benchmark)
+    coded = Rendered(tiny_benchmark, coder_errors=0.3)
+    np.testing.assert_array_equal(coded.occurrences(), coded.values())
+    assert (coded.values() != exact.values()).any()
+
+
+def test_a_table_without_true_images_has_none(copy):
+    change_table(copy, lambda table: table.drop(columns="truth"))
+    assert Rendered(copy).truths is None and Rendered(copy).originals.any()
+
+
 def test_expression_codes_swap_sides_when_mirrored(tiny_benchmark):
-    codes, names, mirrored = load_rendered(
-        tiny_benchmark, truth=False, progress=False
-    ).expression_codes()
+    codes, names, mirrored = Rendered(tiny_benchmark).expression_codes()
     assert codes.min() >= 0 and codes.max() <= 1
     assert names[mirrored[names.index("AU12L")]] == "AU12R"
     assert names[mirrored[names.index("AU17")]] == "AU17"
@@ -85,26 +110,26 @@ def test_a_wrong_label_table_is_refused_with_its_name(copy, change, words):
 def test_missing_parts_of_a_benchmark_are_named(copy):
     (copy / "truth/lab0001/0002.png").unlink()
     with pytest.raises(DataError, match=r"0002\.png: no such image"):
-        load_rendered(copy, progress=False)
+        _ = Rendered(copy).truths
     (copy / "benchmark.json").write_text("{")
     with pytest.raises(DataError, match=r"benchmark\.json: missing or damaged"):
-        load_rendered(copy, progress=False)
+        _ = Rendered(copy).originals
     with pytest.raises(DataError, match="no label table"):
-        load_rendered(copy / "images", progress=False)
+        Rendered(copy / "images")
 
 
 def test_a_truncated_image_is_refused_with_its_name(copy):
     path = copy / "images/lab0000/0001.jpg"
     path.write_bytes(b"")
     with pytest.raises(DataError, match=r"0001\.jpg: not a readable image"):
-        load_rendered(copy, progress=False)
+        _ = Rendered(copy).originals
 
 
 @pytest.mark.parametrize("shape", [(112, 150, 3), (20, 20, 3)])
 def test_an_image_that_is_no_face_crop_is_refused(tmp_path, shape):
     cv2.imwrite(str(tmp_path / "wide.png"), np.zeros(shape, np.uint8))
     with pytest.raises(DataError, match=r"wide\.png: \d+ x \d+ px is no face crop"):
-        load_folder(tmp_path, 112)
+        read_faces([tmp_path / "wide.png"], 112)
 
 
 def test_color_order_is_rgb(tmp_path):
@@ -115,29 +140,16 @@ def test_color_order_is_rgb(tmp_path):
 
 
 def test_tensors_and_images_are_inverse(tiny_benchmark):
-    faces = load_rendered(tiny_benchmark, truth=False, progress=False).originals
+    faces = Rendered(tiny_benchmark).originals
     np.testing.assert_array_equal(to_uint8(to_tensor(faces)), faces)
     assert to_tensor(faces[0]).shape == (1, 3, 112, 112)
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds no image"):
-        load_folder(tmp_path, 112)
+        FolderFaces(tmp_path)
     with pytest.raises(DataError, match="no such folder"):
-        load_folder(tmp_path / "nowhere", 112)
-
-
-def test_a_folder_follows_its_table(copy):
-    images = copy / "images"
-    pd.DataFrame({"image": ["lab0001/0000.jpg"], "expression": ["smile"]}).to_csv(
-        images / "labels.csv", index=False
-    )
-    folder = load_folder(images, 96)
-    assert folder.faces.shape == (1, 96, 96, 3)
-    assert folder.table["expression"].tolist() == ["smile"]
-    pd.DataFrame({"file": ["x"]}).to_csv(images / "labels.csv", index=False)
-    with pytest.raises(DataError, match="lacks the column image"):
-        load_folder(images, 96)
+        FolderFaces(tmp_path / "nowhere")
 
 
 def test_another_crop_is_carried_over_to_ours(tmp_path):
@@ -147,7 +159,8 @@ def test_another_crop_is_carried_over_to_ours(tmp_path):
         cv2.circle(image, (round(x), round(y)), 6, (255, 255, 255), -1)
     (tmp_path / "london").mkdir()
     cv2.imwrite(str(tmp_path / "london/a.png"), image)
-    face = load_folder(tmp_path / "london", 224).faces[0].astype(float).mean(-1)
+    face = read_face(tmp_path / "london/a.png", 224, crop_of(tmp_path / "london"))
+    face = face.astype(float).mean(-1)
     eyes = NORFACE_CROP.pixels(224)[:2].round().astype(int)
     assert all(face[y - 3 : y + 4, x - 3 : x + 4].max() > 150 for x, y in eyes)
     assert face[: eyes[0, 1] - 25].max() < 20
@@ -178,7 +191,7 @@ def test_no_subject_is_ever_in_two_parts(people, folds, seed):
 
 
 def test_occurrence_starts_at_intensity_a(tiny_benchmark):
-    data = load_rendered(tiny_benchmark, truth=False, progress=False)
+    data = Rendered(tiny_benchmark)
     column = data.table.columns.get_loc("AU12")
     # tables hold six digits
     for value, occurs in ((0.0, 0), (0.999999, 1), (0.9, 0), (1.0, 1), (5.0, 1)):

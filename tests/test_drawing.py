@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from norface_lib.datasets.rendered import load_rendered
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.studio import Studio
 from norface_lib.faces.writing import write_benchmark
@@ -18,12 +18,11 @@ from norface_lib.networks.discriminator import Discriminator
 from norface_lib.networks.encoder import EncoderConfig
 from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
-from norface_lib.training import normalizer as normalizer_training
+from norface_lib.training import normalizer_recipe
 from norface_lib.training.image_losses import gradient_l1, weighted_l1
 from norface_lib.training.leakage import normalizers_of_folds
 from norface_lib.training.normalizer import (
     NormalizerTraining,
-    Watch,
     fine_tune,
     standardized_codes,
     train_normalizer,
@@ -36,6 +35,7 @@ from norface_lib.training.normalizer_losses import (
     SynthesisTerms,
     terms_of,
 )
+from norface_lib.training.normalizer_recipe import Watch
 
 SMALL = NormalizerConfig(
     encoder=EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)),
@@ -43,7 +43,7 @@ SMALL = NormalizerConfig(
     widths=(16, 16),
 )
 CPU = torch.device("cpu")
-NOTHING = LossWeights(0, 0, 0)
+NOTHING = LossWeights(reconstruction=0, edge=0, reading=0)
 
 
 class Brightness(nn.Module):
@@ -58,15 +58,13 @@ class Brightness(nn.Module):
 
 @pytest.fixture(scope="module")
 def data(tiny_benchmark):
-    return load_rendered(tiny_benchmark, progress=False)
+    return Rendered(tiny_benchmark)
 
 
 @pytest.fixture(scope="module")
 def two_targets(tmp_path_factory):
     spec = BenchmarkSpec(pool="pretrain", subjects=2, frames=4, target="noor+ada")
-    return load_rendered(
-        write_benchmark(spec, tmp_path_factory.mktemp("two"), 1, progress=False), progress=False
-    )
+    return Rendered(write_benchmark(spec, tmp_path_factory.mktemp("two"), 1, progress=False))
 
 
 @pytest.fixture
@@ -93,7 +91,7 @@ def step(loss, network, rows):
 def loss_of(data, weights, **settings):
     codes, _ = standardized_codes(data)
     return SynthesisLoss(
-        Sources(data.targets, data), codes, SynthesisTerms(weights, **settings), CPU
+        Sources(data.targets, data), codes, SynthesisTerms(weights=weights, **settings), CPU
     )
 
 
@@ -121,7 +119,7 @@ def test_unknown_targets_are_refused(target):
 
 
 def test_the_total_is_the_weighted_sum_of_the_terms(data, network):
-    loss = loss_of(data, LossWeights(2.0, 3.0, 0.5))
+    loss = loss_of(data, LossWeights(reconstruction=2.0, edge=3.0, reading=0.5))
     rows = np.arange(6)
     torch.manual_seed(1)
     total, figures = step(loss, network, rows)
@@ -142,7 +140,7 @@ def test_the_total_is_the_weighted_sum_of_the_terms(data, network):
 
 
 def test_each_true_image_is_compared_with_its_own_targets_drawing(two_targets, network):
-    loss = loss_of(two_targets, LossWeights(1.0, 0, 0), softness=0.0)
+    loss = loss_of(two_targets, LossWeights(reconstruction=1.0, edge=0, reading=0), softness=0.0)
     nn.init.zeros_(network.normalizer.decoder.draw[2].weight)  # draws the neutral target
     _, figures = step(loss, network, torch.arange(8))
     assert figures["to_neutral"] == pytest.approx(1, rel=1e-4)
@@ -166,7 +164,9 @@ def test_a_mixed_batch_holds_its_share_of_faces_without_a_true_image(data):
 def test_terms_without_a_true_image(data, network, frozen):
     faces = data.originals[:6]
     weights = replace(NOTHING, expression=1.0, identity=1.0, self_reconstruction=1.0)
-    loss = SynthesisLoss(Sources(data.targets, faces=faces), None, SynthesisTerms(weights), CPU)
+    loss = SynthesisLoss(
+        Sources(data.targets, faces=faces), None, SynthesisTerms(weights=weights), CPU
+    )
     total, figures = step(loss, network, torch.arange(6))
     assert set(figures) == {"expression", "identity", "self_reconstruction"}
     assert total.item() == pytest.approx(sum(figures.values()), rel=1e-5)
@@ -256,7 +256,7 @@ def test_a_training_with_every_stage_and_both_kinds_of_faces_resumes_exactly(
         adversarial=0.1,
         r1=0.1,
     )
-    recipe = NormalizerTraining.of_steps(2, 4, masked=2, terms=SynthesisTerms(weights))
+    recipe = NormalizerTraining.of_steps(2, 4, masked=2, terms=SynthesisTerms(weights=weights))
     recipe = replace(
         recipe,
         **{
@@ -344,7 +344,9 @@ def test_per_fold_never_reads_a_test_subject(leakage, data, network, frozen, mon
 
     monkeypatch.setattr("norface_lib.training.leakage.fine_tune", noted)
     recipe = NormalizerTraining.of_steps(
-        0, 3, terms=SynthesisTerms(replace(NOTHING, expression=1.0, self_reconstruction=1.0))
+        0,
+        3,
+        terms=SynthesisTerms(weights=replace(NOTHING, expression=1.0, self_reconstruction=1.0)),
     )
     recipe = replace(recipe, synthesis=replace(recipe.synthesis, batch_size=6))
     start = network.normalizer.eval()
@@ -392,11 +394,11 @@ def test_fine_tuning_on_pairs_continues_from_the_weights(data, network, tmp_path
 
 def test_the_evaluator_is_optional_while_training(monkeypatch, tmp_path, capsys, tiny_spec):
     monkeypatch.setattr(
-        normalizer_training,
+        normalizer_recipe,
         "find_weights",
-        lambda name: (_ for _ in ()).throw(normalizer_training.CheckpointError("none")),
+        lambda name: (_ for _ in ()).throw(normalizer_recipe.CheckpointError("none")),
     )
     spec = {"pool": "pretrain", "size": 112, "seed": 0, "target": "noor"}
-    watch = normalizer_training._watch(spec, tmp_path)
+    watch = normalizer_recipe._watch(spec, tmp_path)
     assert watch.evaluator is None and "no AU errors" in capsys.readouterr().out
     assert len(watch.faces) == 64

@@ -3,7 +3,6 @@ be trained."""
 
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -84,7 +83,7 @@ def random_pairs(size, count=2):
     table = pd.DataFrame(
         {"subject": "a", "AU01": rng.uniform(0, 5, count), "AU12": rng.uniform(0, 5, count)}
     )
-    return Rendered(Path("nowhere"), table, originals, truths, targets=originals[:1])
+    return Rendered.from_arrays(table, originals=originals, truths=truths, targets=originals[:1])
 
 
 @pytest.mark.parametrize(

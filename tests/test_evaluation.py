@@ -12,7 +12,7 @@ import torch
 from norface_lib import labels
 from norface_lib.common import records
 from norface_lib.common.records import check_expected, write_result
-from norface_lib.datasets.rendered import load_rendered
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces import gallery
 from norface_lib.faces.studio import Studio
 from norface_lib.images import sheets
@@ -54,7 +54,7 @@ def test_a_labeled_folder_gives_sheet_and_auc(tmp_path):
 
 
 def test_predictions_do_not_depend_on_the_batch(detector, tiny_benchmark):
-    faces = load_rendered(tiny_benchmark, truth=False, progress=False).originals
+    faces = Rendered(tiny_benchmark).originals
     whole, parts = (
         predict(detector, faces, faces, Detection(labels.columns()), size) for size in (64, 5)
     )

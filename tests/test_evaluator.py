@@ -3,6 +3,7 @@ command."""
 
 import json
 import math
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.metrics import f1_score
 
 from norface_lib import labels
 from norface_lib.common.errors import CheckpointError
-from norface_lib.datasets.rendered import load_rendered
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.images.arrays import to_tensor
 from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig, EvaluatorOutput
 from norface_lib.networks.weights import load_evaluator, load_normalizer, save_evaluator
@@ -33,11 +34,13 @@ SMALL = EvaluatorConfig(aus=(1, 12, 25), widths=(8, 8, 16, 16), hidden=16, dropo
 
 @pytest.fixture(scope="module")
 def data(tiny_benchmark):
-    return load_rendered(tiny_benchmark, aus=SMALL.aus, progress=False)
+    return Rendered(tiny_benchmark, aus=SMALL.aus)
 
 
 def with_emotions(data, names):
-    return replace(data, table=data.table.assign(emotion=names))
+    changed = copy(data)
+    changed.table = data.table.assign(emotion=names)
+    return changed
 
 
 def test_every_au_and_emotion_is_read_within_its_range():
@@ -103,12 +106,8 @@ def bright(data):
         rng.normal(70 + 110 * smiles[:, None, None, None], 10, (48, 112, 112, 3)), 0, 255
     ).astype(np.uint8)
     table = data.table.iloc[np.arange(48) % len(data)].assign(AU01=0.0, AU12=3.0 * smiles, AU25=0.0)
-    return replace(
-        data,
-        table=table.assign(emotion=np.where(smiles, "happy", "sad")),
-        originals=faces,
-        truths=faces,
-    )
+    table = table.assign(emotion=np.where(smiles, "happy", "sad"))
+    return Rendered.from_arrays(table, originals=faces, truths=faces)
 
 
 def test_what_is_learned_is_read_in_new_faces(bright):
@@ -169,8 +168,10 @@ def test_scores_agree_with_scikit_learn_and_batches_do_not_change_them(data):
 
 
 def test_training_needs_the_true_images(data):
+    without = copy(data)
+    without.truths = None
     with pytest.raises(ValueError, match="true normalized images"):
-        train_evaluator(replace(data, truths=None), SMALL, EvaluatorTraining.of_steps(1))
+        train_evaluator(without, SMALL, EvaluatorTraining.of_steps(1))
 
 
 def test_saved_evaluators_read_the_same(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from norface_lib.cli.app import app
-from norface_lib.datasets.rendered import coded, load_rendered
+from norface_lib.datasets.label_table import coded_table
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.datasets.write_as import CLEAN, write_as
 from norface_lib.networks.weights import load_classifier
 from norface_lib.studies import experiment as experiments
@@ -137,8 +138,9 @@ def test_a_benchmark_is_rendered_coded_and_compared(
         seeds=(0, 1),
     )
     prepared = experiment.prepare(progress=False)
-    exact = load_rendered(tiny_benchmark, truth=False, progress=False)
-    labels = coded(exact, 0.3, tiny_spec.seed).occurrences()
+    exact = Rendered(tiny_benchmark)
+    coded = Rendered.from_arrays(coded_table(exact.table, 0.3, tiny_spec.seed))
+    labels = coded.occurrences()
     np.testing.assert_array_equal(prepared.pairs.labels, labels)
     assert (labels != exact.occurrences()).any()
 

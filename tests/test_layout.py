@@ -32,11 +32,6 @@ LONGEST = 350
 
 LONGER = {
     "faces/kernels.py": "the kernels of the renderer, which share their helper functions",
-    # still to be split or shortened
-    "datasets/base.py": "",
-    "datasets/write_as.py": "",
-    "datasets/rendered.py": "",
-    "training/normalizer.py": "",
 }
 """Files that may be longer, and why."""
 

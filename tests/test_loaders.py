@@ -22,16 +22,18 @@ from norface_lib.common.errors import DataError
 from norface_lib.datasets import DATASETS, open_dataset
 from norface_lib.datasets.affectnet import COLUMNS, AffectNet
 from norface_lib.datasets.affectnet import EMOTIONS as AFFECTNET_EMOTIONS
-from norface_lib.datasets.base import KEYS, Report, load_index
 from norface_lib.datasets.bp4d import BP4D, SESSIONS
 from norface_lib.datasets.bp4d_plus import OCCURRENCE_COLUMNS, BP4DPlus
 from norface_lib.datasets.disfa import DISFA
 from norface_lib.datasets.frames import FrameReader, numbered
+from norface_lib.datasets.index import KEYS, load_index
+from norface_lib.datasets.layout_writer import Quirks
 from norface_lib.datasets.protocols import SUBJECTS, protocol
 from norface_lib.datasets.rafdb import EMOTIONS as RAFDB_EMOTIONS
 from norface_lib.datasets.rafdb import RAFDB
-from norface_lib.datasets.rendered import RenderedFaces
-from norface_lib.datasets.write_as import CLEAN, VARIANTS, Quirks, write_as
+from norface_lib.datasets.rendered import Rendered
+from norface_lib.datasets.report import Report
+from norface_lib.datasets.write_as import CLEAN, VARIANTS, write_as
 from norface_lib.labels import BP4D_AUS, columns
 
 FORMS = [(layout, variant) for layout, variants in VARIANTS.items() for variant in variants]
@@ -822,7 +824,7 @@ def test_rafdb_class_folders_drop_test_images_in_train(tmp_path):
 
 def test_the_rendered_benchmark_has_the_same_interface(fake, table):
     aus = FAKE_AUS[:4]
-    occurs, intensity = RenderedFaces(fake, aus=aus), RenderedFaces(fake, "au_intensity", aus)
+    occurs, intensity = Rendered(fake, aus=aus), Rendered(fake, "au_intensity", aus)
     np.testing.assert_allclose(intensity.values(), table[list(columns(aus))], rtol=1e-6)
     np.testing.assert_array_equal(occurs.values(), table[list(columns(aus))] >= 1)
     item = intensity[FRAMES + 1]
@@ -832,26 +834,26 @@ def test_the_rendered_benchmark_has_the_same_interface(fake, table):
         item["frame"],
     ) == ("lab0001", "T1", 1)
     assert intensity.index["truth"].tolist() == table["truth"].tolist()
-    emotion = RenderedFaces(fake, "emotion")
+    emotion = Rendered(fake, "emotion")
     named = table["emotion"] != ""
     assert [emotion.classes[int(code)] for code in emotion.index["emotion"]] == table["emotion"][
         named
     ].tolist()
     assert emotion.report.dropped == {"frame without an emotion": int((~named).sum())}
     with pytest.raises(DataError, match=r"lacks the column.*AU24"):
-        RenderedFaces(fake)
+        Rendered(fake)
 
 
 def test_a_rendered_benchmark_with_a_missing_image_or_no_emotions(tmp_path):
     root = fake_benchmark(tmp_path / "copy", 1, 3)
     (root / "images/lab0000/0001.jpg").unlink()
-    data = RenderedFaces(root, aus=(1,))
+    data = Rendered(root, aus=(1,))
     assert data.index["frame"].tolist() == [0, 2] and data.report.dropped == {
         "listed image that is missing": 1
     }
     pd.read_csv(root / "labels.csv").assign(emotion="glee").to_csv(root / "labels.csv", index=False)
     with pytest.raises(DataError, match=r"unknown emotion\(s\) glee"):
-        RenderedFaces(root, "emotion")
+        Rendered(root, "emotion")
 
 
 def test_an_image_folder_is_a_dataset_without_labels(fake):
@@ -952,7 +954,7 @@ def test_an_index_of_another_task_or_no_index_is_refused(written, tmp_path):
     root = written("bp4d", "images")[0]
     path = BP4D(root).save_index(tmp_path / "index.csv")
     with pytest.raises(
-        DataError, match=r"holds the labels AU01, AU02.*but AU06, AU10, AU12, AU14, AU17 are wanted"
+        DataError, match=r"holds the labels AU01, AU02.*but AU06, AU10, AU12, AU14, AU17 are needed"
     ):
         BP4D(root, task="au_intensity", index=path)
     for content in (b"", b"\xff\xfe\x00"):

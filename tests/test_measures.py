@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from copy import copy
+from dataclasses import asdict
 from functools import partial
 
 import cv2
@@ -130,7 +131,9 @@ def smiles():
         pitch=rng.normal(0, 0.1, 40), light_x=0.1, light_y=0.2, light_z=rng.normal(0, 1, 40)
     )
     truths = np.broadcast_to((255 * shown).astype(np.uint8)[:, None, None, None], (40, 32, 32, 3))
-    return Rendered(None, table, noise(40), truths, np.zeros((1, 32, 32, 3), np.uint8))
+    return Rendered.from_arrays(
+        table, originals=noise(40), truths=truths, targets=np.zeros((1, 32, 32, 3), np.uint8)
+    )
 
 
 def test_the_evaluator_finds_everything_in_perfect_images_and_nothing_in_the_neutral_target(smiles):
@@ -242,7 +245,9 @@ def test_a_probe_for_nuisance_is_tested_on_people_it_has_not_seen():
 def test_the_background_is_read_at_the_sides(smiles):
     originals = smiles.originals.copy()
     originals[:, :16, :1], originals[:, :16, -1:] = (10, 20, 30), (30, 40, 50)
-    values, names = nuisance_of(replace(smiles, originals=originals))
+    changed = copy(smiles)
+    changed.originals = originals
+    values, names = nuisance_of(changed)
     assert values[:, 5:] == pytest.approx(np.broadcast_to([20.0, 30.0, 40.0], (40, 3)))
     assert names[0] == "yaw" and values[:, 0] == pytest.approx(smiles.table["yaw"].to_numpy())
 

@@ -3,6 +3,7 @@ what cannot be read."""
 
 import hashlib
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ from norface_lib.datasets.normalized import (
     normalize_dataset,
     read_manifest,
 )
-from norface_lib.datasets.write_as import CLEAN, Quirks, write_as
+from norface_lib.datasets.write_as import CLEAN, write_as
 from norface_lib.images.crop import NORFACE_CROP
 from norface_lib.images.files import decode
 from norface_lib.networks.inference import normalize_faces
@@ -30,7 +31,7 @@ from norface_lib.networks.weights import load_normalizer, save_normalizer
 from norface_lib.photos.dataset_points import find_points
 from norface_lib.photos.detection import Face
 
-ONE_BROKEN = Quirks(False, False, 0.0, False, True, False)
+ONE_BROKEN = replace(CLEAN, unreadable=True)
 
 
 @pytest.fixture(scope="module")
@@ -193,11 +194,11 @@ def test_what_would_go_wrong_is_refused(tiny_benchmark, tmp_path, weights):
     data.index.loc[1, "path"] = data.index["path"][0].replace(".jpg", ".bmp")
     with pytest.raises(DataError, match="differ in their suffix alone"):
         normalize_dataset(data, tmp_path / "out", weights, progress=False)
-    with pytest.raises(CheckpointError, match="cannot draw 'nobody'"):
+    with pytest.raises(CheckpointError, match="cannot synthesize 'nobody'"):
         normalize_dataset(data, tmp_path / "out", weights, "nobody", progress=False)
     (tmp_path / "out/noor").mkdir(parents=True)
     for text, message in (
-        ("# weights other\npath\n", "drawn by other weights"),
+        ("# weights other\npath\n", "normalized by other weights"),
         ("a,b\n", "damaged"),
     ):
         (tmp_path / "out/noor" / MANIFEST).write_text(text)

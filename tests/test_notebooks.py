@@ -140,7 +140,7 @@ def test_committed_notebooks_show_outputs_and_no_machine(name):
         (["reproduce", "--profile", "smoke", "--only", "99"], "no notebook starts with 99"),
         (["bench", "nothing"], "'nothing' is not one of 'render', 'normalize', 'classify'"),
         (["train", "in", "out", "--task", "sex"], "'sex' is not one of 'au_detection'"),
-        (["train-normalizer", "nowhere", "out"], "nowhere/labels.csv: no label table"),
+        (["train-normalizer", "nowhere", "out"], "nowhere: no such folder"),
         (["render", "out", "--pool", "zoo"], "'zoo' is not one of 'pretrain', 'lab', 'evaluator'"),
         (["render", "out", "--subjects", "many"], "--subjects"),
         (["fly"], "fly"),

@@ -17,7 +17,8 @@ from skimage.data import astronaut
 from norface_lib import labels
 from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.common.paths import ROOT
-from norface_lib.datasets.rendered import join_benchmarks, load_rendered
+from norface_lib.datasets.joined import join_benchmarks
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.images.files import write_png
 from norface_lib.networks.weights import find_weights
 from norface_lib.photos.calibration import Calibration, calibration_of, intensities_of, smile_of
@@ -229,7 +230,7 @@ def test_pseudo_pairs_are_a_benchmark_whose_parts_share_nobody(photographs, tmp_
     out, table = tmp_path / "pairs", tmp_path / "people.csv"
     counts = write_pseudo_pairs(photographs, out, table=table, calibration=PLAIN, progress=False)
     assert counts == {"train faces": 4, "train people": 2, "test faces": 2, "test people": 1}
-    train, test = (load_rendered(out / part, progress=False) for part in ("train", "test"))
+    train, test = (Rendered(out / part) for part in ("train", "test"))
     assert set(train.subjects) == {"p0", "p1"} and set(test.subjects) == {"p2"}
     assert list(train.table["emotion"]) == ["neutral"] * 3 + ["happy"]
     smile = train.intensities((12,))[:, 0]
@@ -256,9 +257,7 @@ def test_mirrored_pairs_are_those_of_train_with_their_sides_exchanged(photograph
         progress=False,
     )
     assert counts["mirrored faces"] == counts["train faces"] == 6 - counts["test faces"] > 0
-    plain, other = (
-        load_rendered(tmp_path / "pairs" / part, progress=False) for part in ("train", "mirrored")
-    )
+    plain, other = (Rendered(tmp_path / "pairs" / part) for part in ("train", "mirrored"))
     assert np.array_equal(other.originals, plain.originals[:, :, ::-1]) and list(
         other.subjects
     ) == list(plain.subjects)
@@ -325,10 +324,8 @@ def test_joined_benchmarks_hold_all_faces_with_their_truths(tiny_benchmark, phot
     )
     parts = [tiny_benchmark, tmp_path / "pairs/train"]
     assert join_benchmarks(parts, tmp_path / "joined") == 18
-    whole, (first, second) = (
-        load_rendered(tmp_path / "joined"),
-        (load_rendered(part) for part in parts),
-    )
+    whole = Rendered(tmp_path / "joined")
+    first, second = (Rendered(part) for part in parts)
     assert np.array_equal(whole.originals, np.concatenate([first.originals, second.originals]))
     assert np.array_equal(whole.truths, np.concatenate([first.truths, second.truths]))
     assert np.array_equal(whole.expression_codes()[0][:12], first.expression_codes()[0])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from norface_lib.common.errors import CheckpointError
-from norface_lib.datasets.rendered import load_rendered
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.images.files import read_face
 from norface_lib.networks.classifier import Classifier, ClassifierConfig
 from norface_lib.networks.encoder import EncoderConfig
@@ -61,7 +61,7 @@ def photographs(tiny_benchmark, tmp_path):
     """Three faces in two folders, a picture that is none, a damaged file, and a video of two
     frames."""
     root = tmp_path / "photographs"
-    faces = load_rendered(tiny_benchmark, truth=False, progress=False).originals
+    faces = Rendered(tiny_benchmark).originals
     for name, face in zip(("a/one.png", "a/two.png", "b/three.png"), faces, strict=False):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(root / name), face[..., ::-1])
@@ -166,7 +166,7 @@ def test_readers_of_one_backbone_share_what_it_sees(tmp_path, tiny_benchmark, mo
         for task, model in models.items()
     ]
     readers = [load_reader(str(path)) for path in paths]
-    originals = load_rendered(tiny_benchmark, truth=False, progress=False).originals[:4]
+    originals = Rendered(tiny_benchmark).originals[:4]
     alone = pd.concat([read_table([r], originals, originals[::-1]) for r in readers], axis=1)
     calls, embed = [], Classifier.embed
     monkeypatch.setattr(

@@ -10,8 +10,9 @@ import pytest
 from norface_lib.common.errors import DataError
 from norface_lib.networks.normalizer import PRESETS, Normalizer
 from norface_lib.networks.weights import load_normalizer
-from norface_lib.training import normalizer as normalizer_training
-from norface_lib.training.normalizer import NormalizerTraining, train_and_save
+from norface_lib.training import normalizer_recipe
+from norface_lib.training.normalizer import NormalizerTraining
+from norface_lib.training.normalizer_recipe import train_and_save
 
 _TINY = PRESETS["tiny"]
 SMALL = replace(
@@ -19,21 +20,21 @@ SMALL = replace(
 )
 SHORT = NormalizerTraining.of_steps(1, 2)
 
-MEASURE = normalizer_training.measure
+MEASURE = normalizer_recipe.measure
 
 
 @pytest.fixture(autouse=True)
 def soon_done(monkeypatch):
     """A small network, which nobody looks at."""
     monkeypatch.setitem(PRESETS, "tiny", SMALL)
-    monkeypatch.setattr(normalizer_training, "measure", lambda model, folder, target: {})
-    monkeypatch.setattr(normalizer_training, "_watch", lambda spec, out: None)
+    monkeypatch.setattr(normalizer_recipe, "measure", lambda model, folder, target: {})
+    monkeypatch.setattr(normalizer_recipe, "_watch", lambda spec, out: None)
 
 
 def test_weights_come_with_a_card_that_says_how_good_they_are(
     tiny_benchmark, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(normalizer_training, "measure", partial(MEASURE, subjects=1, frames=2))
+    monkeypatch.setattr(normalizer_recipe, "measure", partial(MEASURE, subjects=1, frames=2))
     path = train_and_save(tiny_benchmark, tmp_path / "first", "tiny", SHORT)
     model, _, card = load_normalizer(str(path))
     assert path.name == "tiny.safetensors" and model.config == SMALL and card["start"] is None
@@ -84,8 +85,8 @@ def test_training_begins_with_the_weights_that_were_given(tiny_benchmark, tmp_pa
         begun.append(start)
         return (start or Normalizer(config)).eval()
 
-    monkeypatch.setattr(normalizer_training, "train_normalizer", noted)
-    monkeypatch.setattr(normalizer_training, "logged_seconds", lambda path: 0.0)
+    monkeypatch.setattr(normalizer_recipe, "train_normalizer", noted)
+    monkeypatch.setattr(normalizer_recipe, "logged_seconds", lambda path: 0.0)
     again = train_and_save(tiny_benchmark, tmp_path / "second", "tiny", SHORT, start=str(path))
     (first,), given = begun, load_normalizer(str(path))[0].state_dict()
     assert all(value.equal(given[name]) for name, value in first.state_dict().items())

@@ -119,7 +119,7 @@ def join(
     ],
 ) -> None:
     """Join several benchmarks into one, to train on rendered faces and photographs together."""
-    from norface_lib.datasets.rendered import join_benchmarks
+    from norface_lib.datasets.joined import join_benchmarks
 
     print(f"{join_benchmarks(parts, out)} faces")
 
@@ -143,7 +143,8 @@ def write_as(
     seed: SeedOption = 0,
 ) -> None:
     """Write a rendered benchmark in the layout of a gated dataset, to try that dataset's loader."""
-    from norface_lib.datasets.write_as import CLEAN, Quirks
+    from norface_lib.datasets.layout_writer import Quirks
+    from norface_lib.datasets.write_as import CLEAN
     from norface_lib.datasets.write_as import write_as as run
 
     print(

@@ -165,8 +165,9 @@ def train_normalizer(
     after a stop, run the same command again."""
     from dataclasses import replace
 
-    from norface_lib.training.normalizer import NormalizerTraining, train_and_save
+    from norface_lib.training.normalizer import NormalizerTraining
     from norface_lib.training.normalizer_losses import terms_of
+    from norface_lib.training.normalizer_recipe import train_and_save
 
     terms = replace(terms_of(term or [], network or []), degraded_share=degraded)
     training = NormalizerTraining.of_steps(

@@ -16,10 +16,10 @@ DATASETS = {
     "disfa": "disfa.DISFA",
     "affectnet": "affectnet.AffectNet",
     "rafdb": "rafdb.RAFDB",
-    "rendered": "rendered.RenderedFaces",
+    "rendered": "rendered.Rendered",
     "folder": "image_folder.FolderFaces",
 }
-"""Where the class of each dataset is."""
+"""Module and class of each dataset."""
 
 
 def dataset_class(name: str) -> type[FaceDataset]:

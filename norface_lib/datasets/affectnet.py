@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from norface_lib import labels
 from norface_lib.common.errors import DataError
-from norface_lib.datasets.base import EMOTION, FaceDataset, single_images
+from norface_lib.datasets.base import FaceDataset
+from norface_lib.datasets.index import EMOTION, single_images
 from norface_lib.images.files import SUFFIXES
 
 EMOTIONS = labels.EMOTIONS
@@ -189,8 +190,8 @@ train/0/0.jpg, val/0/0.jpg                                      or a folder for 
                     yield from self._emotion(int(code), part, f"{folder}/{code}/{name}")
 
     def _image_names(self, folder: str) -> list[str]:
-        found = self.listing.find(folder)
-        names = self.listing.names(found).values() if found else ()
+        existing = self.listing.find(folder)
+        names = self.listing.names(existing).values() if existing else ()
         return sorted(name for name in names if name.lower().endswith(SUFFIXES))
 
 

@@ -1,10 +1,8 @@
-"""What all datasets share: a table of frames and labels, a report of what was found and dropped,
-and items for training."""
+"""The class of all datasets: a table of frames and labels, a report on the folder, and items for
+training."""
 
 import copy
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,63 +15,10 @@ from tqdm.auto import tqdm
 from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_table
-from norface_lib.common.paths import shown
 from norface_lib.datasets.frames import FrameReader, Listing
+from norface_lib.datasets.index import EMOTION, KEYS, load_index
+from norface_lib.datasets.report import Report
 from norface_lib.images.crop import ALIGNED, NORFACE_CROP, POINT_COLUMNS, Crop, align_face, crop_of
-from norface_lib.labels import UNKNOWN
-
-KEYS = ("subject", "sequence", "frame", "path", "part")
-"""Columns that every index has before its labels. ``frame`` is the dataset's own number, ``part``
-train, val, test or empty."""
-
-_TEXT = tuple(key for key in KEYS if key != "frame")
-
-EMOTION = "emotion"
-"""The one label of an emotion dataset: the position of the emotion in the dataset's ``classes``."""
-
-_EXAMPLES = 3
-
-
-@dataclass
-class Report:
-    """What a dataset's folder held: ``found``; what was left out and why: ``dropped``; what was
-    kept but is odd: ``noted``.
-
-    ``print(report)`` shows the counts, with a few examples of each reason.
-    """
-
-    title: str
-    found: dict[str, int] = field(default_factory=dict)
-    dropped: dict[str, int] = field(default_factory=dict)
-    noted: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-
-    def drop(self, reason: str, example: object, count: int = 1) -> None:
-        """Counts what was left out."""
-        self._count(self.dropped, reason, example, count)
-
-    def note(self, reason: str, example: object, count: int = 1) -> None:
-        """Counts what was kept, or never belonged to the data, and should be known."""
-        self._count(self.noted, reason, example, count)
-
-    def _count(self, counts: dict[str, int], reason: str, example: object, count: int) -> None:
-        if count <= 0:
-            return
-        counts[reason] = counts.get(reason, 0) + count
-        examples = self.examples.setdefault(reason, [])
-        if len(examples) < _EXAMPLES and str(example) not in examples:
-            examples.append(str(example))
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.title}: "
-            + (", ".join(f"{count:,} {what}" for what, count in self.found.items()) or "nothing")
-        ]
-        for head, counts in (("dropped", self.dropped), ("noted", self.noted)):
-            lines += [f"{head}:"] if counts else []
-            for reason, count in counts.items():
-                lines.append(f"  {count:>9,}  {reason} ({'; '.join(self.examples[reason])})")
-        return "\n".join(lines)
 
 
 class FaceDataset(Dataset):
@@ -130,17 +75,11 @@ class FaceDataset(Dataset):
 
     def _refusal(self, what: str) -> DataError:
         tree = "\n".join(f"    {line}" for line in self.tree.strip().splitlines())
-        found = (
-            sorted(path.name + "/" * path.is_dir() for path in self.root.iterdir())
-            if self.root.is_dir()
-            else []
-        )
-        more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-        inside = (
-            f"\nFound instead: {', '.join(found[:8]) or 'an empty folder'}{more}"
-            if self.root.is_dir()
-            else ""
-        )
+        inside = ""
+        if self.root.is_dir():
+            names = sorted(path.name + "/" * path.is_dir() for path in self.root.iterdir())
+            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+            inside = f"\nFound instead: {', '.join(names[:8]) or 'an empty folder'}{more}"
         return DataError(
             f"{self.root}: {what}. {self.source}\nPoint the root at a folder that "
             f"holds\n{tree}{inside}"
@@ -148,12 +87,10 @@ class FaceDataset(Dataset):
 
     def _check_scan(self, index: pd.DataFrame) -> pd.DataFrame:
         if index.empty:
-            said = "; ".join(
-                f"{count} x {reason}"
-                for reason, count in (self.report.dropped | self.report.noted).items()
-            )
+            counts = self.report.dropped | self.report.noted
+            reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.items())
             raise self._refusal(
-                f"holds no labeled frame of {self.title}" + (f" ({said})" if said else "")
+                f"holds no labeled frame of {self.title}" + (f" ({reasons})" if reasons else "")
             )
         extra = [name for name in index.columns if name not in (*KEYS, *self.labels)]
         return index[[*KEYS, *self.labels, *extra]].reset_index(drop=True)
@@ -188,20 +125,20 @@ class FaceDataset(Dataset):
         """The face of a row of ``index``: (H, W, 3) of 8 bits, RGB; its `picture`, cropped if the
         dataset is `aligned_by`."""
         image = self.picture(row)
-        return (
-            image
-            if self._points is None
-            else align_face(image, self._points[row["path"]], NORFACE_CROP, self._size)
-        )
+        if self._points is None:
+            return image
+        return align_face(image, self._points[row["path"]], NORFACE_CROP, self._size)
 
     def picture(self, row: pd.Series) -> NDArray[np.uint8]:
-        """What the dataset has for a row of ``index``: (H, W, 3) of 8 bits, RGB."""
+        """The image of a row of ``index`` as the dataset has it: (H, W, 3) of 8 bits, RGB."""
         return self.read(row["path"])
 
     @property
     def framing(self) -> Crop:
-        """How its images frame a face. Raises :class:`DataError` if the root's ``crop.json`` is
-        damaged."""
+        """The framing of a face in its images.
+
+        Raises :class:`DataError` if the root's ``crop.json`` is damaged.
+        """
         return crop_of(self.root) if self._points is None else NORFACE_CROP
 
     def aligned_by(self, points: Path, size: int = 224) -> "FaceDataset":
@@ -224,8 +161,9 @@ class FaceDataset(Dataset):
             part.report.drop(
                 f"frame: {reason}", self.index["path"][status == reason].iloc[0], int(count)
             )
-        found = table.loc[part.index["path"], list(POINT_COLUMNS)].to_numpy(float).reshape(-1, 5, 2)
-        part._points, part._size = dict(zip(part.index["path"], found, strict=True)), size
+        places = table.loc[part.index["path"], list(POINT_COLUMNS)].to_numpy(float)
+        part._points = dict(zip(part.index["path"], places.reshape(-1, 5, 2), strict=True))
+        part._size = size
         part._summarize()
         return part
 
@@ -237,9 +175,13 @@ class FaceDataset(Dataset):
         """The same dataset with only some rows (positions or a mask), as a fold needs it. The
         report stays the whole's."""
         part = copy.copy(self)
-        part.index = self.index.iloc[np.arange(len(self))[np.asarray(rows)]].reset_index(drop=True)
         part.read = FrameReader(self.root)
+        part._keep(np.arange(len(self))[np.asarray(rows)])
         return part
+
+    def _keep(self, rows: NDArray[np.intp]) -> None:
+        """Leaves only some rows, by their positions, of all that has a row per frame."""
+        self.index = self.index.iloc[rows].reset_index(drop=True)
 
     def save_index(self, path: Path) -> Path:
         """Writes the index as CSV; pass the file as ``index`` to spare the scan next time."""
@@ -262,7 +204,7 @@ class FaceDataset(Dataset):
             except DataError:
                 good[item] = False
                 self.report.drop("unreadable frame", self.index["path"].iloc[item])
-        self.index = self.index[good].reset_index(drop=True)
+        self._keep(np.flatnonzero(good))
         self._summarize()
         return self.report
 
@@ -316,150 +258,3 @@ def read_points(path: Path) -> pd.DataFrame:
             "align again"
         )
     return table
-
-
-def sequence_rows(
-    subject: str,
-    sequence: str,
-    coded: pd.DataFrame,
-    frames: dict[int, str],
-    report: Report,
-    where: object,
-) -> pd.DataFrame:
-    """Index rows of one sequence: ``coded`` (label columns by frame number) joined with the images
-    of ``frames``.
-
-    Frames are matched by number. Labels without an image are dropped and images without labels
-    noted, both counted.
-    """
-    there = coded.index.isin(list(frames))
-    missing, uncoded = coded.index[~there], sorted(set(frames) - set(coded.index))
-    report.drop("label row without an image", f"{where}, frame {missing.min()}", len(missing))
-    report.note("image without a label row", frames[uncoded[0]] if uncoded else "", len(uncoded))
-    table = coded[there].rename_axis("frame").reset_index()
-    table["path"] = [frames[number] for number in table["frame"]]
-    return table.assign(subject=subject, sequence=sequence, part="")
-
-
-def single_images(images: list[dict[str, Any]]) -> pd.DataFrame:
-    """Index of images that are no video: each its own subject, as datasets from the web name no
-    persons."""
-    table = pd.DataFrame(images, columns=None if images else [*KEYS, EMOTION])
-    if len(table):
-        table["subject"] = (
-            table["part"]
-            + "/"
-            + table["path"].str.rsplit("/", n=1).str[-1].str.rsplit(".", n=1).str[0]
-        )
-    return table.assign(sequence="", frame=0)
-
-
-def read_codes(path: Path, report: Report, header: bool) -> pd.DataFrame:
-    """A table of codes, indexed by the frame number in its first column, with its other columns as
-    floats.
-
-    A row that is cut short is dropped, and so is a frame that was listed before; both are counted.
-    Raises :class:`DataError`, naming the line, if this is no table, or a row does not begin with a
-    frame number.
-    """
-    options = {
-        "header": 0 if header else None,
-        "index_col": False,
-        "skipinitialspace": True,
-        "encoding": "utf-8-sig",
-    }
-    try:
-        with warnings.catch_warnings():
-            # rows that are longer than the header
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(path, **options)
-    # pandas' parser errors are ValueErrors
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:
-        raise DataError(
-            f"{path}: not a readable label table ({error}); download it again"
-        ) from error
-    if table.shape[1] < 2 or table.empty:
-        raise DataError(
-            f"{path}: holds no label (frame and code, separated by commas, are expected); download "
-            "it again"
-        )
-    whole = table.notna().all(axis=1)
-    report.drop("label row that is cut short", path.name, int((~whole).sum()))
-    numbers = table[whole]
-    if not all(map(pd.api.types.is_numeric_dtype, numbers.dtypes)):
-        # -1 is no code and no frame, as text is not
-        numbers = numbers.apply(pd.to_numeric, errors="coerce").fillna(-1.0)
-    frames = numbers.iloc[:, 0]
-    if (wrong := ~((frames >= 0) & (frames < 1e9) & (frames % 1 == 0))).any():
-        line = int(numbers.index[wrong][0]) + 1 + header
-        raise DataError(
-            f"{path}: line {line} does not begin with a frame number; download it again"
-        )
-    codes = numbers.iloc[:, 1:].set_axis(pd.Index(frames.astype(int), name="frame"), axis=0)
-    again = codes.index.duplicated()
-    report.drop("label row of a frame that was listed before", path.name, int(again.sum()))
-    return codes[~again]
-
-
-def known_values(
-    codes: pd.DataFrame, highest: float, report: Report, where: object
-) -> pd.DataFrame:
-    """Codes of AUs, NaN where a code is 9 (unknown) or is no whole number of 0..``highest``; both
-    are counted."""
-    values = codes.to_numpy(float)
-    unknown, valid = values == UNKNOWN, (values >= 0) & (values <= highest) & (values % 1 == 0)
-    report.note("label value 9 (unknown), masked", where, int(unknown.sum()))
-    report.note(
-        "label value that is no code, masked",
-        where,
-        int((~valid & ~unknown & ~np.isnan(values)).sum()),
-    )
-    return pd.DataFrame(np.where(valid, values, np.nan), codes.index, codes.columns)
-
-
-def load_index(
-    index: pd.DataFrame | Path, columns: tuple[str, ...], highest: float = 1.0
-) -> pd.DataFrame:
-    """An index table, checked, from a table or from a CSV that ``save_index`` wrote.
-
-    Raises :class:`DataError` if it is no table, lacks a column, holds the labels of another task,
-    or a label outside 0..``highest``.
-    """
-    if isinstance(index, pd.DataFrame):
-        return _check_index(index.reset_index(drop=True), columns, highest, "index")
-    path = Path(index)
-    try:
-        blank = {name: [""] for name in columns}
-        table = pd.read_csv(
-            path, dtype=dict.fromkeys(_TEXT, str), na_values=blank, keep_default_na=False
-        )
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: not a readable index table ({error}); leave it out to scan the folder again"
-        ) from error
-    return _check_index(table, columns, highest, shown(path))
-
-
-def _check_index(
-    table: pd.DataFrame, columns: tuple[str, ...], highest: float, name: str
-) -> pd.DataFrame:
-    if missing := [column for column in (*KEYS, *columns) if column not in table.columns]:
-        raise DataError(
-            f"{name}: lacks the column(s) {', '.join(missing)}; leave it out to scan the folder "
-            "again"
-        )
-    found = [column for column in table.columns if column == EMOTION or column.startswith("AU")]
-    if found != list(columns):
-        raise DataError(
-            f"{name}: holds the labels {', '.join(found)}, but {', '.join(columns)} are wanted; "
-            "scan again"
-        )
-    numbers = table[["frame", *columns]].apply(pd.to_numeric, errors="coerce")
-    values = numbers[list(columns)]
-    wrong = table[list(columns)].notna() & ~((values >= 0) & (values <= highest + 1e-4))
-    if table.empty or numbers["frame"].isna().any() or wrong.to_numpy().any():
-        raise DataError(
-            f"{name}: holds no row, a frame that is no number, or a label outside 0..{highest:g}; "
-            "scan again"
-        )
-    return table.assign(**{column: values[column].astype(float) for column in columns})

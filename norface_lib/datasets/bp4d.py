@@ -10,7 +10,7 @@ import pandas as pd
 
 from norface_lib import labels
 from norface_lib.common.errors import DataError
-from norface_lib.datasets.base import FaceDataset, Report, known_values, read_codes, sequence_rows
+from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.frames import (
     VIDEO_SUFFIXES,
     folder_frames,
@@ -18,6 +18,8 @@ from norface_lib.datasets.frames import (
     walk,
     zip_frames,
 )
+from norface_lib.datasets.index import known_values, read_codes, sequence_rows
+from norface_lib.datasets.report import Report
 
 INTENSITY_AUS = (6, 10, 12, 14, 17)
 """AUs whose intensity is coded."""
@@ -139,16 +141,16 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
     def _frames(self, paths: list[Path]) -> dict[Key, dict[int, str]]:
         """Images by sequence and frame number. Folders are preferred to zips and zips to videos, as
         they read faster."""
-        found: dict[Key, dict[int, str]] = {}
+        frames_of: dict[Key, dict[int, str]] = {}
         for source in (self._folders, self._zips, self._videos):
             for key, frames in source(paths):
-                if key in found:
+                if key in frames_of:
                     self.report.note(
                         "second copy of a sequence, not used", next(iter(frames.values()))
                     )
                 elif frames:
-                    found[key] = frames
-        return found
+                    frames_of[key] = frames
+        return frames_of
 
     def _folders(self, paths: list[Path]):
         for path in paths:
@@ -182,14 +184,14 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
 def _label_tables(paths: list[Path], task: str) -> dict[Key, dict[int, Path]]:
     """Label files of each sequence: by AU, or under 0 for occurrence. ``AU_OCC`` is preferred to
     files beside it."""
-    found: dict[Key, dict[int, Path]] = {}
+    tables: dict[Key, dict[int, Path]] = {}
     for path in sorted(paths, key=lambda path: "AU_OCC" not in path.parts):
         au = _AU_FOLDER.fullmatch(path.parent.name)
         if (match := _LABELS.fullmatch(path.name)) and (task == "au_intensity") == bool(au):
-            found.setdefault((match[1].upper(), match[2].upper()), {}).setdefault(
+            tables.setdefault((match[1].upper(), match[2].upper()), {}).setdefault(
                 int(au[1]) if au else 0, path
             )
-    return found
+    return tables
 
 
 def _video_key(stem: str, report: Report) -> Key | None:

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from norface_lib import labels
-from norface_lib.datasets.base import FaceDataset, known_values, read_codes, sequence_rows
+from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.frames import VIDEO_SUFFIXES, folder_frames, video_frames, walk
+from norface_lib.datasets.index import known_values, read_codes, sequence_rows
 
 INTENSITY_AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 """The 12 coded AUs."""
@@ -96,24 +97,24 @@ Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
             for path in paths
             if path.suffix.lower() in VIDEO_SUFFIXES
         ]
-        wanted = [
+        videos = [
             (path, match) for path, match in matches if match and match[1].lower() in self.cameras
         ]
         return {
             (match[2].upper(), match[1].lower()): video_frames(self.root, path)
-            for path, match in wanted
+            for path, match in videos
         }
 
     def _images(self, folders: list[Path]) -> dict[Key, dict[int, str]]:
-        found = {
+        frames_of = {
             (path.name.upper(), ""): frames
             for path in folders
             if (frames := folder_frames(self.root, path))
         }
-        first = 0 if any(0 in frames for frames in found.values()) else 1
+        first = 0 if any(0 in frames for frames in frames_of.values()) else 1
         return {
             key: {number + 1 - first: path for number, path in frames.items()}
-            for key, frames in found.items()
+            for key, frames in frames_of.items()
         }
 
     def _subject(

@@ -27,7 +27,7 @@ IN_ZIP = re.compile(r"(?P<file>.+?\.zip)!(?P<entry>.+)", re.IGNORECASE)
 IN_VIDEO = re.compile(
     rf"(?P<file>.+({'|'.join(map(re.escape, VIDEO_SUFFIXES))}))#(?P<position>\d+)", re.IGNORECASE
 )
-"""How a frame in a zip (``a.zip!b/c.jpg``) and one in a video (``a.avi#12``) are named."""
+"""Names of a frame in a zip (``a.zip!b/c.jpg``) and of one in a video (``a.avi#12``)."""
 
 _FRAMES_MISCOUNTED = 2
 """By how much a whole video's own count of its frames may be too high."""
@@ -44,21 +44,21 @@ def walk(root: Path, leaf: str, depth: int = 5) -> list[Path]:
     A dataset has a million frames in a few hundred folders of subjects: those are listed later, one
     at a time.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for parent, folders, files in os.walk(root):
         here = Path(parent).relative_to(root)
-        found += [here / name for name in (*folders, *files) if not name.startswith(".")]
+        paths += [here / name for name in (*folders, *files) if not name.startswith(".")]
         enters = len(here.parts) + 1 < depth
         folders[:] = [
             n
             for n in folders
             if enters and not n.startswith(".") and not re.fullmatch(leaf, n, re.IGNORECASE)
         ]
-    return sorted(found)
+    return sorted(paths)
 
 
 class Listing:
-    """Whether files exist, in any case of their names, by listing each folder once: 300,000 calls
+    """Existing files, in any case of their names, found by listing each folder once: 300,000 calls
     of ``stat`` take minutes."""
 
     def __init__(self, root: Path):
@@ -76,26 +76,26 @@ class Listing:
     def find(self, *candidates: str) -> str | None:
         """The first relative path of ``candidates`` that exists, spelled as on disk."""
         for candidate in candidates:
-            found = "."
+            path = "."
             for part in Path(candidate).parts:
-                name = self.names(found).get(part.lower())
+                name = self.names(path).get(part.lower())
                 if name is None:
                     break
-                found = name if found == "." else f"{found}/{name}"
+                path = name if path == "." else f"{path}/{name}"
             else:
-                return found
+                return path
         return None
 
 
 def numbered(paths: Iterable[str]) -> dict[int, str]:
     """Images by the integer that their name is, whatever its padding: ``0012.jpg`` is frame 12.
     Others are passed over."""
-    found: dict[int, str] = {}
+    frames: dict[int, str] = {}
     for path in sorted(paths):
         stem, suffix = os.path.splitext(path.rsplit("/", 1)[-1])
         if suffix.lower() in SUFFIXES and stem.isascii() and stem.isdigit():
-            found.setdefault(int(stem), path)
-    return found
+            frames.setdefault(int(stem), path)
+    return frames
 
 
 def folder_frames(root: Path, folder: Path) -> dict[int, str]:
@@ -155,7 +155,8 @@ def read_video(
     of one that breaks off early.
     """
     video = _open_video(path)
-    count, position = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0
+    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    position = 0
     while video.grab():
         if position >= first and position % every == 0:
             good, frame = video.retrieve()
@@ -174,7 +175,9 @@ class _Video:
     order."""
 
     def __init__(self, path: Path):
-        self.path, self.video, self.position = path, _open_video(path), 0
+        self.path = path
+        self.video = _open_video(path)
+        self.position = 0
 
     def read(self, position: int) -> NDArray[np.uint8] | None:
         """Frame ``position`` as (H, W, 3) RGB; None if it cannot be decoded."""
@@ -194,7 +197,8 @@ class _Video:
         if self.video.get(cv2.CAP_PROP_POS_FRAMES) == position:
             self.position = position
         else:  # some containers cannot be sought exactly: read from the start instead
-            self.video, self.position = _open_video(self.path), 0
+            self.video = _open_video(self.path)
+            self.position = 0
 
 
 def unreadable(name: str) -> DataError:

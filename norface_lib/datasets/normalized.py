@@ -1,5 +1,5 @@
-"""Normalized datasets: frames in folders, zips and videos, redrawn into a tree of images, with a
-list of what came from what.
+"""Normalized datasets: frames in folders, zips and videos, normalized into a tree of images, with
+a list of the original of each.
 
 The paper's authors gave out their normalized datasets in this form, a folder for each target
 identity (PAPER.md 1.3). A `FaceDataset` says where its frames are; a plain folder of images is one,
@@ -49,7 +49,7 @@ _SAVE_SECONDS = 10.0
 
 
 def mirror_of(path: str) -> Path:
-    """Where the normalized image of a frame lies, below the folder of the target. A zip or a video
+    """Path of the normalized image of a frame, below the folder of the target. A zip or a video
     becomes a folder.
 
     ``F001/T1/12.jpg`` -> ``F001/T1/12.png``; ``F001.zip!F001/T1/12.jpg`` ->
@@ -80,7 +80,7 @@ def normalize_dataset(
     frames; a call after an interruption goes on, and draws anew what is missing or whose original
     has changed. Returns how many were ``normalized``, ``there already`` and ``unreadable``, which
     is also what an image that is no aligned face counts as. Raises :class:`DataError` for two
-    frames that would become one image, and for an ``out`` that other weights have drawn, or that
+    frames that would become one image, and for an ``out`` that was made by other weights, or that
     lies inside the dataset's root.
     """
     model, face, card = load_normalizer(weights, target)
@@ -92,7 +92,9 @@ def normalize_dataset(
             "folder"
         )
     done = _manifest_rows(folder, card["sha256"])
-    model, crop, size = model.to(device_of(device)), data.framing, model.config.encoder.image_size
+    model = model.to(device_of(device))
+    crop = data.framing
+    size = model.config.encoder.image_size
     counts: Counter[str] = Counter()
     saved = time.monotonic()
     with tqdm(
@@ -102,12 +104,12 @@ def normalize_dataset(
             for start in range(0, len(data), batch_size):
                 batch = data.index.iloc[start : start + batch_size]
                 rows, faces = _read_batch(data, batch, done, folder, size, crop)
-                drawn = (
+                normalized = (
                     normalize_faces(model, face, np.stack(list(faces.values()))) if faces else []
                 )
                 written = [
                     write_png(folder / mirror_of(path), image)
-                    for path, image in zip(faces, drawn, strict=True)
+                    for path, image in zip(faces, normalized, strict=True)
                 ]
                 hashes = dict(zip(faces, map(_hash_of, written), strict=True))
                 for status, row in rows:
@@ -146,8 +148,8 @@ def _read_batch(
     size: int,
     crop: Crop,
 ) -> tuple[list[tuple[str, Row]], dict[str, Faces]]:
-    """What is known of each frame of a batch, as (status, row), and the faces (path -> (S, S, 3))
-    that must be drawn."""
+    """Status and row of each frame of a batch, and the faces (path -> (S, S, 3)) that must be
+    normalized."""
     rows: list[tuple[str, Row]] = []
     faces: dict[str, Faces] = {}
     for _, frame in batch.iterrows():
@@ -200,15 +202,15 @@ def _manifest_rows(folder: Path, weights: str) -> dict[str, Row]:
         return {}
     try:
         first, _, *rows = _lines(path)
-        found = {row[0]: Row(*row) for row in rows}
+        by_path = {row[0]: Row(*row) for row in rows}
     except (ValueError, TypeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: damaged; delete it, and every face is drawn anew") from error
+        raise DataError(f"{path}: damaged; delete it, and every face is normalized anew") from error
     if first != [f"# weights {weights}"]:
         raise DataError(
-            f"{path}: these faces were drawn by other weights; choose another folder or delete "
-            "this one"
+            f"{path}: these faces were normalized by other weights; choose another folder or "
+            "delete this one"
         )
-    return found
+    return by_path
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
@@ -230,14 +232,14 @@ def read_manifest(folder: Path) -> pd.DataFrame:
             f"{path}: missing or damaged; normalize the dataset into this folder again"
         ) from error
     if tuple(table.columns) != Row._fields:
-        raise DataError(f"{path}: damaged; delete it, and every face is drawn anew")
+        raise DataError(f"{path}: damaged; delete it, and every face is normalized anew")
     return table
 
 
 def load_pairs(
     data: FaceDataset, folder: Path, size: int, memory: Path | None = None, progress: bool = False
 ) -> tuple[FaceDataset, Faces, Faces]:
-    """The frames of a dataset that ``folder``, a target's, holds drawn; with originals and
+    """The frames of a dataset that ``folder``, a target's, holds normalized; with originals and
     normalized (N, S, S, 3) of 8 bits.
 
     The dataset that is returned has just these rows. ``memory``: a folder for the faces as files
@@ -245,15 +247,15 @@ def load_pairs(
     there if manifest and rows are the same. Raises :class:`DataError` for a manifest that is
     missing or names none of the frames, and for an image that is missing.
     """
-    drawn = read_manifest(folder).set_index("path")
-    places = data.index["path"].map(drawn["normalized"]).fillna("")
+    manifest = read_manifest(folder).set_index("path")
+    places = data.index["path"].map(manifest["normalized"]).fillna("")
     if not (places != "").any():
         raise DataError(
             f"{Path(folder) / MANIFEST}: names no frame of {data.root}; normalize the dataset into "
             "this folder"
         )
     part = data.select(places != "")
-    rows = drawn.loc[part.index["path"]]
+    rows = manifest.loc[part.index["path"]]
     key = key_of(part, folder, size)
     names = (
         None
@@ -267,16 +269,16 @@ def load_pairs(
         for _, row in part.index.iterrows()
     )
     normalized = (read_face(Path(folder) / place, size) for place in rows["normalized"])
-    found = [
+    faces = [
         _gathered(images, len(part), size, name, progress)
         for images, name in zip((originals, normalized), names or (None, None), strict=True)
     ]
-    return part, *found
+    return part, *faces
 
 
 def key_of(part: FaceDataset, folder: Path, *more: object) -> str:
-    """A text for the name of what is made of some drawn frames: another one if a frame, its
-    drawing, or ``more`` changes."""
+    """A text for the name of what is made of some normalized frames: another one if a frame, its
+    normalized image, or ``more`` changes."""
     rows = read_manifest(folder).set_index("path").loc[part.index["path"]]
     return _hash_of(
         "".join([*map(str, more), *rows["sha256"], *rows["normalized_sha256"]]).encode()

@@ -80,8 +80,8 @@ class Pairs(Dataset):
         """One pair for a number, a batch for an array of rows."""
         batch = np.atleast_1d(rows)
         arrays = (self.originals[batch], self.normalized[batch], self.labels[batch])
-        found = Pair(*map(torch.as_tensor, arrays))
-        return found if np.ndim(rows) else Pair(*(values[0] for values in found))
+        pair = Pair(*map(torch.as_tensor, arrays))
+        return pair if np.ndim(rows) else Pair(*(values[0] for values in pair))
 
     def labeled(self, labels: NDArray[np.float32]) -> "Pairs":
         """The same faces with other labels."""

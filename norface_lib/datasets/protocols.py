@@ -145,10 +145,11 @@ def missing_subjects(dataset: str, index: pd.DataFrame) -> tuple[str, ...]:
     """
     if dataset not in SUBJECTS:
         return ()
-    found, known = set(_column(index, "subject")), SUBJECTS[dataset]
-    if unknown := found - known:
+    subjects = set(_column(index, "subject"))
+    known = SUBJECTS[dataset]
+    if unknown := subjects - known:
         raise DataError(f"{_listed(unknown, 'subject')} not among the {len(known)} of {dataset}")
-    return tuple(sorted(known - found))
+    return tuple(sorted(known - subjects))
 
 
 def _splits_of(dataset: str, split: str, index: pd.DataFrame) -> list[Split]:
@@ -275,8 +276,8 @@ class SharedLabels(NamedTuple):
 
 
 def shared_labels(source: str, target: str, task: str) -> SharedLabels:
-    """What can be tested on ``target`` of a network trained on ``source``; task ``au_detection``,
-    ``au_intensity`` or ``emotion``.
+    """The labels of ``target`` that a network trained on ``source`` can be tested on; task
+    ``au_detection``, ``au_intensity`` or ``emotion``.
 
     BP4D and DISFA share AUs 1 2 4 6 12 in detection, where BP4D counts any intensity as present and
     DISFA 2 or more, and AUs 6 12 17 in intensity. AffectNet and RAF-DB share 7 emotions (PAPER.md
@@ -287,7 +288,8 @@ def shared_labels(source: str, target: str, task: str) -> SharedLabels:
         raise DataError(
             f"no labels of the task {task!r} for {source} and {target}; known are {_tasks()}"
         )
-    ours, theirs = known[source], known[target]
+    ours = known[source]
+    theirs = known[target]
     shared = tuple(label for label in ours if label in theirs)
     return SharedLabels(
         shared,

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from norface_lib.common.errors import DataError
-from norface_lib.datasets.base import EMOTION, FaceDataset, single_images
+from norface_lib.datasets.base import FaceDataset
+from norface_lib.datasets.index import EMOTION, single_images
 from norface_lib.images.files import SUFFIXES
 
 EMOTIONS = ("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral")
@@ -55,8 +56,8 @@ train/1/train_00001_aligned.jpg, test/1/...             or a folder for each cla
         super().__init__(root, transform, index)
 
     def _scan(self) -> pd.DataFrame:
-        found = self.listing.find(LIST, f"basic/{LIST}", f"raf-basic/{LIST}")
-        return single_images(list(self._listed(found) if found else self._folders()))
+        table = self.listing.find(LIST, f"basic/{LIST}", f"raf-basic/{LIST}")
+        return single_images(list(self._listed(table) if table else self._folders()))
 
     def _listed(self, file: str) -> Iterator[dict[str, Any]]:
         """The official layout."""

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_atomically, write_json, write_table
-from norface_lib.datasets.base import EMOTION
+from norface_lib.datasets.index import EMOTION
 from norface_lib.faces.studio import Studio
 from norface_lib.faces.writing import intensity_columns
 from norface_lib.images.arrays import Faces

@@ -20,7 +20,7 @@ import pandas as pd
 from norface_lib.common.errors import DataError
 from norface_lib.common.paths import cache
 from norface_lib.common.records import machine, versions
-from norface_lib.datasets.rendered import Rendered, load_rendered
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.sampling import DOMAINS
 from norface_lib.faces.writing import write_benchmark
@@ -118,7 +118,7 @@ def evaluate_normalizer(
     )
     with redirect_stdout(sys.stderr):  # stdout is for the result
         folder = write_benchmark(spec, cache("evaluate", **asdict(spec)))
-        data = load_rendered(folder, aus=network.config.aus)
+        data = Rendered(folder, aus=network.config.aus, progress=True)
     _log(f"{len(data)} faces", started)
 
     result: dict[str, Any] = {}

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from norface_lib.common.records import write_result
-from norface_lib.datasets.rendered import load_rendered
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.studio import Studio
 from norface_lib.images.arrays import Faces
 from norface_lib.images.distances import neutral_ratio
@@ -61,10 +61,10 @@ def evaluate_photographs(
     pseudo-pairs of other people with emotions, on which heads for emotions are trained. ``out``:
     the result file to write; ``sheet``: a picture (PNG) of the first 24 originals, their normalized
     faces, and those that the renderer makes of the landmarker's blendshapes. Errors are those of
-    `load_rendered` and of the loaders of weights.
+    `Rendered` and of the loaders of weights.
     """
     started = time.monotonic()
-    data = load_rendered(root, progress=progress)
+    data = Rendered(root, progress=progress)
     normalizer, target, card = load_normalizer(weights)
     normalized = normalize_faces(normalizer, target, data.originals, progress=progress)
     network = Landmarker(landmarker, levels=0)
@@ -98,7 +98,7 @@ def evaluate_photographs(
         }
     counts = {"faces": len(data), "people": len(set(data.subjects))}
     if train is not None:
-        others = load_rendered(train, truth=False, progress=progress)
+        others = Rendered(train, progress=progress)
         of_others = normalize_faces(normalizer, target, others.originals, progress=progress)
         result["emotion"] = emotion_measures(others, data, normalizer, (of_others, normalized))
         counts |= {"train_faces": len(others), "train_people": len(set(others.subjects))}

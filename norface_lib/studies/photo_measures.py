@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from norface_lib import labels
-from norface_lib.datasets.base import EMOTION
+from norface_lib.datasets.index import EMOTION
 from norface_lib.datasets.pairs import Pairs, embed
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.images.arrays import Faces, to_tensor

@@ -60,7 +60,7 @@ def recipe_for(
         training = TrainConfig(
             steps=steps or 120, batch_size=128, learning_rate=2e-3, average=0.95, watch_every=20
         )
-        return Recipe(config, training)
+        return Recipe(config=config, training=training)
 
     scratch = backbone == "scratch"
     training = TrainConfig(
@@ -72,4 +72,5 @@ def recipe_for(
         layer_decay=None if scratch else 0.75,
     )
     network = backbone if backbone.startswith("timm:") else OWN_BACKBONE
-    return Recipe(replace(config, dropout=0.5, drop_path_rate=0.1, backbone=network), training)
+    config = replace(config, dropout=0.5, drop_path_rate=0.1, backbone=network)
+    return Recipe(config=config, training=training)

@@ -22,7 +22,7 @@ from norface_lib.training.loader import balanced, in_order, make_loader, to_devi
 from norface_lib.training.loop import Loss, TrainConfig, fit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Settings of a classifier and its training: a row of an ablation. Weights are the paper's
     (PAPER.md 1.2)."""

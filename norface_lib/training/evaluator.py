@@ -14,9 +14,9 @@ from norface_lib import labels
 from norface_lib.common.devices import device_of
 from norface_lib.common.errors import DataError
 from norface_lib.common.records import versions
-from norface_lib.datasets.base import EMOTION
+from norface_lib.datasets.index import EMOTION
 from norface_lib.datasets.pairs import ArrayDataset
-from norface_lib.datasets.rendered import Rendered, load_rendered
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.writing import write_benchmark
 from norface_lib.images.arrays import Faces, to_tensor
@@ -36,9 +36,9 @@ UNNAMED = -1
 _FIT = TrainConfig(steps=1500, batch_size=64, learning_rate=2e-3)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluatorTraining:
-    """How the evaluator is trained, and the weights of its terms (our choice)."""
+    """Length and rates of the evaluator's training, and the weights of its terms (our choice)."""
 
     fit: TrainConfig = _FIT
     # of the faces that are true normalized images: it must read these as well
@@ -52,7 +52,8 @@ class EvaluatorTraining:
     @classmethod
     def of_steps(cls, steps: int, seed: int = 0) -> "EvaluatorTraining":
         """The default recipe of another length; a short run is logged more often."""
-        return cls(replace(_FIT, steps=steps, seed=seed, log_every=max(1, min(20, steps // 12))))
+        often = max(1, min(20, steps // 12))
+        return cls(fit=replace(_FIT, steps=steps, seed=seed, log_every=often))
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,11 @@ class EvaluatorLabels:
         """Those of a rendered benchmark, in the order of the config."""
         names = data.table[EMOTION].astype(object).fillna("")  # a column without any is of numbers
         classes = [config.emotions.index(name) if name else UNNAMED for name in names]
-        aus = torch.tensor(data.intensities(config.aus)), torch.tensor(data.occurrences(config.aus))
-        return cls(*aus, torch.tensor(classes))
+        return cls(
+            intensities=torch.tensor(data.intensities(config.aus)),
+            occurrences=torch.tensor(data.occurrences(config.aus)),
+            emotions=torch.tensor(classes),
+        )
 
 
 def train_evaluator(
@@ -91,7 +95,7 @@ def train_evaluator(
     """
     if data.truths is None:
         raise ValueError(
-            "an evaluator reads true normalized images too: load_rendered(..., truth=True)"
+            "an evaluator reads true normalized images too, which this label table lacks"
         )
     device = device_of(device)
     torch.manual_seed(training.fit.seed)
@@ -191,7 +195,8 @@ def reading_scores(
         "icc": icc3_1(read.intensity, known.intensities),
         "intensity_error": mae(read.intensity, known.intensities),
     }
-    shown, named = known.occurrences.any(0).numpy(), (known.emotions != UNNAMED).numpy()
+    shown = known.occurrences.any(0).numpy()
+    named = (known.emotions != UNNAMED).numpy()
     if not shown.any():
         raise DataError("no AU occurs in these faces: there is nothing to read")
     right = confusion(read.emotion.argmax(1)[named], known.emotions[named], len(config.emotions))
@@ -215,21 +220,20 @@ def measure(
 ) -> dict[str, Any]:
     """`reading_scores` of originals and of true images, on rendered subjects of both domains that
     no evaluator was trained on."""
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     for pool in ("lab", "wild"):
         spec = BenchmarkSpec(
             pool=pool, subjects=subjects, frames=frames, size=evaluator.config.image_size
         )
-        data = load_rendered(
-            write_benchmark(spec, Path(folder) / pool), aus=evaluator.config.aus, progress=False
-        )
+        root = write_benchmark(spec, Path(folder) / pool)
+        data = Rendered(root, aus=evaluator.config.aus)
         known = EvaluatorLabels.of(data, evaluator.config)
-        found[pool] = {"subjects": subjects, "faces": len(data)}
+        measured[pool] = {"subjects": subjects, "faces": len(data)}
         for name, faces in (("originals", data.originals), ("truths", data.truths)):
-            found[pool][name] = reading_scores(
+            measured[pool][name] = reading_scores(
                 evaluator_outputs(evaluator, faces), known, evaluator.config
             )
-    return found
+    return measured
 
 
 def train_and_save(
@@ -240,11 +244,11 @@ def train_and_save(
 
     ``start``: name or path of weights to begin with.
     """
-    config, training = EvaluatorConfig(), EvaluatorTraining.of_steps(steps, seed)
+    config = EvaluatorConfig()
+    training = EvaluatorTraining.of_steps(steps, seed)
     first, first_card = load_evaluator(start) if start else (None, {})
-    evaluator = train_evaluator(
-        load_rendered(data, aus=config.aus), config, training, out, device, start=first
-    )
+    faces = Rendered(data, aus=config.aus, progress=True)
+    evaluator = train_evaluator(faces, config, training, out, device, start=first)
     seconds = logged_seconds(Path(out) / "evaluator.jsonl")
     card = {
         "data": json.loads((Path(data) / "benchmark.json").read_text()),

@@ -1,4 +1,4 @@
-"""Losses of drawn images, as plain functions on tensors; each names the source of its formula."""
+"""Losses of synthesized images, as functions on tensors; each names the source of its formula."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def weighted_l1(
 
     Divided by the sum of weights, so only their ratios count (our choice). ``softness`` s makes it
     sqrt(d^2 + s^2) - s (Charbonnier et al. 1994): squared for differences below s, so that what is
-    in doubt is drawn half-way and not left out. Raises ``ValueError`` if shapes differ.
+    in doubt is synthesized half-way and not left out. Raises ``ValueError`` if shapes differ.
     """
     _same_images(prediction, target)
     if weight_map.shape[1:] != (1, *target.shape[2:]) or weight_map.shape[0] not in (

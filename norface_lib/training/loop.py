@@ -39,7 +39,7 @@ for the log."""
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long and how fast to train."""
+    """Length, batch size and learning rate of a training."""
 
     steps: int
     batch_size: int = 32

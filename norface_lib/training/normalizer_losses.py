@@ -1,7 +1,7 @@
 """Loss of the synthesis stage of the normalizer's training: each term has its own weight.
 
 The paper's losses are not known (PAPER.md 1.4); these are the ones of its family (PAPER.md 1.5) and
-our own. With a true I_n (*paired* faces) the drawn one must look like it. Without (*unpaired*
+our own. With a true I_n (*paired* faces) the normalized one must look like it. Without (*unpaired*
 faces, as the paper has) frozen networks must find the target's identity and the original's
 expression in it. A batch may hold both.
 """
@@ -35,7 +35,7 @@ from norface_lib.training.image_losses import (
 from norface_lib.training.loader import to_device
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LossWeights:
     """Weight of each term; 0 leaves it out. The first four need pairs, the next three do not."""
 
@@ -56,7 +56,7 @@ class LossWeights:
             raise ValueError(f"the weight of a term must be at least 0: {', '.join(bad)}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SynthesisTerms:
     """Weights of the terms, and how some of them are computed."""
 
@@ -94,18 +94,19 @@ def terms_of(weights: Sequence[str], networks: Sequence[str]) -> SynthesisTerms:
         if "_network" in name
     }
     chosen = _assignments(networks, places)
-    return SynthesisTerms(changed, **{f"{name}_network": value for name, value in chosen.items()})
+    networks = {f"{name}_network": value for name, value in chosen.items()}
+    return SynthesisTerms(weights=changed, **networks)
 
 
 def _assignments(texts: Sequence[str], known: dict[str, str]) -> dict[str, str]:
     """The known values with those of ``name=value`` texts in their places."""
-    found = dict(known)
+    values = dict(known)
     for text in texts:
         name, _, value = text.partition("=")
         if name not in known or not value:
             raise ValueError(f"{text!r} must be NAME=VALUE with a name of {', '.join(known)}")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Sources(Dataset):
             raise ValueError("there must be pairs or faces to learn from")
         if self.pairs is not None and self.pairs.truths is None:
             raise ValueError(
-                "training on pairs needs the true normalized images: load_rendered(..., truth=True)"
+                "training on pairs needs true normalized images, which this label table lacks"
             )
 
     def __len__(self) -> int:
@@ -134,7 +135,7 @@ class Sources(Dataset):
 
     @property
     def paired(self) -> int:
-        """How many rows have a true I_n; those of ``faces`` follow them."""
+        """Number of rows that have a true I_n; those of ``faces`` follow them."""
         return 0 if self.pairs is None else len(self.pairs)
 
     def __getitem__(self, rows: NDArray[np.intp]) -> "SourceBatch":
@@ -174,8 +175,8 @@ class Batch(NamedTuple):
 
 
 class SynthesisNetwork(nn.Module):
-    """What the second stage trains: the normalizer, the head that reads its expression embedding, a
-    discriminator if any."""
+    """The networks that the synthesis stage trains: the normalizer, the head that reads its
+    expression embedding, a discriminator if any."""
 
     def __init__(
         self,
@@ -184,7 +185,9 @@ class SynthesisNetwork(nn.Module):
         discriminator: Discriminator | None = None,
     ):
         super().__init__()
-        self.normalizer, self.head, self.discriminator = normalizer, head, discriminator
+        self.normalizer = normalizer
+        self.head = head
+        self.discriminator = discriminator
 
 
 def moving_pixels(truths: Faces, target: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -232,20 +235,21 @@ class SynthesisLoss:
             which = torch.cat([which, torch.arange(len(self.targets), device=self.device)])
         tokens = normalizer.encoder(originals)
         expression = normalizer.expression(tokens)
-        drawn = normalizer.synthesize(tokens, normalizer.target(self.targets).of(which), expression)
-        terms = dict(self._paired(model, batch, drawn, expression)) | dict(
-            self._unpaired(batch, drawn[:count])
-        )
+        target = normalizer.target(self.targets).of(which)
+        normalized = normalizer.synthesize(tokens, target, expression)
+
+        terms = dict(self._paired(model, batch, normalized, expression))
+        terms |= dict(self._unpaired(batch, normalized[:count]))
         if itself:
             terms["self_reconstruction"] = weighted_l1(
-                drawn[count:], self.targets, self.pixel_weights, self.terms.softness
+                normalized[count:], self.targets, self.pixel_weights, self.terms.softness
             )
-        terms |= dict(self._adversarial(model.discriminator, batch, drawn[:count]))
+        terms |= dict(self._adversarial(model.discriminator, batch, normalized[:count]))
         weights = asdict(self.terms.weights)
         weights["discriminator"] = weights["adversarial"]
         total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         figures = {name: value.item() for name, value in terms.items()}
-        return total, figures | self._progress(batch, drawn, figures)
+        return total, figures | self._progress(batch, normalized, figures)
 
     def choose(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """The rows of a step; where both kinds of faces are mixed, the last of them make room for
@@ -269,65 +273,64 @@ class SynthesisLoss:
         return Batch(faces, which, to_tensor(truths), codes.to(self.device))
 
     def _paired(
-        self, model: SynthesisNetwork, batch: Batch, drawn: Tensor, expression: Tensor
+        self, model: SynthesisNetwork, batch: Batch, normalized: Tensor, expression: Tensor
     ) -> Iterator[tuple[str, Tensor]]:
-        weights, count = self.terms.weights, len(batch.truths)
+        weights = self.terms.weights
+        count = len(batch.truths)
         if not count:
             return
+        normalized = normalized[:count]
         if weights.reconstruction:
             pixels = self.pixel_weights[batch.which[:count]]
-            yield (
-                "reconstruction",
-                weighted_l1(drawn[:count], batch.truths, pixels, self.terms.softness),
-            )
+            distance = weighted_l1(normalized, batch.truths, pixels, self.terms.softness)
+            yield "reconstruction", distance
         if weights.edge:
-            yield "edge", gradient_l1(drawn[:count], batch.truths)
+            yield "edge", gradient_l1(normalized, batch.truths)
         if weights.reading and model.head is not None:
             yield "reading", F.mse_loss(model.head(expression[:count]), batch.codes)
         if self.perceptual:
-            yield (
-                "perceptual",
-                perceptual_loss(
-                    self.perceptual.features(drawn[:count]), self.perceptual.features(batch.truths)
-                ),
-            )
+            features = self.perceptual.features
+            yield "perceptual", perceptual_loss(features(normalized), features(batch.truths))
 
-    def _unpaired(self, batch: Batch, drawn: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def _unpaired(self, batch: Batch, normalized: Tensor) -> Iterator[tuple[str, Tensor]]:
         if self.expression:
             with torch.no_grad():
                 expression = self.expression.embed(batch.originals)
-            yield "expression", embedding_distance(self.expression.embed(drawn), expression)
+            yield "expression", embedding_distance(self.expression.embed(normalized), expression)
         if self.identity:
             with torch.no_grad():
                 identity = self.identity.embed(self.targets)[batch.which]
-            yield "identity", embedding_distance(self.identity.embed(drawn), identity)
+            yield "identity", embedding_distance(self.identity.embed(normalized), identity)
 
     def _adversarial(
-        self, discriminator: nn.Module | None, batch: Batch, drawn: Tensor
+        self, discriminator: nn.Module | None, batch: Batch, normalized: Tensor
     ) -> Iterator[tuple[str, Tensor]]:
-        """Both sides of the game in one sum: the drawn face does not move the discriminator's
+        """Both sides of the game in one sum: the normalized face does not move the discriminator's
         weights, nor those the face."""
         if discriminator is None:
             return
         discriminator.requires_grad_(False)
-        yield "adversarial", hinge_generator(discriminator(drawn))
+        yield "adversarial", hinge_generator(discriminator(normalized))
         discriminator.requires_grad_(True)
         real = batch.truths if len(batch.truths) else self.targets[batch.which]
         real = real.detach().requires_grad_(bool(self.terms.weights.r1))
         logits = discriminator(real)
-        yield "discriminator", hinge_discriminator(logits, discriminator(drawn.detach()))
+        yield "discriminator", hinge_discriminator(logits, discriminator(normalized.detach()))
         if self.terms.weights.r1:
             yield "r1", r1_penalty(logits, real)
 
     @torch.no_grad()
-    def _progress(self, batch: Batch, drawn: Tensor, figures: dict[str, float]) -> dict[str, float]:
-        found = {}
+    def _progress(
+        self, batch: Batch, normalized: Tensor, figures: dict[str, float]
+    ) -> dict[str, float]:
+        ratios = {}
         if count := len(batch.truths):
             neutral = (self.targets[batch.which[:count]] - batch.truths).abs().mean()
-            found["to_neutral"] = ((drawn[:count] - batch.truths).abs().mean() / neutral).item()
+            off = (normalized[:count] - batch.truths).abs().mean()
+            ratios["to_neutral"] = (off / neutral).item()
         if "reading" in figures:
-            found["unexplained"] = figures["reading"] / self.codes.square().mean().item()
-        return found
+            ratios["unexplained"] = figures["reading"] / self.codes.square().mean().item()
+        return ratios
 
     def _pixel_weights(self) -> Tensor:
         pairs, targets = self.sources.pairs, self.sources.targets

@@ -1,0 +1,67 @@
+"""Several rendered benchmarks, pseudo-pairs of photographs among them, as one folder."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from norface_lib.common.errors import DataError
+from norface_lib.common.files import write_json, write_table
+from norface_lib.datasets.label_table import expression_columns, read_labels, read_spec
+
+
+def join_benchmarks(roots: Sequence[Path], out: Path) -> int:
+    """One benchmark folder of several, rendered faces and pseudo-pairs of photographs alike.
+    Returns its number of faces.
+
+    Images are linked where that can be, else copied. Columns that only some tables have stay empty
+    in the others. ``benchmark.json`` is the first one's, with that of each under ``parts``. Raises
+    :class:`DataError` if they have other targets, other sizes, or other AU columns, and if ``out``
+    is there already.
+    """
+    roots = [Path(root) for root in roots]
+    out = Path(out)
+    if out.exists():
+        raise DataError(f"{out}: is there already; choose another folder or delete it")
+    specs = [read_spec(root) for root in roots]
+    tables = [read_labels(root) for root in roots]
+    for root, spec, table in zip(roots, specs, tables, strict=True):
+        if (spec["size"], spec["target"]) != (specs[0]["size"], specs[0]["target"]):
+            raise DataError(f"{root}: its target or its size is another than in {roots[0]}")
+        if expression_columns(table) != expression_columns(tables[0]):
+            raise DataError(f"{root}: its AU columns are others than in {roots[0]}")
+
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    for number, (root, table) in enumerate(zip(roots, tables, strict=True)):
+        for column in ("image", "truth"):
+            moved = f"{number}/" + table[column].astype(str)
+            for name, place in tqdm(
+                zip(table[column], moved, strict=True),
+                total=len(table),
+                desc=f"{root.name} {column}",
+            ):
+                _link(root / name, part / place)
+            table[column] = moved
+
+    write_table(pd.concat(tables, ignore_index=True), part / "labels.csv")
+    counts = [{"faces": len(table), "people": int(table["subject"].nunique())} for table in tables]
+    parts = [count | spec for count, spec in zip(counts, specs, strict=True)]
+    write_json(specs[0] | {"parts": parts}, part / "benchmark.json")
+    for picture in roots[0].glob("target*.png"):
+        shutil.copyfile(picture, part / picture.name)
+    part.rename(out)
+    return sum(map(len, tables))
+
+
+def _link(source: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), place)
+    except FileNotFoundError as error:
+        raise DataError(f"{source}: listed in the label table but missing") from error
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, place)

@@ -1,0 +1,144 @@
+"""The label table of a rendered benchmark: read and checked, its expressions, and simulated coder
+errors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from norface_lib import labels
+from norface_lib.common.errors import DataError
+from norface_lib.datasets.index import EMOTION
+
+
+def read_labels(root: Path, aus: tuple[int, ...] = labels.BP4D_AUS) -> pd.DataFrame:
+    """The label table of a benchmark folder, checked.
+
+    Raises :class:`DataError`, naming the file, if it is missing, empty or no table, lacks a column
+    that ``aus`` needs, has an AU that is not known, or an intensity outside 0..5.
+    """
+    path = Path(root) / "labels.csv"
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no label table; make the benchmark with `python -m norface_lib render`"
+        )
+    try:
+        table = pd.read_csv(path, dtype={"subject": str})
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
+        raise DataError(f"{path}: not a readable CSV table ({error})") from error
+    if table.empty:
+        raise DataError(f"{path}: holds no row")
+    missing = [
+        name
+        for name in ("subject", "frame", "image", *labels.columns(aus))
+        if name not in table.columns
+    ]
+    if missing:
+        raise DataError(f"{path}: lacks the column(s) {', '.join(missing)}")
+    _check_intensities(table, path)
+    return table
+
+
+def _check_intensities(table: pd.DataFrame, path: Path) -> None:
+    known = {labels.au_column(au) + side for au in labels.AUS for side in ("", "L", "R")}
+    columns = [name for name in table.columns if name.startswith("AU")]
+    if unknown := [name for name in columns if name not in known]:
+        raise DataError(
+            f"{path}: unknown AU column(s) {', '.join(unknown)}; known are "
+            f"{', '.join(labels.columns(tuple(labels.AUS)))}"
+        )
+    values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    if (bad := ~((values >= 0) & (values <= labels.INTENSITY_MAX))).any():
+        row, column = np.argwhere(bad)[0]
+        raise DataError(
+            f"{path}: line {row + 2}, {columns[column]}: {table[columns[column]].iloc[row]!r} is "
+            "no intensity of 0..5"
+        )
+
+
+def read_spec(root: Path) -> dict[str, Any]:
+    """The specification of a benchmark, ``benchmark.json``.
+
+    Raises :class:`DataError` if it is missing or damaged.
+    """
+    try:
+        spec = json.loads((root / "benchmark.json").read_text())
+        return spec | {"size": int(spec["size"]), "target": str(spec["target"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{root / 'benchmark.json'}: missing or damaged; render the benchmark again"
+        ) from error
+
+
+def expression_columns(table: pd.DataFrame) -> tuple[str, ...]:
+    """AU columns of a table, the two sides (``AU12L``, ``AU12R``) in place of their maximum where
+    both are there."""
+    columns = [name for name in table.columns if name.startswith("AU")]
+    return tuple(name for name in columns if f"{name}L" not in columns)
+
+
+def emotions_of(table: pd.DataFrame, root: Path) -> pd.Series:
+    """Name of the emotion that each frame of a label table shows, or an empty text.
+
+    Raises :class:`DataError` if the benchmark names no emotions, or an unknown one: none is guessed
+    from AUs.
+    """
+    names = _emotion_names(table) if EMOTION in table.columns else pd.Series("", table.index)
+    unknown = sorted(set(names) - {"", *labels.EMOTIONS})
+    if unknown or not (names != "").any():
+        what = f"unknown emotion(s) {', '.join(unknown)}" if unknown else "no frame has an emotion"
+        raise DataError(
+            f"{Path(root) / 'labels.csv'}: {what}; needed is a column emotion with "
+            f"{', '.join(labels.EMOTIONS)}"
+        )
+    return names
+
+
+def _emotion_names(table: pd.DataFrame) -> pd.Series:
+    """The column of emotions as text, empty where there is none: a table without any holds NaN."""
+    return table[EMOTION].astype(object).fillna("").astype(str)
+
+
+def coded_table(table: pd.DataFrame, errors: float = 0.03, seed: int = 0) -> pd.DataFrame:
+    """A label table as human coders would have labeled it: whole levels 0..5, and a share of
+    ``errors`` of wrong labels.
+
+    Of an AU that occurs at rate p, ``errors`` / 2 of all frames are misses and as many are false
+    alarms, so that its rate stays: it is missed with chance errors / (2 p), at most one half, the
+    weaker the likelier, and labeled A (1) where it is not in the same number of frames. As many
+    images get another emotion, each equally likely. Two trained coders of real data differ at least
+    so much; the amounts are our choice. The columns of either side stay true.
+    """
+    rng = np.random.default_rng([seed, 77])
+    table = table.copy()
+    columns = [name for name in table.columns if name.startswith("AU") and name[-1] not in "LR"]
+    for name in columns:
+        table[name] = _coded_levels(table[name].to_numpy(float), errors, rng)
+    if EMOTION in table.columns:
+        names = _emotion_names(table).to_numpy(object)
+        wrong = (rng.random(len(table)) < errors) & (names != "")
+        names[wrong] = rng.choice(labels.EMOTIONS, wrong.sum())
+        table[EMOTION] = names
+    return table
+
+
+def _coded_levels(
+    intensity: NDArray[np.float64], errors: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Whole levels (N,) of intensities (N,), with misses and as many false alarms."""
+    levels = np.where(
+        intensity >= labels.OCCURRENCE_THRESHOLD - 1e-4, np.maximum(np.rint(intensity), 1.0), 0.0
+    )
+    shown = np.flatnonzero(levels)
+    absent = np.flatnonzero(levels == 0)
+    count = int(min(rng.binomial(len(levels), errors / 2), len(shown) // 2, len(absent)))
+    if count:
+        chances = np.exp(-levels[shown])
+        missed = rng.choice(shown, count, replace=False, p=chances / chances.sum())
+        falsely = rng.choice(absent, count, replace=False)
+        levels[missed] = 0.0
+        levels[falsely] = 1.0
+    return levels

@@ -1,0 +1,194 @@
+"""The whole recipe of a normalizer's weights: training, the figures that are watched meanwhile, and
+measures on people whom it has not met."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from norface_lib.common.devices import device_of
+from norface_lib.common.errors import CheckpointError, DataError
+from norface_lib.common.records import versions
+from norface_lib.datasets.rendered import Rendered
+from norface_lib.faces.benchmark import BenchmarkSpec
+from norface_lib.faces.writing import write_benchmark
+from norface_lib.images.arrays import Faces, to_tensor
+from norface_lib.images.crop import crop_of
+from norface_lib.images.distances import neutral_ratio, region_ratios
+from norface_lib.images.files import list_images, read_faces, write_png
+from norface_lib.images.sheets import contact_sheet
+from norface_lib.networks.evaluator import Evaluator
+from norface_lib.networks.inference import normalize_faces
+from norface_lib.networks.normalizer import PRESETS, Normalizer, NormalizerConfig
+from norface_lib.networks.pretrained import load_encoder_weights
+from norface_lib.networks.weights import (
+    find_weights,
+    load_evaluator,
+    load_normalizer,
+    save_normalizer,
+)
+from norface_lib.training.loop import logged_seconds
+from norface_lib.training.normalizer import NormalizerTraining, train_normalizer
+from norface_lib.training.normalizer_losses import SynthesisNetwork
+
+
+class Watch:
+    """Checks a normalizer in training on faces of people it does not learn from, (N, S, S, 3) with
+    their true I_n.
+
+    Writes a sheet of originals, normalized and true faces for each check into ``folder``, and
+    returns the distance relative to the neutral target's and, with an evaluator, its mean absolute
+    AU error on I_n, on the true I_n (the ceiling) and on the neutral target (where a network stays
+    that has collapsed).
+    """
+
+    def __init__(self, faces: Rendered, folder: Path, evaluator: Evaluator | None):
+        self.faces = faces
+        self.folder = folder
+        self.evaluator = evaluator
+        self.targets = to_tensor(faces.targets)
+        neutral = faces.targets[faces.target_of]
+        self.bounds = (
+            {
+                "au_error_truth": self._au_error(faces.truths),
+                "au_error_target": self._au_error(neutral),
+            }
+            if evaluator
+            else {}
+        )
+
+    def __call__(self, model: SynthesisNetwork, step: int) -> dict[str, float]:
+        faces = self.faces
+        normalized = normalize_faces(
+            model.normalizer, self.targets, faces.originals, which=faces.target_of
+        )
+        rows = [images[:12] for images in (faces.originals, normalized, faces.truths)]
+        write_png(self.folder / f"{step:06d}.png", contact_sheet(rows))
+
+        off = np.abs(normalized.astype(np.int16) - faces.truths).mean()
+        neutral = np.abs(faces.targets[faces.target_of].astype(np.int16) - faces.truths).mean()
+        figures = {"held_out_to_neutral": float(off / neutral)}
+        if self.evaluator:
+            figures |= {"au_error": self._au_error(normalized)} | self.bounds
+        return figures
+
+    @torch.inference_mode()
+    def _au_error(self, faces: Faces) -> float:
+        batches = np.array_split(faces, max(1, len(faces) // 64))
+        read = torch.cat([self.evaluator(to_tensor(batch)).intensity for batch in batches])
+        true = self.faces.intensities(self.evaluator.config.aus)
+        return float(np.abs(read.numpy() - true).mean())
+
+
+def train_and_save(
+    data: Path,
+    out: Path,
+    preset: str,
+    training: NormalizerTraining,
+    device: str = "auto",
+    start: str | None = None,
+    encoder: str | None = None,
+    faces: Path | None = None,
+    name: str | None = None,
+) -> Path:
+    """The whole recipe: trains a preset on a rendered pool, measures it on other pools, writes
+    weights and card.
+
+    ``start``: name or path of weights of the same preset to begin with; ``encoder``: weights of a
+    ViT for the encoder, as `norface_lib.networks.pretrained.load_encoder_weights` takes them;
+    ``faces``: a folder of aligned faces without a true I_n; ``name`` of the weights: default, that
+    of the preset.
+    """
+    if preset not in PRESETS:
+        raise DataError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+    config = PRESETS[preset]
+    out = Path(out)
+    pairs = Rendered(data, progress=True)
+    first, card = _beginning(config, start, encoder)
+    size = config.encoder.image_size
+    more = None if faces is None else read_faces(list_images(faces), size, crop_of(faces))
+    watch = _watch(json.loads((Path(data) / "benchmark.json").read_text()), out)
+    model = train_normalizer(
+        pairs, config, training, out, device, start=first, faces=more, watch=watch
+    )
+    seconds = {stage: logged_seconds(out / f"{stage}.jsonl") for stage in training.stages}
+    card |= {
+        "data": json.loads((Path(data) / "benchmark.json").read_text())
+        | {"pairs": len(pairs), "faces": 0 if more is None else len(more)},
+        "training": asdict(training) | {"seconds": seconds, "device": str(device_of(device))},
+        "measured": measure(model.cpu(), out / "held-out", target=pairs.names[0]),
+        "license": "MIT; the target face is rendered from CC0 assets and is nobody",
+        "versions": versions(),
+    }
+    return save_normalizer(
+        model, Path(data) / "target.png", out / f"{name or preset}.safetensors", card
+    )
+
+
+def _beginning(
+    config: NormalizerConfig, start: str | None, encoder: str | None
+) -> tuple[Normalizer | None, dict[str, Any]]:
+    """The network to begin with, if not random, and what the card says of it."""
+    card: dict[str, Any] = {"start": None}
+    if start and encoder:
+        raise DataError("weights to begin with and weights of the encoder exclude each other")
+    if start:
+        model, _, first = load_normalizer(start)
+        if model.config != config:
+            raise DataError(f"{start}: weights of another preset cannot be begun with")
+        # all that it ever learned of
+        lineage = {name: first.get(name) for name in ("sha256", "start", "data", "training")}
+        return model, {"start": {"weights": Path(start).stem} | lineage}
+    if encoder:
+        model = Normalizer(config)
+        report = load_encoder_weights(model.encoder, encoder)
+        source = encoder if encoder.startswith("timm:") else Path(encoder).name
+        return model, {"start": {"encoder": asdict(report) | {"source": source}}}
+    return None, card
+
+
+def _watch(spec: dict[str, Any], out: Path) -> Watch:
+    """Faces of people like those of the training pool, but of another seed, and the evaluator if
+    its weights are at hand."""
+    watched = BenchmarkSpec(
+        pool=spec["pool"],
+        subjects=16,
+        frames=4,
+        size=spec["size"],
+        seed=spec["seed"] + 1_000_000,
+        target=spec["target"],
+    )
+    try:
+        evaluator = load_evaluator()[0] if find_weights("evaluator") else None
+    except CheckpointError as error:
+        print(f"the log will hold no AU errors: {error}")
+        evaluator = None
+    return Watch(
+        Rendered(write_benchmark(watched, out / "watched")),
+        out / "samples",
+        evaluator,
+    )
+
+
+def measure(
+    model: Normalizer, folder: Path, subjects: int = 60, frames: int = 4, target: str = "noor"
+) -> dict[str, Any]:
+    """Distance to the true I_n on rendered subjects of both domains, relative to the neutral
+    target's, and by region."""
+    size = model.config.encoder.image_size
+    measured = {}
+    for pool in ("lab", "wild"):
+        spec = BenchmarkSpec(pool=pool, subjects=subjects, frames=frames, size=size, target=target)
+        held_out = Rendered(write_benchmark(spec, Path(folder) / pool))
+        normalized = normalize_faces(model, to_tensor(held_out.target), held_out.originals)
+        regions = region_ratios(held_out.truths, normalized, held_out.target)
+        measured[pool] = {
+            "subjects": subjects,
+            "faces": len(held_out),
+            "distance_ratio": neutral_ratio(held_out.truths, normalized, held_out.target),
+            **{f"{region}_ratio": ratio for region, ratio in regions.items()},
+        }
+    return measured
