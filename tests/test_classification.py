@@ -115,6 +115,18 @@ def test_test_rows_never_reach_training(pairs, is_balanced):
     )
 
 
+@pytest.mark.parametrize("term", ["importance", "load"])
+def test_the_auxiliary_losses_reach_the_gates(pairs, term):
+    """The same training with another weight of a term ends in other gates."""
+    settings = recipe(average=0.0).with_config(experts=3, top_k=2)
+    gates = []
+    for weight in (0.0, 10.0):
+        weighted = replace(settings, **{term: weight})
+        model = train_classifier(pairs, np.arange(60), TASK, weighted, progress=False)
+        gates.append(model.head.input_stage.gate.clean.weight)
+    assert not torch.equal(*gates)
+
+
 def test_looking_at_the_test_rows_changes_no_weight(pairs, seen, tmp_path):
     train, test = subject_folds(pairs.subjects, 3)[0]
     settings = recipe(steps=6, watch_every=2)

@@ -219,3 +219,20 @@ def test_the_command_prints_the_table(benchmark, tmp_path):
     )
     again = CliRunner().invoke(app, [*arguments, "--seeds", "0,1"], catch_exceptions=False)
     assert "2 seed(s)" in again.output
+
+
+def test_a_comparison_adds_what_its_second_row_lacks():
+    """The first of two rows is never the poorer one: it has each mixture and face of the second."""
+
+    def parts(name):
+        row = {"input_mixture": True, "output_mixture": True} | ROWS[name]
+        mixtures = {key for key in ("input_mixture", "output_mixture") if row[key]}
+        return mixtures | (
+            {"original", "normalized"} if row["inputs"] == "both" else {row["inputs"]}
+        )
+
+    for question, (first, second) in COMPARISONS.items():
+        if question == "the normalized face instead of the original":
+            assert (first, second) == ("normalized", "original")
+        else:
+            assert parts(first) > parts(second), question

@@ -102,6 +102,15 @@ def test_weights_of_several_targets_give_the_one_that_is_asked_for(normalizer, t
         load_normalizer(saved, "emil")
 
 
+def test_a_changed_byte_in_a_weights_file_is_noticed(saved):
+    """Any tensor still loads after it: only the hash of the file shows it."""
+    content = bytearray(saved.read_bytes())
+    content[-1] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_normalizer(saved)
+
+
 def test_damaged_or_foreign_weights_are_refused(saved):
     with pytest.raises(CheckpointError, match="not of kind classifier"):
         load_classifier(saved)
