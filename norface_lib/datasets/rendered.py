@@ -177,7 +177,7 @@ images/lab0000/0000.jpg         truth/lab0000/0000.png"""
             self.report.drop("listed image that is missing", path)
         kept = table[there & self._has_label(table)]
         texts = {
-            name: table[name].fillna("").astype(str) if name in table.columns else ""
+            name: table[name].astype(object).fillna("").astype(str) if name in table else ""
             for name in ("sequence", "part")
         }
         return kept[["subject", "frame", "path"]].assign(
