@@ -12,10 +12,10 @@ from norface_lib.common.paths import NOTEBOOKS, runs, shown
 with needs("notebooks"):
     import nbformat
 
-_LARGEST = 490_000
+_LARGEST = 1_900_000
 """Bytes of a committed notebook."""
 
-_SIZES = ((700_000, 62), (500_000, 58), (350_000, 54), (250_000, 50), (180_000, 45))
+_SIZES = ((2_000_000, 80), (1_400_000, 75), (1_000_000, 70), (700_000, 62), (350_000, 54))
 """Pixels and JPEG quality of a picture: the first with which the notebook stays under its limit."""
 
 
