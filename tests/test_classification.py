@@ -145,7 +145,9 @@ def test_looking_at_the_test_rows_changes_no_weight(pairs, seen, tmp_path):
 def test_a_start_from_an_encoder_is_a_copy(pairs):
     start = Normalizer(NormalizerConfig(encoder=ENCODER, merging_blocks=1, widths=(16, 16)))
     before = start.encoder.state_dict()["vit.pos_embed"].clone()
-    model = train_classifier(pairs, np.arange(30), TASK, recipe(steps=1), start, progress=False)
+    model = train_classifier(
+        pairs, np.arange(30), TASK, recipe(steps=1), start=start, progress=False
+    )
     assert torch.equal(start.encoder.state_dict()["vit.pos_embed"], before)
     assert torch.allclose(model.encoder.state_dict()["vit.pos_embed"], before, atol=0.01)
 

@@ -266,7 +266,7 @@ def test_a_training_with_every_stage_and_both_kinds_of_faces_resumes_exactly(
     )
     faces = two_targets.originals[:3]
     whole = train_normalizer(
-        two_targets, SMALL, recipe, tmp_path / "whole", progress=False, faces=faces
+        two_targets, SMALL, recipe, folder=tmp_path / "whole", progress=False, faces=faces
     )
 
     class Stopped(Exception):
@@ -277,20 +277,20 @@ def test_a_training_with_every_stage_and_both_kinds_of_faces_resumes_exactly(
 
     watched = replace(recipe, synthesis=replace(recipe.synthesis, watch_every=3))
     watched_whole = train_normalizer(
-        two_targets, SMALL, watched, tmp_path / "watched", progress=False, faces=faces
+        two_targets, SMALL, watched, folder=tmp_path / "watched", progress=False, faces=faces
     )
     with pytest.raises(Stopped):
         train_normalizer(
             two_targets,
             SMALL,
             watched,
-            tmp_path / "cut",
+            folder=tmp_path / "cut",
             progress=False,
             faces=faces,
             watch=stop_at_three,
         )
     resumed = train_normalizer(
-        two_targets, SMALL, watched, tmp_path / "cut", progress=False, faces=faces
+        two_targets, SMALL, watched, folder=tmp_path / "cut", progress=False, faces=faces
     )
     for key, value in whole.state_dict().items():
         assert torch.equal(value, watched_whole.state_dict()[key]) and torch.equal(
@@ -383,7 +383,7 @@ def test_an_unknown_setting_is_refused(network):
 def test_fine_tuning_on_pairs_continues_from_the_weights(data, network, tmp_path):
     recipe = NormalizerTraining.of_steps(0, 2)
     start = network.normalizer.eval()
-    tuned = fine_tune(start, Sources(data.targets, data), recipe, tmp_path, progress=False)
+    tuned = fine_tune(start, Sources(data.targets, data), recipe, folder=tmp_path, progress=False)
     assert json.loads((tmp_path / "synthesis.jsonl").read_text().splitlines()[-1])["step"] == 2
     moved = [
         (a - b).abs().max().item()

@@ -180,7 +180,7 @@ def test_pretraining_learns_to_draw_what_is_hidden(tmp_path):
     before = encoder.vit.blocks[0].attn.qkv.weight.clone()
     training = TrainConfig(steps=150, batch_size=12, learning_rate=3e-3, log_every=10)
     model = masked_pretraining(
-        encoder, striped(), training, tmp_path, "cpu", progress=False, config=SMALL
+        encoder, striped(), training, folder=tmp_path, device="cpu", progress=False, config=SMALL
     )
     log = [json.loads(line) for line in (tmp_path / "masked.jsonl").read_text().splitlines()]
     assert log[0]["unexplained"] > 0.9 and log[-1]["unexplained"] < 0.6
@@ -195,7 +195,13 @@ def test_pretraining_goes_on_where_it_stopped(tmp_path, monkeypatch):
     def run(folder):
         torch.manual_seed(1)
         return masked_pretraining(
-            FaceEncoder(STEM), striped(8), training, folder, "cpu", False, SMALL
+            FaceEncoder(STEM),
+            striped(8),
+            training,
+            folder=folder,
+            device="cpu",
+            progress=False,
+            config=SMALL,
         ).state_dict()
 
     whole, calls, forward = run(tmp_path / "whole"), [], MaskedAutoencoder.forward

@@ -164,7 +164,7 @@ def test_training_on_a_few_pairs_learns_to_draw_them(data, tmp_path):
     recipe = replace(
         recipe, **{name: replace(stage, **fast) for name, stage in recipe.stages.items()}
     )
-    model = train_normalizer(data, SMALL, recipe, tmp_path, progress=False)
+    model = train_normalizer(data, SMALL, recipe, folder=tmp_path, progress=False)
     drawn = normalize_faces(model, to_tensor(data.target), data.originals)
     # 1 is the neutral target, where a collapsed network stays
     assert neutral_ratio(data.truths, drawn, data.target) < 0.85

@@ -72,52 +72,59 @@ def weights(model):
 @pytest.mark.parametrize("layer_decay", [None, 0.5])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, stop, layer_decay):
     config = replace(CONFIG, layer_decay=layer_decay)
-    whole = fit(layered(), loss, DATA, config, tmp_path / "whole", progress=False)
+    whole = fit(layered(), loss, DATA, config, folder=tmp_path / "whole", progress=False)
     with pytest.raises(Stopped):
-        fit(layered(), stopping_at(stop), DATA, config, tmp_path / "cut", progress=False)
-    resumed = fit(layered(), loss, DATA, config, tmp_path / "cut", progress=False)
+        fit(layered(), stopping_at(stop), DATA, config, folder=tmp_path / "cut", progress=False)
+    resumed = fit(layered(), loss, DATA, config, folder=tmp_path / "cut", progress=False)
     assert torch.equal(weights(resumed), weights(whole))
 
 
 def test_a_checkpoint_from_before_a_setting_goes_on(tmp_path):
-    fit(network(), loss, DATA, CONFIG, tmp_path / "whole", progress=False)
+    fit(network(), loss, DATA, CONFIG, folder=tmp_path / "whole", progress=False)
     with pytest.raises(Stopped):
-        fit(network(), stopping_at(5), DATA, CONFIG, tmp_path, progress=False)
+        fit(network(), stopping_at(5), DATA, CONFIG, folder=tmp_path, progress=False)
     state = torch.load(tmp_path / "train.ckpt")
     older = {
         name: value for name, value in json.loads(state["config"]).items() if name != "layer_decay"
     }
     torch.save(state | {"config": json.dumps(older)}, tmp_path / "train.ckpt")
-    resumed = fit(network(), loss, DATA, CONFIG, tmp_path, progress=False)
+    resumed = fit(network(), loss, DATA, CONFIG, folder=tmp_path, progress=False)
     assert torch.equal(
         weights(resumed), weights(fit(network(), loss, DATA, CONFIG, progress=False))
     )
 
 
 def test_a_finished_run_is_used_as_it_is(tmp_path, capsys):
-    trained = fit(network(), loss, DATA, CONFIG, tmp_path, progress=False)
-    again = fit(network(), stopping_at(0), DATA, CONFIG, tmp_path, progress=False)
+    trained = fit(network(), loss, DATA, CONFIG, folder=tmp_path, progress=False)
+    again = fit(network(), stopping_at(0), DATA, CONFIG, folder=tmp_path, progress=False)
     assert torch.equal(weights(again), weights(trained))
     assert "used as it is" in capsys.readouterr().out
     assert not again.training
 
 
 def test_the_log_has_a_line_every_few_steps(tmp_path):
-    fit(network(), loss, DATA, CONFIG, tmp_path, name="log", progress=False)
+    fit(network(), loss, DATA, CONFIG, folder=tmp_path, name="log", progress=False)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [3, 6, 9, 12]
     assert {"loss", "figure", "seconds"} <= lines[0].keys()
 
 
 def test_other_settings_or_a_damaged_checkpoint_are_refused(tmp_path):
-    fit(network(), loss, DATA, CONFIG, tmp_path, progress=False)
+    fit(network(), loss, DATA, CONFIG, folder=tmp_path, progress=False)
     with pytest.raises(CheckpointError, match=r"train\.ckpt: was made with other settings"):
-        fit(network(), loss, DATA, replace(CONFIG, learning_rate=0.5), tmp_path, progress=False)
+        fit(
+            network(),
+            loss,
+            DATA,
+            replace(CONFIG, learning_rate=0.5),
+            folder=tmp_path,
+            progress=False,
+        )
     with pytest.raises(CheckpointError, match=r"train\.ckpt: this checkpoint cannot be read"):
-        fit(nn.Linear(3, 1), loss, DATA, CONFIG, tmp_path, progress=False)
+        fit(nn.Linear(3, 1), loss, DATA, CONFIG, folder=tmp_path, progress=False)
     (tmp_path / "train.ckpt").write_bytes(b"half a file")
     with pytest.raises(CheckpointError, match=r"train\.ckpt: this checkpoint cannot be read"):
-        fit(network(), loss, DATA, CONFIG, tmp_path, progress=False)
+        fit(network(), loss, DATA, CONFIG, folder=tmp_path, progress=False)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():
@@ -303,7 +310,7 @@ def test_watching_sees_the_network_in_evaluation_mode_and_changes_nothing(tmp_pa
         return {"watched": float(step)}
 
     config = replace(CONFIG, watch_every=5)
-    watched = fit(network(), loss, DATA, config, tmp_path, progress=False, watch=watch)
+    watched = fit(network(), loss, DATA, config, folder=tmp_path, progress=False, watch=watch)
     assert [(step, training) for step, training, _ in seen] == [
         (5, False),
         (10, False),
@@ -333,16 +340,16 @@ def test_the_log_goes_to_tensorboard_if_asked(tmp_path, monkeypatch):
         def flush(self):
             pass
 
-    fit(network(), loss, DATA, CONFIG, tmp_path / "without", progress=False)
+    fit(network(), loss, DATA, CONFIG, folder=tmp_path / "without", progress=False)
     monkeypatch.setenv("NORFACE_TENSORBOARD", "1")
     # as if the package were not there
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(NorfaceError, match="pip install tensorboard"):
-        fit(network(), loss, DATA, CONFIG, tmp_path / "missing", progress=False)
+        fit(network(), loss, DATA, CONFIG, folder=tmp_path / "missing", progress=False)
     monkeypatch.setitem(
         sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer)
     )
-    fit(network(), loss, DATA, CONFIG, tmp_path / "with", progress=False)
+    fit(network(), loss, DATA, CONFIG, folder=tmp_path / "with", progress=False)
     folder = tmp_path / "with" / "tensorboard" / "train"
     assert {(folder, "figure", step) for step in (3, 6, 9, 12)} <= set(written)
     assert {place for place, _, _ in written} == {folder}
@@ -367,7 +374,7 @@ model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
 folder = Path(sys.argv[1])
 for steps in (6, 6):  # the second call finds the finished checkpoint in every process
     config = TrainConfig(steps=steps, batch_size=4, log_every=2, checkpoint_seconds=0.0)
-    fit(model, loss, data, config, folder, progress=False)
+    fit(model, loss, data, config, folder=folder, progress=False)
 several = torch.distributed.is_initialized()
 name = torch.distributed.get_rank() if several else "alone"
 torch.save(model.state_dict(), folder / f"{name}.pt")

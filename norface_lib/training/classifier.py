@@ -52,6 +52,7 @@ def train_classifier(
     rows: NDArray[np.intp],
     task: Task,
     recipe: Recipe,
+    *,
     start: Normalizer | None = None,
     folder: Path | None = None,
     name: str = "classifier",
@@ -91,10 +92,10 @@ def train_classifier(
         _loss(task.criterion(pairs.labels[rows]), task.name, recipe, device),
         Subset(pairs, rows),
         recipe.training,
-        folder,
-        name,
-        progress,
-        None if tested is None else watch,
+        folder=folder,
+        name=name,
+        progress=progress,
+        watch=None if tested is None else watch,
         choose=None if weights is None else balanced(weights),
         workers=0 if embedded else None,  # they lie in memory: to pass them on would take longer
     )

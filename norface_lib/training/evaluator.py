@@ -81,6 +81,7 @@ def train_evaluator(
     data: Rendered,
     config: EvaluatorConfig,
     training: EvaluatorTraining,
+    *,
     folder: Path | None = None,
     device: str = "auto",
     progress: bool = True,
@@ -110,9 +111,9 @@ def train_evaluator(
             data.originals, data.truths, known.intensities, known.occurrences, known.emotions
         ),
         training.fit,
-        folder,
-        "evaluator",
-        progress,
+        folder=folder,
+        name="evaluator",
+        progress=progress,
     )
 
 
@@ -248,7 +249,7 @@ def train_and_save(
     training = EvaluatorTraining.of_steps(steps, seed)
     first, first_card = load_evaluator(start) if start else (None, {})
     faces = Rendered(data, aus=config.aus, progress=True)
-    evaluator = train_evaluator(faces, config, training, out, device, start=first)
+    evaluator = train_evaluator(faces, config, training, folder=out, device=device, start=first)
     seconds = logged_seconds(Path(out) / "evaluator.jsonl")
     card = {
         "data": json.loads((Path(data) / "benchmark.json").read_text()),

@@ -40,12 +40,18 @@ def normalizers_of_folds(
     if leakage == "all":
         rows = np.unique(np.concatenate([np.concatenate(fold) for fold in folds]))
         place = None if folder is None else Path(folder) / "all"
-        return [fine_tune(start, sources_of(rows), training, place, device, progress)] * len(folds)
+        return [
+            fine_tune(
+                start, sources_of(rows), training, folder=place, device=device, progress=progress
+            )
+        ] * len(folds)
     places = [
         None if folder is None else Path(folder) / f"fold{number}"
         for number in range(1, len(folds) + 1)
     ]
     return [
-        fine_tune(start, sources_of(train), training, place, device, progress)
+        fine_tune(
+            start, sources_of(train), training, folder=place, device=device, progress=progress
+        )
         for (train, _), place in zip(folds, places, strict=True)
     ]

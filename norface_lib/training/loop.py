@@ -187,11 +187,11 @@ def fit(
     loss: Loss,
     data: Dataset,
     config: TrainConfig,
+    *,
     folder: Path | None = None,
     name: str = "train",
     progress: bool = True,
     watch: Watch | None = None,
-    *,
     choose: Choose | None = None,
     workers: int | None = None,
 ) -> nn.Module:

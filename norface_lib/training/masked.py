@@ -19,6 +19,7 @@ def masked_pretraining(
     encoder: FaceEncoder,
     faces: Faces,
     training: TrainConfig,
+    *,
     folder: Path | None = None,
     device: str = "auto",
     progress: bool = True,
@@ -43,4 +44,6 @@ def masked_pretraining(
         error, _, _ = model(mirrored(images, torch.rand(len(images), device=device) < 0.5))
         return error, {"unexplained": error.item()}
 
-    return fit(model, loss, ArrayDataset(faces), training, folder, "masked", progress)
+    return fit(
+        model, loss, ArrayDataset(faces), training, folder=folder, name="masked", progress=progress
+    )

@@ -109,6 +109,7 @@ def train_normalizer(
     data: Rendered,
     config: NormalizerConfig,
     training: NormalizerTraining,
+    *,
     folder: Path | None = None,
     device: str = "auto",
     progress: bool = True,
@@ -133,7 +134,12 @@ def train_normalizer(
     if training.masked:
         every = [data.originals] if faces is None else [data.originals, faces]
         masked_pretraining(
-            normalizer.encoder, LazyFaces(every), training.masked, folder, device, progress
+            normalizer.encoder,
+            LazyFaces(every),
+            training.masked,
+            folder=folder,
+            device=device,
+            progress=progress,
         )
 
     codes, mirror = standardized_codes(data)
@@ -141,10 +147,25 @@ def train_normalizer(
     if training.expression:
         loss = _expression_loss(codes, mirror, training, torch_device)
         pairs = ArrayDataset(data.originals, data.truths, codes)
-        fit(reader, loss, pairs, training.expression, folder, "expression", progress)
+        fit(
+            reader,
+            loss,
+            pairs,
+            training.expression,
+            folder=folder,
+            name="expression",
+            progress=progress,
+        )
 
     return _train_synthesis(
-        normalizer, sources, training, reader.head, codes, folder, progress, watch
+        normalizer,
+        sources,
+        training,
+        head=reader.head,
+        codes=codes,
+        folder=folder,
+        progress=progress,
+        watch=watch,
     )
 
 
@@ -152,6 +173,7 @@ def fine_tune(
     start: Normalizer,
     sources: Sources,
     training: NormalizerTraining,
+    *,
     folder: Path | None = None,
     device: str = "auto",
     progress: bool = True,
@@ -167,13 +189,23 @@ def fine_tune(
     if sources.pairs is not None:
         codes, _ = standardized_codes(sources.pairs)
         head = nn.Linear(normalizer.config.encoder.dim, codes.shape[1]).to(device)
-    return _train_synthesis(normalizer, sources, training, head, codes, folder, progress, watch)
+    return _train_synthesis(
+        normalizer,
+        sources,
+        training,
+        head=head,
+        codes=codes,
+        folder=folder,
+        progress=progress,
+        watch=watch,
+    )
 
 
 def _train_synthesis(
     normalizer: Normalizer,
     sources: Sources,
     training: NormalizerTraining,
+    *,
     head: nn.Linear | None,
     codes: Tensor | None,
     folder: Path | None,
@@ -189,10 +221,10 @@ def _train_synthesis(
         loss,
         sources,
         training.synthesis,
-        folder,
-        "synthesis",
-        progress,
-        watch,
+        folder=folder,
+        name="synthesis",
+        progress=progress,
+        watch=watch,
         choose=loss.choose,
     )
     return normalizer.eval()

@@ -112,7 +112,7 @@ def train_and_save(
     more = None if faces is None else read_faces(list_images(faces), size, crop_of(faces))
     watch = _watch(json.loads((Path(data) / "benchmark.json").read_text()), out)
     model = train_normalizer(
-        pairs, config, training, out, device, start=first, faces=more, watch=watch
+        pairs, config, training, folder=out, device=device, start=first, faces=more, watch=watch
     )
     seconds = {stage: logged_seconds(out / f"{stage}.jsonl") for stage in training.stages}
     card |= {
