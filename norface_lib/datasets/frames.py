@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -145,11 +145,17 @@ def _open_video(path: Path) -> cv2.VideoCapture:
     return video
 
 
-def read_video(
-    path: Path, every: int = 1, first: int = 0
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Each ``every``-th frame of a video from the one at ``first`` on: its position and (H, W, 3)
-    RGB, one in memory at a time.
+class VideoFrame(NamedTuple):
+    """A frame of a video: its position, counted from 0, the seconds since the first frame as the
+    container gives them (None if it gives none), and the image (H, W, 3) RGB."""
+
+    position: int
+    time_s: float | None
+    image: NDArray[np.uint8]
+
+
+def read_video(path: Path, every: int = 1, first: int = 0) -> Iterator[VideoFrame]:
+    """Each ``every``-th frame of a video from the one at ``first`` on, one in memory at a time.
 
     Raises :class:`DataError` for a video that cannot be opened, and after the last readable frame
     of one that breaks off early.
@@ -162,7 +168,8 @@ def read_video(
             good, frame = video.retrieve()
             if not good:
                 break
-            yield position, np.ascontiguousarray(frame[..., ::-1])
+            time_s = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            yield VideoFrame(position, time_s, np.ascontiguousarray(frame[..., ::-1]))
         position += 1
     if position < count - _FRAMES_MISCOUNTED or position == 0:
         raise DataError(

@@ -32,13 +32,18 @@ class Face:
 
     ``box`` (4,): x0, y0, x1, y1. ``points`` (5, 2): image-left eye, image-right eye, nose tip,
     image-left and image-right mouth corner. ``score`` in 0..1. ``blendshapes``: name to 0..1, empty
-    if the detector knows none.
+    if the detector knows none. ``turn``: degrees clockwise (0, 90, 180, 270) by which the image was
+    turned to find the face; box and points are in the image as it was given, where "left" is the
+    left of the upright face. ``pose``: pitch, yaw and roll of the head in degrees, None if not
+    known.
     """
 
     box: NDArray[np.float64]
     points: NDArray[np.float64]
     score: float
     blendshapes: dict[str, float] = field(default_factory=dict)
+    turn: int = 0
+    pose: tuple[float, float, float] | None = None
 
     @property
     def area(self) -> float:

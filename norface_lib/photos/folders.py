@@ -203,7 +203,7 @@ class _Job:
         failures = []
         frames = read_video(self.root / self.path, every=self.settings.every, first=known.frame + 1)
         try:
-            for position, image in frames:
+            for position, _, image in frames:
                 bar.set_postfix(frame=position)
                 faces = self.detector.detect(image)
                 tracks = known.tracker.number([face.box for face in faces])
