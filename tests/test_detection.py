@@ -27,7 +27,6 @@ from norface_lib.images.crop import (
     warp,
 )
 from norface_lib.images.files import decode, list_images
-from norface_lib.photos import journal
 from norface_lib.photos.detection import (
     LANDMARKER_FILE,
     Face,
@@ -37,7 +36,8 @@ from norface_lib.photos.detection import (
     open_detector,
 )
 from norface_lib.photos.folders import align_tree
-from norface_lib.photos.journal import BLENDSHAPES, FACES, JOURNAL
+from norface_lib.photos.journal import JOURNAL
+from norface_lib.photos.tables import BLENDSHAPES, COLUMNS, FACES
 from norface_lib.photos.tracking import Tracker
 
 FIVE = NORFACE_CROP.pixels(100)
@@ -247,11 +247,12 @@ def test_every_image_and_every_face_is_accounted_for(tmp_path):
         "no face": 1,
         "too small": 1,
         "unreadable": 1,
-        "other files": 1,
+        "left out": 2,
     }
     assert dict(zip(table["source"] + table["face"], table["status"], strict=True)) == {
         "broken.jpg": "unreadable", "none.png": "no face", "tiny.png0": "too small",
         "two.png0": "aligned", "two.png1": "not the largest",
+        "notes.txt": "left out", ".hidden.png": "left out",
     }  # fmt: skip
     assert "not a readable image" in table["error"][0] and str(tmp_path) not in table["error"][0]
     assert [path.name for path in list_images(tmp_path / "out")] == ["two.png"]
@@ -402,7 +403,7 @@ def test_other_settings_need_another_folder(tmp_path):
 
 
 def test_wrong_folders_are_refused(tmp_path):
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="no such file or folder"):
         run(tmp_path / "in", tmp_path / "out")
     (tmp_path / "in").mkdir()
     with pytest.raises(DataError, match=r"no image .* and no video"):
@@ -579,11 +580,11 @@ def test_a_folder_of_photographs(landmarker, portrait, tmp_path):
 
 
 def test_the_tables_of_a_folder_name_every_column():
-    assert len(journal.COLUMNS) == len(set(journal.COLUMNS)) == 22
+    assert len(COLUMNS) == len(set(COLUMNS)) == 27
 
 
 def test_normalize_finds_the_faces_of_ordinary_photographs_first(tmp_path, monkeypatch):
-    monkeypatch.setattr("norface_lib.photos.whole_folders.open_detector", lambda name: Fake())
+    monkeypatch.setattr("norface_lib.photos.whole_folders.open_detector", lambda *_, **__: Fake())
     for name, image in (("a/one.png", scene((50, 20, 120))), ("none.png", scene())):
         save(tmp_path / "photos" / name, image)
     call = [

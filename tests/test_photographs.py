@@ -23,7 +23,6 @@ from norface_lib.images.files import write_png
 from norface_lib.networks.weights import find_weights
 from norface_lib.photos.calibration import Calibration, calibration_of, intensities_of, smile_of
 from norface_lib.photos.detection import LANDMARKER_FILE, open_detector
-from norface_lib.photos.journal import BLENDSHAPES, FACES
 from norface_lib.photos.landmarker import BLENDSHAPES as NAMES
 from norface_lib.photos.prediction import predict_tree
 from norface_lib.photos.pseudo_pairs import (
@@ -33,6 +32,7 @@ from norface_lib.photos.pseudo_pairs import (
     write_pseudo_pairs,
 )
 from norface_lib.photos.sources import fetch
+from norface_lib.photos.tables import BLENDSHAPES, FACES
 from norface_lib.studies.photo_evaluation import evaluate_photographs
 from norface_lib.studies.photo_measures import (
     SHAPES_OF,

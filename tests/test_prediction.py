@@ -25,6 +25,7 @@ from norface_lib.networks.weights import (
 )
 from norface_lib.photos.detection import WholeImage
 from norface_lib.photos.prediction import load_reader, predict_tree, read_table
+from norface_lib.photos.readings import PLACES
 from norface_lib.tasks.tasks import task_of
 from norface_lib.training.classifier import predict as predict_faces
 
@@ -96,7 +97,8 @@ def test_every_face_gets_a_row_and_every_failure_is_counted(networks, photograph
     )
     assert counts["aligned"] == 5 and counts["unreadable"] == 2
     table = pd.read_csv(tmp_path / "out/predictions.csv")
-    assert list(table.columns[9:]) == [
+    assert tuple(table.columns[: len(PLACES)]) == PLACES
+    assert list(table.columns[len(PLACES) :]) == [
         "AU06",
         "AU12",
         "AU12_intensity",
@@ -104,6 +106,10 @@ def test_every_face_gets_a_row_and_every_failure_is_counted(networks, photograph
         "neutral",
         "happy",
     ]
+    unread = table[table["status"] != "aligned"]
+    assert set(unread["source"]) == {"wide.png", "damaged.jpg"}
+    assert unread[["AU06", "AU12_intensity", "emotion", "x0"]].isna().all(axis=None)
+    table = table[table["status"] == "aligned"]
     assert set(table["source"]) == {"a/one.png", "a/two.png", "b/three.png", "clip.avi"}
     assert table.loc[table["source"] == "clip.avi", "frame"].tolist() == [0, 1]
     assert (

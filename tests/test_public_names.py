@@ -85,7 +85,10 @@ def test_predict_returns_the_table_that_it_writes(crops, tmp_path):
         crops, tmp_path / "out", detector="none", readers=["tiny-photo-au"], progress=False
     )
     assert len(table) == 2 and table["AU12"].between(0, 1).all()
-    pd.testing.assert_frame_equal(table, pd.read_csv(tmp_path / "out/predictions.csv"))
+    assert (table["status"] == "aligned").all()
+    assert (table.dtypes[["frame", "face", "track", "turn"]] == "Int64").all()
+    written = pd.read_csv(tmp_path / "out/predictions.csv").astype(table.dtypes)
+    pd.testing.assert_frame_equal(table, written)
 
 
 def test_normalize_writes_the_mirror_tree_once(crops, tmp_path):

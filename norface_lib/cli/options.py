@@ -20,6 +20,7 @@ Pool = Literal["pretrain", "lab", "evaluator", "wild"]
 Domain = Literal["lab", "wild"]
 Preset = Literal["tiny", "small", "base"]
 Leakage = Literal["pretrained", "per-fold", "all"]
+TableFormat = Literal["csv", "parquet", "json"]
 Profile = Literal["smoke", "quick", "full"]
 PhotoSource = Literal["lfw", "celeba"]
 
@@ -51,6 +52,20 @@ LandmarkerOption = Annotated[
     typer.Option(help="MediaPipe's .task file, downloaded if missing, or insightface's folder"),
 ]
 EveryOption = Annotated[int, typer.Option(help="use every k-th frame of a video")]
+StartSecondsOption = Annotated[
+    float, typer.Option("--start", help="seconds of a video at which it begins")
+]
+EndSecondsOption = Annotated[
+    float | None,
+    typer.Option("--end", help="seconds of a video after which it ends"),
+]
+LevelsOption = Annotated[
+    int, typer.Option(help="0 to 3: how far mediapipe searches for small faces")
+]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option("--overwrite", help="start anew: delete first what an earlier call made in OUT"),
+]
 AllFacesOption = Annotated[bool, typer.Option(help="all faces of an image, or only the largest")]
 PointsOption = Annotated[
     Path | None,

@@ -10,11 +10,16 @@ from norface_lib.cli.options import (
     BatchOption,
     DetectorOption,
     DeviceOption,
+    EndSecondsOption,
     EveryOption,
     LandmarkerOption,
     Layout,
+    LevelsOption,
     NormalizerOption,
+    OverwriteOption,
     PointsOption,
+    StartSecondsOption,
+    TableFormat,
     TargetOption,
     Task,
     print_counts,
@@ -27,7 +32,11 @@ _PANEL = "Photographs and videos"
 @app.command(rich_help_panel=_PANEL)
 def predict(
     source: Annotated[
-        Path, typer.Argument(help="an image, a video, or a folder of both, with its subfolders")
+        list[Path],
+        typer.Argument(
+            help="images, videos, folders of both with their subfolders, or patterns such as "
+            "'photos/*.jpg'; one or several"
+        ),
     ],
     out: Annotated[
         Path, typer.Argument(help="folder for predictions.csv, aligned and normalized faces")
@@ -43,12 +52,24 @@ def predict(
     weights: NormalizerOption = "tiny-photo",
     target: TargetOption = None,
     every: EveryOption = 1,
+    start: StartSecondsOption = 0.0,
+    end: EndSecondsOption = None,
     all_faces: AllFacesOption = False,
     model: LandmarkerOption = None,
+    levels: LevelsOption = 1,
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
+    table_format: Annotated[
+        TableFormat,
+        typer.Option("--format", help="also writes it as parquet, or as a json list of records"),
+    ] = "csv",
+    overwrite: OverwriteOption = False,
 ) -> None:
-    """Predict AUs, their intensities and emotions from photographs and videos; write one table."""
+    """Predict AUs, their intensities and emotions from photographs and videos; write one table with
+    a row for each face, and for each file and frame without one.
+
+    To resume after a stop, run the same command again.
+    """
     from norface_lib.images.crop import ALIGNED
     from norface_lib.photos.detection import open_detector
     from norface_lib.photos.prediction import PREDICTIONS, READERS, predict_tree
@@ -56,14 +77,18 @@ def predict(
     counts = predict_tree(
         source,
         out,
-        detector=open_detector(detector, model),
+        detector=open_detector(detector, model, levels=levels),
         readers=tuple(reader or READERS),
         weights=weights,
         target=target,
         every=every,
+        start=start,
+        end=end,
         all_faces=all_faces,
         batch_size=batch_size,
         device=device,
+        table_format=table_format,
+        overwrite=overwrite,
     )
     print_counts(counts, out / PREDICTIONS, ALIGNED)
 
@@ -71,8 +96,11 @@ def predict(
 @app.command(rich_help_panel=_PANEL)
 def normalize(
     source: Annotated[
-        Path,
-        typer.Argument(help="a folder of faces, with its subfolders, or the root of a dataset"),
+        list[Path],
+        typer.Argument(
+            help="a folder of faces, with its subfolders, or the root of a dataset; with a "
+            "detector also files, patterns, or several of them"
+        ),
     ],
     out: Annotated[
         Path, typer.Argument(help="folder for the normalized faces, in subfolders as in SOURCE")
@@ -84,8 +112,10 @@ def normalize(
     weights: NormalizerOption = "tiny",
     target: TargetOption = None,
     points: PointsOption = None,
+    levels: LevelsOption = 1,
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Normalize every face of a folder. To resume after a stop, run the same command again.
 
@@ -99,12 +129,14 @@ def normalize(
         source,
         out,
         detector=detector,
+        levels=levels,
         layout=layout,
         weights=weights,
         target=target,
         points=points,
         batch_size=batch_size,
         device=device,
+        overwrite=overwrite,
     )
     print_counts(counts, MANIFEST, "normalized", "there already")
 
@@ -112,7 +144,11 @@ def normalize(
 @app.command(rich_help_panel=_PANEL)
 def align(
     source: Annotated[
-        Path, typer.Argument(help="a folder of photographs and videos, with its subfolders")
+        list[Path],
+        typer.Argument(
+            help="photographs, videos, folders of both with their subfolders, or patterns such as "
+            "'photos/*.jpg'; one or several"
+        ),
     ],
     out: Annotated[
         Path,
@@ -123,11 +159,12 @@ def align(
     detector: DetectorOption = "mediapipe",
     size: Annotated[int, typer.Option(help="width of an aligned face in pixels")] = 112,
     every: EveryOption = 1,
+    start: StartSecondsOption = 0.0,
+    end: EndSecondsOption = None,
     all_faces: AllFacesOption = False,
     model: LandmarkerOption = None,
-    levels: Annotated[
-        int, typer.Option(help="0 to 3: how far mediapipe searches for small faces")
-    ] = 1,
+    levels: LevelsOption = 1,
+    overwrite: OverwriteOption = False,
     layout: Annotated[
         Layout,
         typer.Option(
@@ -149,15 +186,28 @@ def align(
     from norface_lib.photos.dataset_points import find_points
     from norface_lib.photos.detection import open_detector
     from norface_lib.photos.folders import align_tree
-    from norface_lib.photos.journal import FACES
+    from norface_lib.photos.listing import one_folder
+    from norface_lib.photos.tables import FACES
 
     faces = open_detector(detector, model, levels=levels)
     if layout == "folder":
-        counts = align_tree(source, out, faces, size=size, every=every, all_faces=all_faces)
+        counts = align_tree(
+            source,
+            out,
+            faces,
+            size=size,
+            every=every,
+            start=start,
+            end=end,
+            all_faces=all_faces,
+            overwrite=overwrite,
+        )
         print_counts(counts, FACES, ALIGNED)
         return
 
     options = {} if task is None else {"task": task}
     points = out / "points.csv"
-    counts = find_points(open_dataset(layout, source, **options), points, faces)
+    if overwrite:
+        points.unlink(missing_ok=True)
+    counts = find_points(open_dataset(layout, one_folder(source), **options), points, faces)
     print_counts(counts, points, ALIGNED)

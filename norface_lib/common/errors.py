@@ -16,14 +16,18 @@ class CheckpointError(NorfaceError):
     """Weights or a checkpoint do not fit the network or its card."""
 
 
+class StoppedError(NorfaceError):
+    """Something passing stopped a command, such as a full disk; the same command goes on."""
+
+
 class MissingExtraError(NorfaceError):
     """A package is not installed that only some parts of norface need."""
 
 
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """Imports within the block need an extra (``photos``, ``render`` or ``notebooks``); raises
-    :class:`MissingExtraError` with the command that installs it."""
+    """Imports within the block need an extra (``photos``, ``parquet``, ``render`` or
+    ``notebooks``); raises :class:`MissingExtraError` with the command that installs it."""
     try:
         yield
     except ModuleNotFoundError as error:

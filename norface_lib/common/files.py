@@ -1,12 +1,62 @@
-"""Writing files so that a reader never sees half of one, and hashes of their content."""
+"""Writing files so that a reader never sees half of one, names that any file system takes, and
+hashes of content."""
 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pandas as pd
+
+_LONGEST = 200
+"""Bytes of a name that leave room for a number, a suffix and a process id: most file systems take
+255 bytes."""
+
+_LONGEST_PATH = 3500
+"""Bytes of a path: Linux takes 4,096."""
+
+_PART = re.compile(r"\..+\.\d+\.part", re.DOTALL)
+
+
+def short_name(name: str, longest: int = _LONGEST) -> str:
+    """The name, or its start and a hash of the whole if it has more than ``longest`` bytes."""
+    data = name.encode("utf-8", "surrogateescape")
+    if len(data) <= longest:
+        return name
+    start = data[: longest - 11].decode("utf-8", "ignore")
+    return f"{start}~{hashlib.sha256(data).hexdigest()[:10]}"
+
+
+def short_path(path: PurePath, root: Path) -> Path:
+    """The relative path with `short_name` for each of its parts, so that it can be written below
+    ``root``; all in one part if it is too long as a whole."""
+    result = Path(*(short_name(part) for part in path.parts))
+    if len(os.fsencode(Path(root, result).absolute())) <= _LONGEST_PATH:
+        return result
+    return Path(short_name("~".join(path.parts)))
+
+
+def remove_parts(folder: Path) -> int:
+    """Deletes the temporary files that a killed `write_atomically` left anywhere under a folder,
+    and returns how many. Call it only while no other process writes there."""
+    count = 0
+    for parent, _, names in os.walk(folder):
+        for name in filter(_PART.fullmatch, names):
+            Path(parent, name).unlink(missing_ok=True)
+            count += 1
+    return count
+
+
+def remove_empty(folder: Path, top: Path) -> None:
+    """Removes a folder and those above it, up to ``top``, that are empty."""
+    while folder != top and folder.is_relative_to(top):
+        try:
+            folder.rmdir()
+        except OSError:  # not empty, or gone already
+            return
+        folder = folder.parent
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
@@ -15,7 +65,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{short_name(path.name, _LONGEST)}.{os.getpid()}.part")
     try:
         write(temporary)
         os.replace(temporary, path)

@@ -9,25 +9,32 @@ bytes of its own.
 
 import csv
 import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from norface_lib.common.devices import device_of
-from norface_lib.common.errors import DataError
-from norface_lib.common.files import write_atomically
+from norface_lib.common.errors import DataError, NorfaceError
+from norface_lib.common.failures import is_passing, not_read, writing
+from norface_lib.common.files import remove_empty, write_atomically, write_json
+from norface_lib.common.locks import only_process
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.frames import IN_VIDEO, IN_ZIP
 from norface_lib.images.arrays import Faces
 from norface_lib.images.crop import Crop
 from norface_lib.images.files import aligned, read_face, write_png
 from norface_lib.networks.inference import normalize_faces
+from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import load_normalizer, target_names
 
 MANIFEST = "manifest.csv"
@@ -63,6 +70,12 @@ def mirror_of(path: str) -> Path:
     return Path(path).with_suffix(".png")
 
 
+def check_batch_size(batch_size: int) -> None:
+    """Raises :class:`DataError` for a batch without faces."""
+    if batch_size < 1:
+        raise DataError(f"batch_size must be at least 1, not {batch_size}")
+
+
 def normalize_dataset(
     data: FaceDataset,
     out: Path,
@@ -70,6 +83,7 @@ def normalize_dataset(
     target: str | None = None,
     batch_size: int = 64,
     device: str = "auto",
+    overwrite: bool = False,
     progress: bool = True,
 ) -> Counter[str]:
     """Writes ``out/<target>/<mirror_of(path)>`` for each frame of a dataset, and
@@ -77,12 +91,16 @@ def normalize_dataset(
 
     The frames must be aligned faces, framed as the dataset's ``framing`` says. ``target``: name of
     one of those that the weights know; default: the first. Memory does not grow with the number of
-    frames; a call after an interruption goes on, and draws anew what is missing or whose original
-    has changed. Returns how many were ``normalized``, ``there already`` and ``unreadable``, which
-    is also what an image that is no aligned face counts as. Raises :class:`DataError` for two
-    frames that would become one image, and for an ``out`` that was made by other weights, or that
-    lies inside the dataset's root.
+    frames; a call after an interruption goes on, and normalizes anew what is missing or whose
+    original has changed; what is no longer there leaves the manifest and the folder.
+    ``overwrite``: deletes first what an earlier call made in the target's folder. Returns how many
+    were ``normalized``, ``there already`` and ``unreadable``, which is also what an image that is
+    no aligned face counts as. Raises :class:`DataError` for two frames that would become one image,
+    for an ``out`` that was made by other weights or from another root, that another process writes
+    to, or that lies inside the dataset's root, and
+    :class:`norface_lib.common.errors.StoppedError` if the disk is full or fails.
     """
+    check_batch_size(batch_size)
     model, face, card = load_normalizer(weights, target)
     _refuse_doubles(data)
     folder = Path(out) / (target or target_names(card)[0])
@@ -91,39 +109,110 @@ def normalize_dataset(
             f"{out}: lies inside {data.root}, and would be taken for a part of it; choose another "
             "folder"
         )
-    done = _manifest_rows(folder, card["sha256"])
     model = model.to(device_of(device))
-    crop = data.framing
-    size = model.config.encoder.image_size
-    counts: Counter[str] = Counter()
-    saved = time.monotonic()
-    with tqdm(
-        total=len(data), desc=f"normalize {data.title}", unit="face", disable=not progress
-    ) as bar:
-        try:
-            for start in range(0, len(data), batch_size):
-                batch = data.index.iloc[start : start + batch_size]
-                rows, faces = _read_batch(data, batch, done, folder, size, crop)
-                normalized = (
-                    normalize_faces(model, face, np.stack(list(faces.values()))) if faces else []
-                )
-                written = [
-                    write_png(folder / mirror_of(path), image)
-                    for path, image in zip(faces, normalized, strict=True)
-                ]
-                hashes = dict(zip(faces, map(_hash_of, written), strict=True))
-                for status, row in rows:
-                    counts[status] += 1
-                    done[row.path] = row._replace(
-                        normalized_sha256=hashes.get(row.path, row.normalized_sha256)
-                    )
-                if time.monotonic() - saved > _SAVE_SECONDS:
-                    _write_manifest(folder, done.values(), card["sha256"])
-                    saved = time.monotonic()
-                bar.update(len(batch))
-        finally:
-            _write_manifest(folder, done.values(), card["sha256"])
-    return counts
+    with only_process(folder):
+        if overwrite:
+            _remove_normalized(folder)
+        done = _manifest_rows(folder, card["sha256"])
+        _check_root(folder, data.root)
+        _forget_missing(done, data, folder)
+        run = _Run(data=data, folder=folder, done=done, weights=card["sha256"])
+        with tqdm(
+            total=len(data), desc=f"normalize {data.title}", unit="face", disable=not progress
+        ) as bar:
+            try:
+                for start in range(0, len(data), batch_size):
+                    batch = data.index.iloc[start : start + batch_size]
+                    run.batch(batch, model, face)
+                    bar.update(len(batch))
+            except BaseException:
+                with suppress(NorfaceError):
+                    run.save()
+                raise
+            run.save()
+    return run.counts
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """A dataset on its way into a target's folder; ``done``: rows of the manifest by path."""
+
+    data: FaceDataset
+    folder: Path
+    done: dict[str, Row]
+    weights: str
+    counts: Counter[str] = field(default_factory=Counter)
+    saved: float = field(default_factory=time.monotonic)
+
+    def batch(self, batch: pd.DataFrame, model: Normalizer, target: Tensor) -> None:
+        """Normalizes those frames of a batch that need it."""
+        size = model.config.encoder.image_size
+        rows, faces = _read_batch(self.data, batch, self.done, self.folder, size, self.data.framing)
+        normalized = normalize_faces(model, target, np.stack(list(faces.values()))) if faces else []
+        hashes = {}
+        for path, image in zip(faces, normalized, strict=True):
+            place = self.folder / mirror_of(path)
+            with writing(place):
+                hashes[path] = _hash_of(write_png(place, image))
+
+        for status, row in rows:
+            self.counts[status] += 1
+            digest = hashes.get(row.path, row.normalized_sha256)
+            self.done[row.path] = row._replace(normalized_sha256=digest)
+        if time.monotonic() - self.saved > _SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Writes the manifest."""
+        _write_manifest(self.folder, self.done.values(), self.weights)
+        self.saved = time.monotonic()
+
+
+_ROOT = ".source.json"
+"""Names the root of the dataset that a target's folder was made from."""
+
+
+def _check_root(folder: Path, root: Path) -> None:
+    """Raises :class:`DataError` if a target's folder was made from another root."""
+    path = folder / _ROOT
+    now = str(root.resolve())
+    if not path.exists():
+        with writing(path):
+            write_json({"root": now}, path)
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))["root"]
+    if before != now:
+        raise DataError(
+            f"{folder}: holds the normalized faces of {before}, not of {now}; choose another "
+            "folder, or start anew with --overwrite"
+        )
+
+
+def _forget_missing(done: dict[str, Row], data: FaceDataset, folder: Path) -> None:
+    """Deletes the normalized images of frames whose file is no longer there, and their rows."""
+    here = set(data.index["path"])
+    for path in [path for path in done if path not in here]:
+        match = IN_VIDEO.fullmatch(path) or IN_ZIP.fullmatch(path)
+        if not (data.root / (match["file"] if match else path)).exists():
+            _remove_image(folder, done.pop(path))
+
+
+def _remove_image(folder: Path, row: Row) -> None:
+    if row.normalized:
+        path = folder / row.normalized
+        path.unlink(missing_ok=True)
+        remove_empty(path.parent, folder)
+
+
+def _remove_normalized(folder: Path) -> None:
+    """Deletes what an earlier call made in a target's folder: the images that the manifest lists,
+    and the manifest."""
+    if (folder / MANIFEST).exists():
+        table = read_manifest(folder)
+        for row in table.itertuples(index=False):
+            _remove_image(folder, Row(*row))
+    for name in (MANIFEST, _ROOT):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _refuse_doubles(data: FaceDataset) -> None:
@@ -168,10 +257,11 @@ def _read_batch(
                 continue
             faces[path] = aligned(image, f"{data.root / path}", size, crop)
             rows.append(("normalized", Row(path, digest, mirror_of(path).as_posix(), "", "")))
-        except DataError as error:
-            rows.append(
-                ("unreadable", Row(path, "", "", "", str(error).removeprefix(f"{data.root}/")))
-            )
+        except Exception as error:  # of one frame, unless of the disk or of memory
+            if is_passing(error) or is_passing(error.__cause__):
+                raise not_read(data.root / path, error.__cause__ or error) from error
+            reason = str(error).removeprefix(f"{data.root}/")
+            rows.append(("unreadable", Row(path, "", "", "", " ".join(reason.split()))))
     return rows, faces
 
 
@@ -189,7 +279,8 @@ def _write_manifest(folder: Path, rows: Iterable[Row], weights: str) -> None:
             writer.writerow(Row._fields)
             writer.writerows(sorted(rows))
 
-    write_atomically(folder / MANIFEST, write)
+    with writing(folder / MANIFEST):
+        write_atomically(folder / MANIFEST, write)
 
 
 def _manifest_rows(folder: Path, weights: str) -> dict[str, Row]:
@@ -207,8 +298,8 @@ def _manifest_rows(folder: Path, weights: str) -> dict[str, Row]:
         raise DataError(f"{path}: damaged; delete it, and every face is normalized anew") from error
     if first != [f"# weights {weights}"]:
         raise DataError(
-            f"{path}: these faces were normalized by other weights; choose another folder or "
-            "delete this one"
+            f"{path}: these faces were normalized by other weights; choose another folder, or "
+            "start anew with --overwrite"
         )
     return by_path
 

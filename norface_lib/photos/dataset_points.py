@@ -15,10 +15,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from norface_lib.common.errors import DataError
+from norface_lib.common.failures import is_passing, not_read, writing
+from norface_lib.common.locks import only_process
 from norface_lib.datasets.base import FaceDataset, read_points
 from norface_lib.images.crop import ALIGNED, POINT_COLUMNS
 from norface_lib.photos.detection import Detector
-from norface_lib.photos.journal import NO_FACE, UNREADABLE
+from norface_lib.photos.statuses import NO_FACE, UNREADABLE
 
 COLUMNS = ("path", "status", "score", *POINT_COLUMNS)
 """Columns of the table: the frame as the dataset's index names it, its status, and the five points
@@ -38,9 +40,14 @@ def find_points(
     path = Path(path)
     if path.resolve().is_relative_to(data.root.resolve()):
         raise DataError(f"{path}: lies inside {data.root}; choose a place outside of the dataset")
+    with only_process(path.parent):
+        return _find(data, path, detector, progress)
+
+
+def _find(data: FaceDataset, path: Path, detector: Detector, progress: bool) -> Counter[str]:
     done = _begin(path)
     missing = data.index[~data.index["path"].isin(done)]
-    with path.open("a", newline="", encoding="utf-8") as file:
+    with writing(path), path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         bar = tqdm(
             missing.iterrows(),
@@ -73,7 +80,9 @@ def _line(data: FaceDataset, row: Any, detector: Detector) -> dict[str, Any]:
     """Line of the table for one frame."""
     try:
         faces = detector.detect(data.picture(row))
-    except DataError:
+    except Exception as error:  # of one frame, unless of the disk or of memory
+        if is_passing(error) or is_passing(error.__cause__):
+            raise not_read(data.root / row["path"], error.__cause__ or error) from error
         return {"path": row["path"], "status": UNREADABLE}
     if not faces:
         return {"path": row["path"], "status": NO_FACE}

@@ -1,9 +1,11 @@
-"""The journal of an alignment, which grows line by line so that a stopped run goes on where it was,
-and the tables that are made of it at the end."""
+"""The journal of an alignment, which grows line by line so that a stopped run goes on where it was.
 
-import csv
-import json
-from collections import Counter
+Its first line names the settings and the folders of the sources. A source begins with a line that
+holds its stamp (size and time of the file) and the path of its crops; a line for each frame of a
+video follows, and a last one that says that it is done.
+"""
+
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,39 +14,36 @@ from typing import Any
 import numpy as np
 
 from norface_lib.common.errors import DataError
-from norface_lib.common.files import write_atomically
-from norface_lib.images.crop import NORFACE_CROP, POINT_COLUMNS, Crop
+from norface_lib.common.failures import writing
+from norface_lib.common.files import remove_empty
+from norface_lib.common.journal import Journal, Line, read_lines
+from norface_lib.images.crop import NORFACE_CROP, Crop
 from norface_lib.images.files import SMALLEST
+from norface_lib.photos.statuses import TRIED_AGAIN
+from norface_lib.photos.tables import BLENDSHAPES, BOX, FACES
 from norface_lib.photos.tracking import Tracker
 
-FACES = "faces.csv"
-BLENDSHAPES = "blendshapes.csv"
 JOURNAL = ".align.jsonl"
 
-BOX = ("x0", "y0", "x1", "y1")
+_VERSION = 2
+"""Of the journal's lines; one of another version is begun anew."""
 
-KEY = ("source", "frame", "face", "track")
-"""Columns that name a face in both tables."""
-
-COLUMNS = (*KEY, "status", "output", "score", *BOX, *POINT_COLUMNS, "error")
-"""Of ``faces.csv``. Box and points are in pixels of the source, counted from its corner; left is
-the image's left."""
-
-NO_FACE = "no face"
-TOO_SMALL = "too small"
-NOT_CHOSEN = "not the largest"
-UNREADABLE = "unreadable"
-"""Values of the column ``status``, beside `norface_lib.images.crop.ALIGNED`."""
+_FRAME_CROP = re.compile(r"\d{6,}(_\d+)?\.png")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Choices of an alignment. ``size``: pixels of a crop; ``every``: which frames of a video;
-    ``smallest``: see `norface_lib.photos.folders.align_tree`."""
+    """Choices of an alignment. ``levels``: how far the detector searches for small faces, None if
+    it has no levels; ``size``: pixels of a crop; ``every``: which frames of a video; ``start`` and
+    ``end``: seconds of a video between which frames are taken; ``smallest``: see
+    `norface_lib.photos.folders.align_tree`."""
 
     detector: str
+    levels: int | None = None
     size: int = 112
     every: int = 1
+    start: float = 0.0
+    end: float | None = None
     all_faces: bool = False
     smallest: int = SMALLEST
     crop: Crop = NORFACE_CROP
@@ -55,127 +54,220 @@ class Settings:
                 f"size must be at least {SMALLEST} and every at least 1, not {self.size} and "
                 f"{self.every}"
             )
+        if self.start < 0 or (self.end is not None and self.end < self.start):
+            raise DataError(
+                f"start must be at least 0 and end at least start, not {self.start} and {self.end}"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """For the journal's first line."""
-        return {**self.__dict__, "crop": [list(point) for point in self.crop.points]}
+        crop = [list(point) for point in self.crop.points]
+        return {**self.__dict__, "crop": crop, "version": _VERSION}
 
 
 @dataclass
 class Progress:
-    """State of a source by the journal: the file it was, whether it is finished, its last frame,
-    the tracks of a video."""
+    """State of a source by the journal: the file it was, the path of its crops, whether it is
+    finished, holds what is tried again, its last frame, and the tracks of a video."""
 
     stamp: list[int]
-    start: int  # line of the journal from which on it counts
+    output: str
+    is_video: bool
+    spans: list[list[int]] = field(default_factory=list)  # bytes of the journal with its rows
     done: bool = False
+    again: bool = False
     frame: int = -1
     whole: bool = True  # all of its crops are there
     outputs: list[str] = field(default_factory=list)  # of an image
     tracker: Tracker = field(default_factory=Tracker)
 
 
-def open_journal(out: Path, settings: Settings) -> dict[str, Progress]:
-    """Progress of an earlier call, by source; begins a journal if there is none.
+class AlignmentJournal:
+    """Progress of each source by its name, kept in a file.
 
-    The half line of a call that was killed is cut off. Raises :class:`DataError` for a journal of
-    other settings.
+    ``roots``: folders of the sources by the prefix of their names. ``mirrors``: folders with a file
+    for each crop, which is deleted with it. Raises :class:`DataError` for a journal of other
+    settings or roots.
     """
+
+    def __init__(
+        self, out: Path, settings: Settings, roots: dict[str, str], mirrors: Sequence[Path] = ()
+    ):
+        self.out = out
+        self.path = out / JOURNAL
+        self.roots = roots
+        self.mirrors = mirrors
+        self.known: dict[str, Progress] = {}
+        head = {"settings": settings.as_dict(), "roots": roots}
+        end = self._replay(head)
+        with writing(self.path):
+            self._journal = Journal(self.path, end)
+        if end == 0:
+            self._journal.append(head)
+
+    def __enter__(self) -> "AlignmentJournal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._journal.__exit__()
+
+    def _replay(self, head: dict[str, Any]) -> int:
+        """Takes the lines of an earlier call; returns the bytes that are whole."""
+        end = 0
+        if self.path.exists():
+            for line in read_lines(self.path):
+                if line.start == 0:
+                    _check_same(line.entry, head, self.out)
+                else:
+                    self._take(line)
+                end = line.end
+        return end
+
+    def _take(self, line: Line) -> None:
+        entry = line.entry
+        name = entry["source"]
+        if "gone" in entry:
+            self.known.pop(name, None)
+            return
+        if "stamp" in entry:
+            self.known[name] = Progress(entry["stamp"], entry["output"], entry["is_video"])
+            return
+
+        progress = self.known[name]
+        _extend(progress.spans, line)
+        outputs = [row["output"] for row in entry["rows"] if row.get("output")]
+        if not all((self.out / output).is_file() for output in outputs):
+            progress.whole = False
+        if any(row["status"] in TRIED_AGAIN for row in entry["rows"]):
+            progress.again = True
+        progress.done = entry.get("done", False)
+        if "frame" in entry:
+            progress.frame = entry["frame"]
+            faces = [row for row in entry["rows"] if "x0" in row]
+            boxes = [np.array([row[name] for name in BOX]) for row in faces]
+            progress.tracker.restore(boxes, [row["track"] for row in faces])
+        elif not progress.is_video:
+            progress.outputs = outputs
+
+    def begin(self, name: str, *, stamp: list[int], output: str, is_video: bool) -> Progress:
+        """Begins a source anew: deletes the crops that an earlier version of it left."""
+        self.clear(name)
+        self._journal.append(
+            {"source": name, "stamp": stamp, "output": output, "is_video": is_video}
+        )
+        self.known[name] = Progress(stamp, output, is_video)
+        return self.known[name]
+
+    def log(self, name: str, **entry: Any) -> None:
+        """Appends rows of a source, of one frame if ``frame`` is among them."""
+        line = self._journal.append({"source": name, **entry})
+        _extend(self.known[name].spans, line)
+
+    def forget(self, name: str) -> None:
+        """Deletes the crops of a source, and its rows."""
+        self.clear(name)
+        self._journal.append({"source": name, "gone": True})
+        del self.known[name]
+
+    def clear(self, name: str) -> None:
+        """Deletes the crops of a source, and what mirrors them."""
+        if progress := self.known.get(name):
+            _delete_crops(progress, self.out, self.mirrors)
+
+    def exists(self, name: str) -> bool:
+        """True if the file of a source that the journal knows is still there."""
+        for prefix, root in self.roots.items():
+            if not prefix or name.startswith(f"{prefix}/"):
+                return Path(root, name[len(prefix) + bool(prefix) :]).exists()
+        return False
+
+    def entries(self, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Lines with rows of some sources, in this order."""
+        for name in names:
+            if name in self.known:
+                for start, end in self.known[name].spans:
+                    for line in read_lines(self.path, start, end):
+                        yield name, line.entry
+
+
+def _extend(spans: list[list[int]], line: Line) -> None:
+    if spans and spans[-1][1] == line.start:
+        spans[-1][1] = line.end
+    else:
+        spans.append([line.start, line.end])
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+    """Raises unless a journal was begun with the same settings and roots."""
+    cure = "choose another folder, or start anew with --overwrite"
+    old = before.get("settings", {})
+    new = now["settings"]
+    if old.get("version") != new["version"]:
+        raise DataError(f"{out}: was aligned by an earlier version of norface; {cure}")
+    if before["roots"] != now["roots"]:
+        raise DataError(
+            f"{out}: holds the faces of {', '.join(before['roots'].values())}, not of "
+            f"{', '.join(now['roots'].values())}; {cure}"
+        )
+    if old != new:
+        changed = [
+            f"{key} {old.get(key)}, not {new[key]}" for key in new if old.get(key) != new[key]
+        ]
+        raise DataError(f"{out}: was aligned with other settings ({', '.join(changed)}); {cure}")
+
+
+def _delete_crops(progress: Progress, out: Path, mirrors: Sequence[Path]) -> None:
+    for folder in (out, *mirrors):
+        for path in _crops(progress, folder):
+            path.unlink(missing_ok=True)
+            remove_empty(path.parent, folder)
+
+
+def _crops(progress: Progress, folder: Path) -> list[Path]:
+    """Crops of a source in a folder, those that were written just before a kill among them."""
+    target = folder / progress.output
+    if progress.is_video:
+        inside = target.iterdir() if target.is_dir() else ()
+        return [path for path in inside if _FRAME_CROP.fullmatch(path.name)]
+    if progress.done:
+        return [folder / output for output in progress.outputs]
+    paths = [crop_path(target, 0)]
+    while paths[-1].exists():
+        paths.append(crop_path(target, len(paths)))
+    return paths
+
+
+def crop_path(output: Path, number: int) -> Path:
+    """File of a face's crop: ``a/b.png`` for the largest, ``a/b_1.png`` for the next."""
+    return output.with_name(output.name + (f"_{number}" if number else "") + ".png")
+
+
+def remove_alignment(out: Path, mirrors: Sequence[Path] = ()) -> None:
+    """Deletes what an alignment made in a folder, and nothing else: its crops, tables and
+    journal."""
     path = out / JOURNAL
     if not path.exists():
-        text = json.dumps({"settings": settings.as_dict()}) + "\n"
-        write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-        return {}
+        return
     known: dict[str, Progress] = {}
-    end = 0
-    for number, entry, position in _entries(path):
-        end = position
-        if number == 0:
-            _check_settings(entry, settings, path)
-        else:
-            _replay(known, number, entry, out)
-    with path.open("r+b") as file:
-        file.truncate(end)
-    return known
+    try:
+        for line in read_lines(path):
+            _note_crops(known, line.entry, out, mirrors)
+    except (DataError, KeyError):  # damaged from here on
+        pass
+    for progress in known.values():
+        _delete_crops(progress, out, mirrors)
+    for name in (FACES, BLENDSHAPES, "crop.json", JOURNAL):
+        (out / name).unlink(missing_ok=True)
 
 
-def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any], int]]:
-    """Whole lines of a journal: number, content, and the position behind them."""
-    end = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file):
-            if not line.endswith(b"\n"):
-                return
-            end += len(line)
-            try:
-                entry = json.loads(line)
-            except ValueError as error:
-                raise DataError(
-                    f"{path}: line {number + 1} is damaged; delete the folder, and align again"
-                ) from error
-            yield number, entry, end
-
-
-def _check_settings(entry: dict[str, Any], settings: Settings, path: Path) -> None:
-    before = entry.get("settings", {})
-    now = settings.as_dict()
-    if before != now:
-        changed = ", ".join(
-            f"{key} {before.get(key)}, not {now[key]}" for key in now if before.get(key) != now[key]
-        )
-        raise DataError(
-            f"{path.parent}: was aligned with other settings ({changed}); choose another folder or "
-            "delete this one"
-        )
-
-
-def _replay(known: dict[str, Progress], number: int, entry: dict[str, Any], out: Path) -> None:
-    """Takes one line of a journal into the progress of its source."""
-    source = entry["source"]
+def _note_crops(
+    known: dict[str, Progress], entry: dict[str, Any], out: Path, mirrors: Sequence[Path]
+) -> None:
+    name = entry.get("source")
+    if name is None:
+        return
     if "stamp" in entry:
-        known[source] = Progress(entry["stamp"], number)
-        return
-    progress = known[source]
-    outputs = [row["output"] for row in entry["rows"] if row.get("output")]
-    if not all((out / output).is_file() for output in outputs):
-        progress.whole = False
-    progress.done = entry.get("done", False)
-    if "frame" not in entry:
-        progress.outputs = outputs
-        return
-    progress.frame = entry["frame"]
-    faces = [row for row in entry["rows"] if row["status"] != NO_FACE]
-    boxes = [np.array([row[name] for name in BOX]) for row in faces]
-    progress.tracker.restore(boxes, [row["track"] for row in faces])
-
-
-def write_tables(out: Path, shapes: Sequence[str]) -> Counter[str]:
-    """Turns the journal into ``faces.csv`` and, if the detector knows them, ``blendshapes.csv``.
-    Counts the statuses."""
-    path = out / JOURNAL
-    last = {entry["source"]: number for number, entry, _ in _entries(path) if "stamp" in entry}
-    counts: Counter[str] = Counter()
-
-    def valid(kind: str) -> Iterator[Any]:
-        for number, entry, _ in _entries(path):
-            if number and number > last[entry["source"]]:
-                yield from entry.get(kind, [])
-
-    def write_faces(part: Path) -> None:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="")
-            writer.writeheader()
-            for row in valid("rows"):
-                counts[row["status"]] += 1
-                writer.writerow(row)
-
-    def write_shapes(part: Path) -> None:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow((*KEY, *shapes))
-            writer.writerows(valid("shapes"))
-
-    write_atomically(out / FACES, write_faces)
-    if shapes:
-        write_atomically(out / BLENDSHAPES, write_shapes)
-    return counts
+        known[name] = Progress(entry["stamp"], entry["output"], entry["is_video"])
+    elif entry.get("done") and name in known:
+        known[name].done = True
+        known[name].outputs = [row["output"] for row in entry["rows"] if row.get("output")]

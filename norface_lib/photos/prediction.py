@@ -1,43 +1,51 @@
 """Photographs and videos in, a tidy table out: faces detected, aligned, normalized, and read for
 AUs, intensities and emotions."""
 
-import csv
 import hashlib
-import shutil
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from norface_lib.common.devices import device_of
-from norface_lib.common.errors import CheckpointError
-from norface_lib.common.files import write_atomically
+from norface_lib.common.errors import CheckpointError, DataError, NorfaceError, StoppedError
+from norface_lib.common.failures import not_read, writing
+from norface_lib.common.locks import only_process
+from norface_lib.datasets.normalized import check_batch_size
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.images.crop import ALIGNED
-from norface_lib.images.files import read_faces, write_png
+from norface_lib.images.files import read_face, write_png
 from norface_lib.networks.classifier import Classifier
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import load_classifier, load_normalizer, normalizer_hash
 from norface_lib.photos.detection import Detector
 from norface_lib.photos.folders import align_tree
-from norface_lib.photos.journal import FACES
+from norface_lib.photos.listing import Sources, list_sources
+from norface_lib.photos.readings import (
+    PREDICTIONS,
+    Readings,
+    check_format,
+    read_predictions,
+    remove_predictions,
+    write_predictions,
+)
+from norface_lib.photos.tables import FACES
 from norface_lib.tasks.tasks import Task, task_of
+
+__all__ = ["PREDICTIONS", "READERS", "load_reader", "predict_tree", "read_table"]
 
 READERS = ("tiny-photo-au", "tiny-photo-intensity", "tiny-photo-emotion")
 """Shipped classifiers for photographs: AU detection, AU intensity, emotion."""
-
-PREDICTIONS = "predictions.csv"
-
-WHERE = ("source", "frame", "face", "track", "score", "x0", "y0", "x1", "y1")
-"""First columns of the table, as in ``faces.csv``: the file, the frame of a video, the face's
-number, its box in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +58,7 @@ class Reader:
     backbone: str  # hash of encoder and expression embedding
     trained: bool  # whether the backbone was trained with the head
     normalizer: str | None  # SHA-256 of the weights of its normalizer, if its card names them
+    fingerprint: str = ""  # of its card, which names the hash of its weights
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -84,6 +93,7 @@ def load_reader(name: str, device: str = "auto") -> Reader:
         backbone=_backbone_hash(model),
         trained=trained or config.timm_name is not None,
         normalizer=normalizer_hash(card),
+        fingerprint=json.dumps(card, sort_keys=True),
     )
 
 
@@ -130,15 +140,85 @@ def read_table(readers: Sequence[Reader], originals: Faces, normalized: Faces) -
                 embeddings[key] = reader.model.embed(to_tensor(images).to(_device(reader.model)))
             inputs[kind] = embeddings[key]
         tables.append(reader.table(reader.model.head(**inputs).logits))
-    return pd.concat(tables, axis=1)
+    return pd.concat(tables, axis=1).set_axis(columns_of(readers), axis=1)
+
+
+def columns_of(readers: Sequence[Reader]) -> list[str]:
+    """All columns of some readers. One that several of them have is named ``<reader>.AU12``."""
+    names = [Path(reader.name).stem for reader in readers]
+    if len(set(names)) < len(names):
+        names = [f"{name}-{number}" for number, name in enumerate(names, start=1)]
+    counts = Counter(column for reader in readers for column in reader.columns)
+    return [
+        f"{name}.{column}" if counts[column] > 1 else column
+        for name, reader in zip(names, readers, strict=True)
+        for column in reader.columns
+    ]
 
 
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
+class Engine(Protocol):
+    """Networks that normalize and read a batch of faces. ``size``: pixels of a face;
+    ``fingerprint``: a text that is another one if they would read another value; ``columns``: of
+    what they read."""
+
+    size: int
+    fingerprint: str
+    columns: list[str]
+
+    def normalize(self, originals: Faces) -> Faces:
+        """I_n of a batch (N, S, S, 3) of 8 bits, RGB."""
+        ...
+
+    def read(self, originals: Faces, normalized: Faces) -> pd.DataFrame:
+        """A row of ``columns`` for each face of a batch."""
+        ...
+
+
+class TorchEngine:
+    """The networks as `torch` runs them.
+
+    Raises :class:`CheckpointError` for a reader that belongs to another normalizer.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: str = "tiny-photo",
+        target: str | None = None,
+        readers: Sequence[str] = READERS,
+        device: str = "auto",
+    ):
+        normalizer, self.target, card = load_normalizer(weights, target)
+        self.readers = [load_reader(name, device) for name in readers]
+        for reader in self.readers:
+            check_normalizer(reader, weights, normalizer, card)
+        self.normalizer = normalizer.to(device_of(device))
+        self.size = normalizer.config.encoder.image_size
+        self.columns = columns_of(self.readers)
+        self.fingerprint = self._fingerprint(card)
+
+    def _fingerprint(self, card: dict[str, Any]) -> str:
+        digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode())
+        digest.update(self.target.numpy().tobytes())
+        for reader in self.readers:
+            digest.update(f"{reader.name}\n{reader.fingerprint}\n".encode())
+        return digest.hexdigest()
+
+    def normalize(self, originals: Faces) -> Faces:
+        """I_n of a batch (N, S, S, 3) of 8 bits, RGB."""
+        return normalize_faces(self.normalizer, self.target, originals)
+
+    def read(self, originals: Faces, normalized: Faces) -> pd.DataFrame:
+        """A row of ``columns`` for each face of a batch."""
+        return read_table(self.readers, originals, normalized)
+
+
 def predict_tree(
-    source: Path,
+    source: Sources,
     out: Path,
     detector: Detector,
     *,
@@ -146,81 +226,115 @@ def predict_tree(
     weights: str = "tiny-photo",
     target: str | None = None,
     every: int = 1,
+    start: float = 0.0,
+    end: float | None = None,
     all_faces: bool = False,
     batch_size: int = 64,
     device: str = "auto",
+    table_format: str = "csv",
+    overwrite: bool = False,
+    engine: Engine | None = None,
     progress: bool = True,
 ) -> Counter[str]:
-    """Reads the faces of an image, a video, or a folder of both, into ``out/predictions.csv``: a
-    row for each face and frame.
+    """Reads the faces of images and videos into ``out/predictions.csv``: a row for each face, and
+    for each file and frame without one, with its status.
 
-    Faces that are aligned already need no search: the detector ``none``. Beside the table lie
-    ``aligned/`` with ``faces.csv``, which also lists what holds no face and what cannot be read,
-    and ``normalized/``, the mirror tree of I_n. Memory does not grow with the number of faces;
-    alignment goes on after an interruption. Returns the counts of
-    `norface_lib.photos.folders.align_tree`; errors as there, and :class:`CheckpointError` for a
-    reader that belongs to another normalizer.
+    ``source``: a file, a folder, a pattern, or several of them. Faces that are aligned already need
+    no search: the detector ``none``. Beside the table lie ``aligned/`` with ``faces.csv``, and
+    ``normalized/``, the mirror tree of I_n. ``table_format``: ``parquet`` or ``json`` for a second
+    file with the same table. ``overwrite``: deletes first what an earlier call made in ``out``.
+    ``engine``: runs the networks instead of `torch`; then ``readers``, ``weights``, ``target`` and
+    ``device`` mean nothing.
+
+    A call after an interruption goes on, and reads only what was not read by the same networks; the
+    tables of what is done are there even then. Memory does not grow with the size of images and
+    videos. Returns the counts of `norface_lib.photos.folders.align_tree`; errors as there, and
+    :class:`CheckpointError` for a reader that belongs to another normalizer.
     """
-    source, out = Path(source), Path(out)
-    normalizer, face, card = load_normalizer(weights, target)
-    networks = [load_reader(name, device) for name in readers]
-    for reader in networks:
-        check_normalizer(reader, weights, normalizer, card)
-    normalizer = normalizer.to(device_of(device))
+    out = Path(out)
+    check_batch_size(batch_size)
+    check_format(table_format)
+    engine = engine or TorchEngine(weights=weights, target=target, readers=readers, device=device)
+    listing = list_sources(source, out)
 
-    counts = align_tree(
-        _as_folder(source, out),
-        out / "aligned",
-        detector,
-        size=normalizer.config.encoder.image_size,
-        every=every,
-        all_faces=all_faces,
-        progress=progress,
-    )
-    faces = pd.read_csv(out / "aligned" / FACES)
-    faces = faces[faces["status"] == ALIGNED]
-    bar = tqdm(total=len(faces), desc="read", unit="face", disable=not progress)
+    with only_process(out):
+        if overwrite:
+            remove_predictions(out)
+        with Readings(out, engine.fingerprint) as readings:
 
-    def write(part: Path) -> None:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow([*WHERE, *(name for reader in networks for name in reader.columns)])
-            for start in range(0, len(faces), batch_size):
-                batch = faces.iloc[start : start + batch_size]
-                writer.writerows(_rows(batch, out, networks, normalizer, face))
-                bar.update(len(batch))
+            def write() -> None:
+                write_predictions(
+                    out,
+                    readings,
+                    columns=engine.columns,
+                    blendshapes=detector.blendshapes,
+                    kind=table_format,
+                )
 
-    write_atomically(out / PREDICTIONS, write)
+            try:
+                counts = align_tree(
+                    listing,
+                    out / "aligned",
+                    detector,
+                    size=engine.size,
+                    every=every,
+                    start=start,
+                    end=end,
+                    all_faces=all_faces,
+                    overwrite=overwrite,
+                    mirrors=[out / "normalized"],
+                    progress=progress,
+                )
+                _read_all(out, readings, engine, batch_size, progress)
+            except (DataError, CheckpointError):
+                raise
+            except BaseException:
+                with suppress(NorfaceError, OSError):
+                    write()
+                raise
+            write()
     return counts
 
 
-def _rows(
-    batch: pd.DataFrame,
-    out: Path,
-    readers: Sequence[Reader],
-    normalizer: Normalizer,
-    target: Tensor,
-) -> Iterator[list[Any]]:
-    """Lines of the table for some lines of ``faces.csv``; writes the normalized faces."""
-    size = normalizer.config.encoder.image_size
-    originals = read_faces([out / "aligned" / name for name in batch["output"]], size)
-    normalized = normalize_faces(normalizer, target, originals)
-    for name, image in zip(batch["output"], normalized, strict=True):
-        write_png(out / "normalized" / name, image)
+def _read_all(
+    out: Path, readings: Readings, engine: Engine, batch_size: int, progress: bool
+) -> None:
+    """Normalizes and reads all crops that were not read yet."""
+    faces = read_predictions(out / "aligned" / FACES)
+    outputs = faces.loc[faces["status"] == ALIGNED, "output"].tolist()
+    missing = [output for output in outputs if not readings.knows(output)]
+    bar = tqdm(
+        desc="read",
+        total=len(outputs),
+        initial=len(outputs) - len(missing),
+        unit="face",
+        disable=not progress,
+    )
+    with bar:
+        for first in range(0, len(missing), batch_size):
+            batch = missing[first : first + batch_size]
+            originals = _crops([out / "aligned" / output for output in batch], engine.size)
+            normalized = engine.normalize(originals)
+            for output, image in zip(batch, normalized, strict=True):
+                with writing(out / "normalized" / output):
+                    write_png(out / "normalized" / output, image)
+            readings.append(batch, engine.read(originals, normalized).values.tolist())
+            bar.update(len(batch))
 
-    predictions = read_table(readers, originals, normalized)
-    places = batch[list(WHERE)].astype(object)
-    places = places.where(places.notna(), "")
-    for place, values in zip(places.values.tolist(), predictions.values.tolist(), strict=True):
-        yield [*place, *values]
 
-
-def _as_folder(source: Path, out: Path) -> Path:
-    """The folder to align: the source itself, or one with nothing but the file that it is."""
-    if not source.is_file():
-        return source
-    folder = out / "input"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / source.name).exists():
-        write_atomically(folder / source.name, lambda part: shutil.copy2(source, part))
-    return folder
+def _crops(paths: Sequence[Path], size: int) -> Faces:
+    """Aligned faces (N, size, size, 3); one that was damaged since it was written is deleted, so
+    that the next call makes it anew."""
+    faces = np.empty((len(paths), size, size, 3), np.uint8)
+    for row, path in enumerate(paths):
+        try:
+            faces[row] = read_face(path, size)
+        except DataError as error:
+            path.unlink(missing_ok=True)
+            raise StoppedError(
+                f"{path}: was damaged after it was written, and is deleted; the same command makes "
+                "it anew"
+            ) from error
+        except OSError as error:
+            raise not_read(path, error) from error
+    return faces

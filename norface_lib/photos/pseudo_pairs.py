@@ -30,8 +30,8 @@ from norface_lib.images.arrays import Faces
 from norface_lib.images.crop import ALIGNED
 from norface_lib.images.files import decode, write_png
 from norface_lib.photos.calibration import Calibration, calibration_of
-from norface_lib.photos.journal import BLENDSHAPES, FACES
 from norface_lib.photos.landmarker import BLENDSHAPES as NAMES
+from norface_lib.photos.tables import BLENDSHAPES, FACES
 
 EMOTION_NAMES = {"happiness": "happy", "sadness": "sad"} | {name: name for name in labels.EMOTIONS}
 """Names of emotions in tables of photographs -> ours."""

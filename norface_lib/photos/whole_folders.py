@@ -9,104 +9,133 @@ import pandas as pd
 
 from norface_lib.common.errors import DataError
 from norface_lib.datasets import open_dataset
-from norface_lib.datasets.normalized import normalize_dataset
+from norface_lib.datasets.normalized import check_batch_size, normalize_dataset
 from norface_lib.images.crop import ALIGNED
 from norface_lib.photos.detection import Detector, open_detector
 from norface_lib.photos.folders import align_tree
-from norface_lib.photos.prediction import PREDICTIONS, READERS, predict_tree
+from norface_lib.photos.listing import Sources, list_sources, one_folder
+from norface_lib.photos.prediction import READERS, predict_tree
+from norface_lib.photos.readings import PREDICTIONS, read_predictions
+from norface_lib.photos.tables import FACES
 
 
 def predict(
-    source: str | PathLike[str],
+    source: Sources,
     out: str | PathLike[str],
     *,
     detector: str | Detector = "mediapipe",
+    levels: int = 1,
     readers: Sequence[str] = READERS,
     weights: str = "tiny-photo",
     target: str | None = None,
     every: int = 1,
+    start: float = 0.0,
+    end: float | None = None,
     all_faces: bool = False,
     batch_size: int = 64,
     device: str = "auto",
+    table_format: str = "csv",
+    overwrite: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Reads the faces of an image, a video, or a folder of both: a row for each face and frame.
+    """Reads the faces of images and videos: a row for each face, and for each file and frame
+    without one.
 
-    The first columns say where a face is (``source``, ``frame``, ``face``, box in pixels); ``AU12``
-    is a probability, ``AU12_intensity`` 0..5, ``emotion`` a name. ``detector``: ``mediapipe``,
-    ``insightface``, or ``none`` for faces that are aligned already; ``readers``: classifiers by
-    shipped name or path; ``every``: takes each k-th frame of a video; ``all_faces``: every face of
-    an image, else the largest. The table is also in ``out/predictions.csv``, beside ``aligned/``
-    and ``normalized/``; a call after an interruption goes on. Raises
-    :class:`norface_lib.common.errors.DataError` for a source without images.
+    ``source``: a file, a folder with its subfolders, a pattern such as ``photos/*.jpg``, or several
+    of them. The first columns say where a face is (``source``, ``frame``, ``time_s``, ``face``, box
+    in pixels) and its ``status``; ``AU12`` is a probability, ``AU12_intensity`` 0..5, ``emotion`` a
+    name; all are empty where no face was read. ``detector``: ``mediapipe``, ``insightface``, or
+    ``none`` for faces that are aligned already; ``levels``: how far mediapipe searches for small
+    faces; ``readers``: classifiers by shipped name or path; ``every``: takes each k-th frame of a
+    video; ``start``, ``end``: only those between these seconds; ``all_faces``: every face of an
+    image, else the largest. The table is also in ``out/predictions.csv``, and in another
+    ``table_format`` (``parquet``, ``json``) beside it, next to ``aligned/`` and ``normalized/``; a
+    call after an interruption goes on, and ``overwrite`` starts anew. Raises
+    :class:`norface_lib.common.errors.DataError` for sources without images, and for an ``out`` that
+    other sources or settings have made.
     """
     predict_tree(
-        Path(source),
+        source,
         Path(out),
-        detector=_opened(detector),
+        detector=_opened(detector, levels),
         readers=readers,
         weights=weights,
         target=target,
         every=every,
+        start=start,
+        end=end,
         all_faces=all_faces,
         batch_size=batch_size,
         device=device,
+        table_format=table_format,
+        overwrite=overwrite,
         progress=progress,
     )
-    return pd.read_csv(Path(out) / PREDICTIONS)
+    return read_predictions(Path(out) / PREDICTIONS)
 
 
 def normalize(
-    source: str | PathLike[str],
+    source: Sources,
     out: str | PathLike[str],
     *,
     detector: str | Detector = "none",
+    levels: int = 1,
     layout: str = "folder",
     weights: str = "tiny",
     target: str | None = None,
     points: str | PathLike[str] | None = None,
     batch_size: int = 64,
     device: str = "auto",
+    overwrite: bool = False,
     progress: bool = True,
 ) -> Counter[str]:
     """Writes the normalized image of each face under a folder to ``out/<target>/<same path>.png``.
 
     Faces that are aligned already need no detector; with one, those of ordinary photographs and
-    videos are found first, and their crops kept in ``out/aligned``. ``layout``: ``folder``, or the
-    dataset that lies at ``source``, such as ``bp4d``; ``points``: the table by which a dataset's
-    whole frames are cropped. A call after an interruption goes on. Returns how many faces were
+    videos are found first, and their crops kept in ``out/aligned``; ``source`` may then also be a
+    file, a pattern, or several of them. ``levels``: how far mediapipe searches for small faces.
+    ``layout``: ``folder``, or the dataset that lies at ``source``, such as ``bp4d``; ``points``:
+    the table by which a dataset's whole frames are cropped. A call after an interruption goes on;
+    ``overwrite`` deletes first what an earlier call made in ``out``. Returns how many faces were
     ``normalized``, ``there already`` and ``unreadable``, and with a detector also how many images
     it found faces in, as `norface_lib.photos.folders.align_tree` counts them. Raises
     :class:`norface_lib.common.errors.DataError` for a source that holds no images or not that
     dataset, and for a detector with a dataset.
     """
-    source = Path(source)
-    aligned: Counter[str] = Counter()
-    if detector != "none":
+    out = Path(out)
+    check_batch_size(batch_size)
+    if detector == "none":
+        data = open_dataset(layout, one_folder(source))
+        aligned: Counter[str] = Counter()
+    else:
         if layout != "folder":
             raise DataError(
                 f"{source}: a dataset is aligned by `align --layout` and --points, not by a "
                 "detector"
             )
-        crops = Path(out) / "aligned"
-        aligned = align_tree(source, crops, _opened(detector), progress=progress)
+        listing = list_sources(source, out)
+        finder = _opened(detector, levels)
+        crops = out / "aligned"
+        aligned = align_tree(listing, crops, finder, overwrite=overwrite, progress=progress)
         if not aligned[ALIGNED]:
             return aligned
-        source = crops
+        data = open_dataset(layout, crops)
+        faces = read_predictions(crops / FACES)
+        data = data.select(data.index["path"].isin(faces["output"].dropna()))
 
-    data = open_dataset(layout, source)
     if points is not None:
         data = data.aligned_by(Path(points))
     return aligned + normalize_dataset(
         data,
-        Path(out),
+        out,
         weights=weights,
         target=target,
         batch_size=batch_size,
         device=device,
+        overwrite=overwrite,
         progress=progress,
     )
 
 
-def _opened(detector: str | Detector) -> Detector:
-    return open_detector(detector) if isinstance(detector, str) else detector
+def _opened(detector: str | Detector, levels: int) -> Detector:
+    return open_detector(detector, levels=levels) if isinstance(detector, str) else detector

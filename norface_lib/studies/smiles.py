@@ -18,8 +18,9 @@ from norface_lib.images.crop import ALIGNED, crop_of
 from norface_lib.images.files import read_faces, write_png
 from norface_lib.images.sheets import contact_sheet
 from norface_lib.photos.detection import WholeImage
-from norface_lib.photos.journal import FACES
-from norface_lib.photos.prediction import PREDICTIONS, predict_tree
+from norface_lib.photos.prediction import predict_tree
+from norface_lib.photos.readings import PREDICTIONS, read_predictions
+from norface_lib.photos.tables import FACES
 from norface_lib.studies.photo_measures import smiling_of
 from norface_lib.tasks.metrics import auc
 
@@ -43,9 +44,10 @@ def read_smiles(
     root = Path(root)
     out = Path(out)
     predict_tree(root, out, WholeImage(), readers=readers, weights=weights, progress=False)
-    table = pd.read_csv(out / PREDICTIONS)
-    # a column for each reader: AU12, AU12.1, AU12.2
-    of_readers = table.filter(regex=rf"^{labels.au_column(12)}(\.\d+)?$")
+    table = read_predictions(out / PREDICTIONS)
+    table = table[table["status"] == ALIGNED]
+    # a column for each reader: AU12 of one, first.AU12 and second.AU12 of two
+    of_readers = table.filter(regex=rf"(^|\.){labels.au_column(12)}$")
     scores = pd.Series(of_readers.mean(axis=1).to_numpy(), table["source"])
 
     faces = pd.read_csv(out / "aligned" / FACES)
