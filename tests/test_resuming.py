@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from test_detection import Fake, film, run, save, scene, walk_past
 from test_prediction import networks  # noqa: F401
 
 from norface_lib.common.errors import DataError, StoppedError
-from norface_lib.common.locks import only_process
+from norface_lib.common.locks import only_process, only_writer
 from norface_lib.datasets import open_dataset
 from norface_lib.datasets.normalized import MANIFEST, normalize_dataset, read_manifest
 from norface_lib.images.files import write_png
@@ -280,7 +281,7 @@ def test_frames_between_two_seconds(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from norface_lib.common.locks import only_process
+from norface_lib.common.locks import only_process, only_writer
 with only_process(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -456,3 +457,27 @@ def test_align_refuses_a_folder_that_it_holds_itself(tmp_path):
     save(tmp_path / "in/a.png", ONE)
     with only_process(tmp_path / "out"), pytest.raises(DataError, match="is writing here"):
         align_tree(tmp_path / "in", tmp_path / "out", Fake(), progress=False)
+
+
+def test_one_process_renders_a_benchmark_and_trains_a_network(tmp_path, tiny_spec):
+    from norface_lib.faces.writing import write_benchmark
+    from norface_lib.training.loop import TrainConfig, fit
+
+    with only_process(tmp_path), pytest.raises(DataError, match="is writing here"):
+        write_benchmark(tiny_spec, tmp_path, workers=1, progress=False)
+    data = torch.utils.data.TensorDataset(torch.zeros(4, 1))
+    settings = TrainConfig(steps=1, batch_size=2)
+
+    def train(name):
+        model = torch.nn.Linear(1, 1)
+        fit(model, squared, data, settings, folder=tmp_path, name=name, progress=False)
+
+    with only_writer(tmp_path / "a"):
+        with pytest.raises(DataError, match="is writing here"):
+            train("a")
+        train("b")
+
+
+def squared(model, batch):
+    value = model(batch[0]).square().mean()
+    return value, {}

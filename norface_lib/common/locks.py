@@ -24,13 +24,23 @@ def only_process(folder: Path) -> Iterator[None]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with file_lock(folder / _LOCK, folder):
+    with _held(folder / _LOCK, folder):
         remove_parts(folder)
         yield
 
 
 @contextmanager
-def file_lock(path: Path, busy: Path) -> Iterator[None]:
+def only_writer(path: Path) -> Iterator[None]:
+    """Holds what goes by one path, such as a table or a training, for this process; others may
+    write beside it. Errors as of `only_process`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _held(path.with_name(f".{path.name}.lock"), path):
+        yield
+
+
+@contextmanager
+def _held(path: Path, busy: Path) -> Iterator[None]:
     """Holds the lock file ``path``; raises :class:`DataError` if another process does, saying that
     it writes to ``busy``."""
     lock = FileLock(path)

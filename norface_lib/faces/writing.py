@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_json, write_table
+from norface_lib.common.locks import only_process
 from norface_lib.common.paths import target_picture
 from norface_lib.faces.benchmark import TARGETS, BenchmarkSpec, face_of, frames_of, subject_name
 from norface_lib.faces.sampling import RENDERED_AUS, Frame, Sides
@@ -73,16 +74,22 @@ def write_benchmark(
     Subjects are rendered in parallel, each written as a whole; a call after an interruption goes on
     with those that are missing. A finished folder of the same specification is used as it is, but
     for subjects with a missing or truncated image, which are rendered anew. Raises
-    :class:`DataError` if ``root`` holds another specification.
+    :class:`DataError` if ``root`` holds another specification, or another process writes to it.
     """
     root = Path(root)
-    parts = root / "parts"
     workers = workers or os.cpu_count() or 1
     _check_same(root, spec)
     if (root / "labels.csv").exists():
         _repair(spec, root, workers, progress)
         return root
+    with only_process(root):
+        _write_missing(spec, root, workers, progress)
+    return root
 
+
+def _write_missing(spec: BenchmarkSpec, root: Path, workers: int, progress: bool) -> None:
+    """Renders the subjects of an unfinished benchmark that are missing, and writes its table."""
+    parts = root / "parts"
     parts.mkdir(parents=True, exist_ok=True)
     write_json(asdict(spec), root / "benchmark.json")
     for name in spec.targets:
@@ -95,7 +102,6 @@ def write_benchmark(
     rows = pd.concat([pd.read_csv(table) for table in tables], ignore_index=True)
     write_table(rows, root / "labels.csv")
     shutil.rmtree(parts)
-    return root
 
 
 def _repair(spec: BenchmarkSpec, root: Path, workers: int, progress: bool) -> None:
@@ -111,8 +117,9 @@ def _repair(spec: BenchmarkSpec, root: Path, workers: int, progress: bool) -> No
         f"{root.name}: {len(damaged)} of {spec.subjects} subjects have missing or truncated "
         "images, rendered anew"
     )
-    _render_all(spec, damaged, root, workers, progress)
-    shutil.rmtree(root / "parts")
+    with only_process(root):
+        _render_all(spec, damaged, root, workers, progress)
+        shutil.rmtree(root / "parts")
 
 
 def _render_all(

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from norface_lib.common.errors import DataError
 from norface_lib.common.failures import is_passing, not_read, writing
-from norface_lib.common.locks import only_process
+from norface_lib.common.locks import only_writer
 from norface_lib.datasets.base import FaceDataset, read_points
 from norface_lib.images.crop import ALIGNED, POINT_COLUMNS
 from norface_lib.photos.detection import Detector
@@ -40,7 +40,7 @@ def find_points(
     path = Path(path)
     if path.resolve().is_relative_to(data.root.resolve()):
         raise DataError(f"{path}: lies inside {data.root}; choose a place outside of the dataset")
-    with only_process(path.parent):
+    with only_writer(path):
         return _find(data, path, detector, progress)
 
 

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_atomically, write_json, write_table
+from norface_lib.common.locks import only_process
 from norface_lib.datasets.index import EMOTION
 from norface_lib.faces.studio import Studio
 from norface_lib.faces.writing import intensity_columns
@@ -152,23 +153,26 @@ def write_pseudo_pairs(
     }
     studio = Studio(size, target)
     counts: Counter[str] = Counter()
-    for part in ("train", "mirrored", "test") if mirrored else ("train", "test"):
-        rows = faces[test] if part == "test" else train
-        if rows.empty:
-            continue
-        _begin(out / part, settings | {"part": part}, studio)
-        bar = tqdm(
-            rows.to_dict("records"), desc=f"render {part}", unit="face", disable=not progress
-        )
-        lines = []
-        for row in bar:
-            left, right = calibration.sides(row)
-            sides = (right, left) if part == "mirrored" else (left, right)
-            _write_pair(aligned, out / part, str(row["output"]), sides, studio, part == "mirrored")
-            lines.append(_line(row, sides))
-        write_table(pd.DataFrame(lines), out / part / "labels.csv")
-        counts[f"{part} faces"] = len(lines)
-        counts[f"{part} people"] = rows["subject"].nunique()
+    with only_process(out):
+        for part in ("train", "mirrored", "test") if mirrored else ("train", "test"):
+            rows = faces[test] if part == "test" else train
+            if rows.empty:
+                continue
+            _begin(out / part, settings | {"part": part}, studio)
+            bar = tqdm(
+                rows.to_dict("records"), desc=f"render {part}", unit="face", disable=not progress
+            )
+            lines = []
+            for row in bar:
+                left, right = calibration.sides(row)
+                sides = (right, left) if part == "mirrored" else (left, right)
+                _write_pair(
+                    aligned, out / part, str(row["output"]), sides, studio, part == "mirrored"
+                )
+                lines.append(_line(row, sides))
+            write_table(pd.DataFrame(lines), out / part / "labels.csv")
+            counts[f"{part} faces"] = len(lines)
+            counts[f"{part} people"] = rows["subject"].nunique()
     return counts
 
 

@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -27,6 +28,7 @@ from tqdm.auto import tqdm
 from norface_lib.common.devices import mixed_precision
 from norface_lib.common.errors import CheckpointError, NorfaceError
 from norface_lib.common.files import write_atomically
+from norface_lib.common.locks import only_writer
 from norface_lib.training.loader import Choose, StepSampler, make_loader
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, float]]]
@@ -207,7 +209,8 @@ def fit(
     one would have, step for step. ``watch`` is called each ``watch_every`` steps and at the end.
     With ``NORFACE_TENSORBOARD=1`` in the environment the log also goes to ``<folder>/tensorboard``.
     Raises :class:`CheckpointError` for a checkpoint of other settings, ``FloatingPointError`` for a
-    loss that is not finite, and :class:`NorfaceError` if tensorboard is asked for and not there.
+    loss that is not finite, :class:`NorfaceError` if tensorboard is asked for and not there, and
+    `norface_lib.common.errors.DataError` if another process trains ``name`` in this folder.
     """
     accelerator = Accelerator(
         device_placement=False,
@@ -237,9 +240,18 @@ def fit(
 
     saved = started = time.monotonic()
     quiet = not (progress and first) or run.finished
-    with tqdm(
-        total=config.steps, initial=run.step, desc=name, unit="step", disable=quiet, mininterval=1.0
-    ) as bar:
+    writes = folder is not None and first and not run.finished
+    with (
+        only_writer(Path(folder) / name) if writes else nullcontext(),
+        tqdm(
+            total=config.steps,
+            initial=run.step,
+            desc=name,
+            unit="step",
+            disable=quiet,
+            mininterval=1.0,
+        ) as bar,
+    ):
         while not run.finished:
             batch = next(batches)
             sampler.seed_step(run.step)
