@@ -20,7 +20,7 @@ from norface_lib.common.locks import only_process, only_writer
 from norface_lib.datasets import open_dataset
 from norface_lib.datasets.normalized import MANIFEST, normalize_dataset, read_manifest
 from norface_lib.images.files import write_png
-from norface_lib.photos import folders, prediction
+from norface_lib.photos import job, prediction
 from norface_lib.photos.detection import WholeImage
 from norface_lib.photos.folders import align_tree
 from norface_lib.photos.listing import list_sources
@@ -133,11 +133,11 @@ def test_a_full_disk_stops_the_run_and_the_same_call_goes_on(tmp_path, monkeypat
         written.append(path)
         return write_png(path, image)
 
-    monkeypatch.setattr(folders, "write_png", write)
+    monkeypatch.setattr(job, "write_png", write)
     with pytest.raises(StoppedError, match=r"png: could not be written \(No space left.*goes on"):
         run(tmp_path / "in", tmp_path / "out")
     assert len(pd.read_csv(tmp_path / "out" / FACES)) == 1
-    monkeypatch.setattr(folders, "write_png", write_png)
+    monkeypatch.setattr(job, "write_png", write_png)
     assert run(tmp_path / "in", tmp_path / "out")[0] == {"aligned": 3}
 
 

@@ -7,16 +7,13 @@ too. The hash of an original is that of its pixels as they are read, since a fra
 bytes of its own.
 """
 
-import csv
 import hashlib
-import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,10 +23,20 @@ from tqdm.auto import tqdm
 from norface_lib.common.devices import device_of
 from norface_lib.common.errors import DataError, NorfaceError
 from norface_lib.common.failures import is_passing, not_read, writing
-from norface_lib.common.files import remove_empty, write_atomically, write_json
+from norface_lib.common.files import write_atomically
 from norface_lib.common.locks import only_process
 from norface_lib.datasets.base import FaceDataset
-from norface_lib.datasets.frames import IN_VIDEO, IN_ZIP
+from norface_lib.datasets.manifest import (
+    MANIFEST,
+    Row,
+    check_root,
+    forget_missing,
+    manifest_rows,
+    mirror_of,
+    read_manifest,
+    remove_normalized,
+    write_manifest,
+)
 from norface_lib.images.arrays import Faces
 from norface_lib.images.crop import Crop
 from norface_lib.images.files import aligned, read_face, write_png
@@ -37,37 +44,8 @@ from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import load_normalizer, target_names
 
-MANIFEST = "manifest.csv"
-
-
-class Row(NamedTuple):
-    """One line of the manifest; ``normalized`` and its hash are empty, and ``error`` is not, if a
-    face could not be read."""
-
-    path: str
-    sha256: str
-    normalized: str
-    normalized_sha256: str
-    error: str
-
-
 _SAVE_SECONDS = 10.0
 """Between two writings of the manifest: that of 150,000 frames takes a second."""
-
-
-def mirror_of(path: str) -> Path:
-    """Path of the normalized image of a frame, below the folder of the target. A zip or a video
-    becomes a folder.
-
-    ``F001/T1/12.jpg`` -> ``F001/T1/12.png``; ``F001.zip!F001/T1/12.jpg`` ->
-    ``F001.zip/F001/T1/12.png``; ``F001_T1.mp4#11`` -> ``F001_T1.mp4/11.png``. All are PNG: what an
-    expression moves is little beside JPEG's noise.
-    """
-    if match := IN_VIDEO.fullmatch(path):
-        return Path(match["file"]) / f"{match['position']}.png"
-    if match := IN_ZIP.fullmatch(path):
-        return (Path(match["file"]) / match["entry"]).with_suffix(".png")
-    return Path(path).with_suffix(".png")
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -112,10 +90,10 @@ def normalize_dataset(
     model = model.to(device_of(device))
     with only_process(folder):
         if overwrite:
-            _remove_normalized(folder)
-        done = _manifest_rows(folder, card["sha256"])
-        _check_root(folder, data.root)
-        _forget_missing(done, data, folder)
+            remove_normalized(folder)
+        done = manifest_rows(folder, card["sha256"])
+        check_root(folder, data.root)
+        forget_missing(done, data, folder)
         run = _Run(data=data, folder=folder, done=done, weights=card["sha256"])
         with tqdm(
             total=len(data), desc=f"normalize {data.title}", unit="face", disable=not progress
@@ -164,55 +142,8 @@ class _Run:
 
     def save(self) -> None:
         """Writes the manifest."""
-        _write_manifest(self.folder, self.done.values(), self.weights)
+        write_manifest(self.folder, self.done.values(), self.weights)
         self.saved = time.monotonic()
-
-
-_ROOT = ".source.json"
-"""Names the root of the dataset that a target's folder was made from."""
-
-
-def _check_root(folder: Path, root: Path) -> None:
-    """Raises :class:`DataError` if a target's folder was made from another root."""
-    path = folder / _ROOT
-    now = str(root.resolve())
-    if not path.exists():
-        with writing(path):
-            write_json({"root": now}, path)
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))["root"]
-    if before != now:
-        raise DataError(
-            f"{folder}: holds the normalized faces of {before}, not of {now}; choose another "
-            "folder, or start anew with --overwrite"
-        )
-
-
-def _forget_missing(done: dict[str, Row], data: FaceDataset, folder: Path) -> None:
-    """Deletes the normalized images of frames whose file is no longer there, and their rows."""
-    here = set(data.index["path"])
-    for path in [path for path in done if path not in here]:
-        match = IN_VIDEO.fullmatch(path) or IN_ZIP.fullmatch(path)
-        if not (data.root / (match["file"] if match else path)).exists():
-            _remove_image(folder, done.pop(path))
-
-
-def _remove_image(folder: Path, row: Row) -> None:
-    if row.normalized:
-        path = folder / row.normalized
-        path.unlink(missing_ok=True)
-        remove_empty(path.parent, folder)
-
-
-def _remove_normalized(folder: Path) -> None:
-    """Deletes what an earlier call made in a target's folder: the images that the manifest lists,
-    and the manifest."""
-    if (folder / MANIFEST).exists():
-        table = read_manifest(folder)
-        for row in table.itertuples(index=False):
-            _remove_image(folder, Row(*row))
-    for name in (MANIFEST, _ROOT):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _refuse_doubles(data: FaceDataset) -> None:
@@ -267,64 +198,6 @@ def _read_batch(
 
 def _hash_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _write_manifest(folder: Path, rows: Iterable[Row], weights: str) -> None:
-    """Writes the rows sorted by path, below a line with the hash of the weights."""
-
-    def write(part: Path) -> None:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            file.write(f"# weights {weights}\n")
-            writer = csv.writer(file)
-            writer.writerow(Row._fields)
-            writer.writerows(sorted(rows))
-
-    with writing(folder / MANIFEST):
-        write_atomically(folder / MANIFEST, write)
-
-
-def _manifest_rows(folder: Path, weights: str) -> dict[str, Row]:
-    """Rows of an earlier call by path; none if there was none.
-
-    Raises :class:`DataError` for a manifest that is damaged or of other weights.
-    """
-    path = folder / MANIFEST
-    if not path.exists():
-        return {}
-    try:
-        first, _, *rows = _lines(path)
-        by_path = {row[0]: Row(*row) for row in rows}
-    except (ValueError, TypeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: damaged; delete it, and every face is normalized anew") from error
-    if first != [f"# weights {weights}"]:
-        raise DataError(
-            f"{path}: these faces were normalized by other weights; choose another folder, or "
-            "start anew with --overwrite"
-        )
-    return by_path
-
-
-def _lines(path: Path) -> Iterator[list[str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        yield from csv.reader(file)
-
-
-def read_manifest(folder: Path) -> pd.DataFrame:
-    """The manifest of a target's folder: ``path``, ``sha256``, ``normalized``,
-    ``normalized_sha256``, ``error``, all texts.
-
-    Raises :class:`DataError` if it is missing or damaged.
-    """
-    path = Path(folder) / MANIFEST
-    try:
-        table = pd.read_csv(path, skiprows=1, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise DataError(
-            f"{path}: missing or damaged; normalize the dataset into this folder again"
-        ) from error
-    if tuple(table.columns) != Row._fields:
-        raise DataError(f"{path}: damaged; delete it, and every face is normalized anew")
-    return table
 
 
 def load_pairs(
