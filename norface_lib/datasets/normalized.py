@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from norface_lib.common.devices import device_of
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_atomically
+from norface_lib.common.paths import inside, plain_name
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.frames import IN_VIDEO, IN_ZIP
 from norface_lib.images.arrays import Faces
@@ -54,13 +55,14 @@ def mirror_of(path: str) -> Path:
 
     ``F001/T1/12.jpg`` -> ``F001/T1/12.png``; ``F001.zip!F001/T1/12.jpg`` ->
     ``F001.zip/F001/T1/12.png``; ``F001_T1.mp4#11`` -> ``F001_T1.mp4/11.png``. All are PNG: what an
-    expression moves is little beside JPEG's noise.
+    expression moves is little beside JPEG's noise. Raises :class:`DataError` for a name that leads
+    out of a folder.
     """
     if match := IN_VIDEO.fullmatch(path):
-        return Path(match["file"]) / f"{match['position']}.png"
+        return inside(Path(), match["file"]) / f"{match['position']}.png"
     if match := IN_ZIP.fullmatch(path):
-        return (Path(match["file"]) / match["entry"]).with_suffix(".png")
-    return Path(path).with_suffix(".png")
+        return inside(inside(Path(), match["file"]), match["entry"]).with_suffix(".png")
+    return inside(Path(), path).with_suffix(".png")
 
 
 def normalize_dataset(
@@ -85,7 +87,7 @@ def normalize_dataset(
     """
     model, face, card = load_normalizer(weights, target)
     _refuse_doubles(data)
-    folder = Path(out) / (target or target_names(card)[0])
+    folder = Path(out) / plain_name(target or target_names(card)[0], weights)
     if folder.resolve().is_relative_to(data.root.resolve()):
         raise DataError(
             f"{out}: lies inside {data.root}, and would be taken for a part of it; choose another "
@@ -108,7 +110,7 @@ def normalize_dataset(
                     normalize_faces(model, face, np.stack(list(faces.values()))) if faces else []
                 )
                 written = [
-                    write_png(folder / mirror_of(path), image)
+                    write_png(inside(folder, mirror_of(path).as_posix(), writes=True), image)
                     for path, image in zip(faces, normalized, strict=True)
                 ]
                 hashes = dict(zip(faces, map(_hash_of, written), strict=True))
@@ -210,7 +212,14 @@ def _manifest_rows(folder: Path, weights: str) -> dict[str, Row]:
             f"{path}: these faces were normalized by other weights; choose another folder or "
             "delete this one"
         )
+    _check_places(folder, (row.normalized for row in by_path.values()))
     return by_path
+
+
+def _check_places(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if name:  # an unreadable face has none
+            inside(folder, name)
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
@@ -233,6 +242,7 @@ def read_manifest(folder: Path) -> pd.DataFrame:
         ) from error
     if tuple(table.columns) != Row._fields:
         raise DataError(f"{path}: damaged; delete it, and every face is normalized anew")
+    _check_places(Path(folder), table["normalized"])
     return table
 
 

@@ -7,7 +7,6 @@ paper and its peers have nothing like it. `norface_lib.photos.calibration` makes
 scores.
 """
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -23,7 +22,9 @@ from tqdm.auto import tqdm
 from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_atomically, write_json, write_table
+from norface_lib.common.paths import inside
 from norface_lib.datasets.index import EMOTION
+from norface_lib.datasets.label_table import read_spec
 from norface_lib.faces.studio import Studio
 from norface_lib.faces.writing import intensity_columns
 from norface_lib.images.arrays import Faces
@@ -145,6 +146,7 @@ def write_pseudo_pairs(
         calibration = Calibration.of(train[list(NAMES[1:])], train["emotion"].to_numpy(str))
     settings = {
         "pool": "photographs",
+        "seed": 0,
         "size": size,
         "target": target,
         "held_out": held_out,
@@ -174,7 +176,8 @@ def write_pseudo_pairs(
 
 def _begin(folder: Path, settings: dict[str, object], studio: Studio) -> None:
     path = folder / "benchmark.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
+    # folders of earlier versions name no seed
+    if path.exists() and read_spec(folder) != settings:
         raise DataError(
             f"{path}: was made with other settings; choose another folder or delete this one"
         )
@@ -191,9 +194,9 @@ def _write_pair(
     mirrored: bool,
 ) -> None:
     """Copies a crop, mirrored or not, and renders its pseudo-true I_n, unless they are there."""
-    truth = folder / "truth" / name
+    truth = inside(folder / "truth", name, writes=True)
     if not truth.exists():
-        _copy(aligned / name, folder / "images" / name, mirrored)
+        _copy(inside(aligned, name), inside(folder / "images", name, writes=True), mirrored)
         write_png(truth, studio.normalized(*sides))
 
 
