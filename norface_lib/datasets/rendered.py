@@ -172,6 +172,10 @@ images/lab0000/0000.jpg         truth/lab0000/0000.png"""
 
     def _scan(self) -> pd.DataFrame:
         table = self._read_table().rename(columns={"image": "path"})
+        own = ("labels.csv", "benchmark.json", "crop.json", "target.png")
+        self.accounted.update(own, table["path"])
+        if "truth" in table:
+            self.accounted.update(table["truth"].dropna().astype(str))
         there = table["path"].map(lambda path: self.listing.find(str(path)) is not None)
         for path in table["path"][~there]:
             self.report.drop("listed image that is missing", path)
