@@ -46,11 +46,12 @@ def test_a_labeled_folder_gives_sheet_and_auc(tmp_path):
     sheet = tmp_path / "sheet.png"
     out = tmp_path / "out"
     faces = smiles.read_smiles(root, out, sheet=sheet, readers=["tiny-au", "tiny-au"])
-    assert faces == {"faces": 4, "crop": "norface", "smile_auc": 1.0}
+    labeled = "2 smiling, 2 neutral"
+    assert faces == {"faces": 4, "crop": "norface", "smile_auc": 1.0, "smile_labels": labeled}
     assert cv2.imread(str(sheet)).shape[:2] == (2 * 114 + 6, 4 * 114)
     (root / "labels.csv").unlink()
     again = smiles.read_smiles(root, out, sheet=sheet, readers=["tiny-au"])
-    assert again["smile_auc"] is None
+    assert again["smile_auc"] is None and again["smile_labels"] == "there is no labels.csv"
 
 
 def test_predictions_do_not_depend_on_the_batch(detector, tiny_benchmark):

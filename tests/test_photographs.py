@@ -297,7 +297,7 @@ def test_what_is_missing_of_photographs_is_named(photographs, tmp_path):
     table = pd.read_csv(tmp_path / "people.csv")
     for change, words in (
         (table.drop(columns="image"), "lacks the column image"),
-        (table.iloc[1:], "no subject for 0.jpg"),
+        (table.iloc[1:], "no subject for 1 photographs: '0.jpg'"),
         (table.assign(emotion="joyful"), "unknown emotion.* joyful"),
     ):
         change.to_csv(tmp_path / "changed.csv", index=False)
