@@ -303,6 +303,13 @@ def test_what_is_missing_of_photographs_is_named(photographs, tmp_path):
         change.to_csv(tmp_path / "changed.csv", index=False)
         with pytest.raises(DataError, match=words):
             read_photographs(photographs, tmp_path / "changed.csv")
+    expected = read_photographs(photographs, tmp_path / "people.csv")
+    text = (tmp_path / "people.csv").read_text().replace(",", " ;").replace("happy", " Happy ")
+    (tmp_path / "changed.csv").write_text("\ufeff" + text.replace("image", "Image ") + ";;;\n\n")
+    pd.testing.assert_frame_equal(read_photographs(photographs, tmp_path / "changed.csv"), expected)
+    (tmp_path / "changed.csv").write_text("image,subject\nx.jpg,p\n")
+    with pytest.raises(DataError, match=r"names none of the photographs, but .x\.jpg.; they are"):
+        read_photographs(photographs, tmp_path / "changed.csv")
     (photographs / BLENDSHAPES).unlink()
     with pytest.raises(DataError, match="--detector mediapipe"):
         read_photographs(photographs)

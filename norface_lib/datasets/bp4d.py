@@ -106,6 +106,10 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
         frames = self._counted(self._frames(paths), coded)
         for key in sorted(set(frames) - set(tables)):
             self.report.note("sequence without labels (not coded)", "/".join(key))
+        for key in sorted(set(frames) & set(tables) - set(coded)):
+            self.report.drop(
+                "image of a sequence whose labels cannot be read", "/".join(key), len(frames[key])
+            )
         sequences = [
             sequence_rows(*key, codes, frames.get(key, {}), self.report, "/".join(key))
             for key, codes in coded.items()

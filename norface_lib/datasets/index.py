@@ -158,7 +158,7 @@ def known_values(
     are counted."""
     values = codes.to_numpy(float)
     unknown = values == UNKNOWN
-    valid = (values >= 0) & (values <= highest) & (values % 1 == 0)
+    valid = (values >= 0) & (values <= highest) & (np.floor(values) == values)
     report.note("label value 9 (unknown), masked", where, int(unknown.sum()))
     report.note(
         "label value that is no code, masked",

@@ -20,7 +20,7 @@ def read_labels(root: Path, aus: tuple[int, ...] = labels.BP4D_AUS) -> pd.DataFr
 
     Raises :class:`DataError`, naming the file, if it is missing, empty or no table, lacks a column
     that ``aus`` needs, has an AU that is not known, an intensity outside 0..5, or an image whose
-    name leads out of the folder.
+    name leads out of the folder, or a frame that is no number.
     """
     path = Path(root) / "labels.csv"
     if not path.is_file():
@@ -28,7 +28,7 @@ def read_labels(root: Path, aus: tuple[int, ...] = labels.BP4D_AUS) -> pd.DataFr
             f"{path}: no label table; make the benchmark with `python -m norface_lib render`"
         )
     try:
-        table = pd.read_csv(path, dtype={"subject": str})
+        table = pd.read_csv(path, dtype=dict.fromkeys(("subject", "image", "truth"), str))
     except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"{path}: not a readable CSV table ({error})") from error
     if table.empty:
@@ -42,6 +42,12 @@ def read_labels(root: Path, aus: tuple[int, ...] = labels.BP4D_AUS) -> pd.DataFr
         raise DataError(f"{path}: lacks the column(s) {', '.join(missing)}")
     _check_intensities(table, path)
     _check_names(table, path)
+    frames = pd.to_numeric(table["frame"], errors="coerce")
+    if (wrong := ~np.isfinite(frames)).any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise DataError(
+            f"{path}: line {row + 2}, frame: {str(table['frame'].iloc[row])!r} is no number"
+        )
     return table
 
 
@@ -68,8 +74,8 @@ def _check_intensities(table: pd.DataFrame, path: Path) -> None:
     if (bad := ~((values >= 0) & (values <= labels.INTENSITY_MAX))).any():
         row, column = np.argwhere(bad)[0]
         raise DataError(
-            f"{path}: line {row + 2}, {columns[column]}: {table[columns[column]].iloc[row]!r} is "
-            "no intensity of 0..5"
+            f"{path}: line {row + 2}, {columns[column]}: {str(table[columns[column]].iloc[row])!r} "
+            "is no intensity of 0..5"
         )
 
 
