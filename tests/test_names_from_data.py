@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import pandas as pd
@@ -15,7 +16,11 @@ from norface_lib.datasets.image_folder import FolderFaces
 from norface_lib.datasets.joined import join_benchmarks
 from norface_lib.datasets.label_table import read_labels, read_spec
 from norface_lib.datasets.normalized import MANIFEST, load_pairs, mirror_of, normalize_dataset
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.networks.weights import target_names
+from norface_lib.photos.detection import WholeImage
+from norface_lib.photos.folders import align_tree
+from norface_lib.photos.journal import JOURNAL
 
 LEAVING = (
     *("../x.png", "a/../../x.png", "/x.png", "C:\\x.png", "..\\x.png", "a\\..\\..\\x.png"),
@@ -129,3 +134,25 @@ def test_a_manifest_whose_names_leave_the_folder_is_refused(tiny_benchmark, tmp_
         load_pairs(data, folder, 112)
     with pytest.raises(DataError, match="leads out of this folder"):
         normalize_dataset(data, tmp_path / "out", progress=False)
+
+
+def test_a_journal_whose_names_leave_the_folder_deletes_nothing(tiny_benchmark, tmp_path):
+    source = shutil.copytree(tiny_benchmark / "images/lab0000", tmp_path / "source")
+    out = tmp_path / "out"
+    align_tree(source, out, WholeImage(), progress=False)
+    precious = tmp_path / "precious.txt"
+    precious.write_text("kept")
+    text = (out / JOURNAL).read_text()
+    (out / JOURNAL).write_text(text.replace('"output": "0000.png"', '"output": "../precious.txt"'))
+    assert "precious" in (out / JOURNAL).read_text()
+    os.utime(source / "0000.jpg", (1, 1))  # an image that has changed: its crop is made anew
+    with pytest.raises(DataError, match="leads out of this folder"):
+        align_tree(source, out, WholeImage(), progress=False)
+    assert precious.read_text() == "kept"
+
+
+def test_a_table_of_truths_may_not_lead_out(tiny_benchmark, tmp_path):
+    data = Rendered(tiny_benchmark)
+    index = data.index.assign(truth="../../secret.png")
+    with pytest.raises(DataError, match="leads out of this folder"):
+        _ = Rendered(tiny_benchmark, index=index).truths

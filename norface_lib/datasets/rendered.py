@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from norface_lib import labels
-from norface_lib.common.paths import target_picture
+from norface_lib.common.paths import inside, target_picture
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.index import EMOTION
 from norface_lib.datasets.label_table import (
@@ -151,7 +151,7 @@ images/lab0000/0000.jpg         truth/lab0000/0000.png"""
         return self.table[list(names)].to_numpy(np.float32) / labels.INTENSITY_MAX, names, mirrored
 
     def _faces(self, column: str) -> NDArray[np.uint8]:
-        paths = [self.root / name for name in self.index[column]]
+        paths = [inside(self.root, name) for name in self.index[column]]
         return read_faces(paths, read_spec(self.root)["size"], progress=self.progress)
 
     def _keep(self, rows: NDArray[np.intp]) -> None:

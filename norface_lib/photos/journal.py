@@ -13,6 +13,7 @@ import numpy as np
 
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_atomically
+from norface_lib.common.paths import inside
 from norface_lib.images.crop import NORFACE_CROP, POINT_COLUMNS, Crop
 from norface_lib.images.files import SMALLEST
 from norface_lib.photos.tracking import Tracker
@@ -137,7 +138,8 @@ def _replay(known: dict[str, Progress], number: int, entry: dict[str, Any], out:
         return
     progress = known[source]
     outputs = [row["output"] for row in entry["rows"] if row.get("output")]
-    if not all((out / output).is_file() for output in outputs):
+    # crops that are no longer wanted are deleted by these names
+    if not all(inside(out, output).is_file() for output in outputs):
         progress.whole = False
     progress.done = entry.get("done", False)
     if "frame" not in entry:

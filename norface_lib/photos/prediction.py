@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from norface_lib.common.devices import device_of
 from norface_lib.common.errors import CheckpointError
 from norface_lib.common.files import write_atomically
+from norface_lib.common.paths import inside
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.images.crop import ALIGNED
 from norface_lib.images.files import read_faces, write_png
@@ -203,10 +204,10 @@ def _rows(
 ) -> Iterator[list[Any]]:
     """Lines of the table for some lines of ``faces.csv``; writes the normalized faces."""
     size = normalizer.config.encoder.image_size
-    originals = read_faces([out / "aligned" / name for name in batch["output"]], size)
+    originals = read_faces([inside(out / "aligned", name) for name in batch["output"]], size)
     normalized = normalize_faces(normalizer, target, originals)
     for name, image in zip(batch["output"], normalized, strict=True):
-        write_png(out / "normalized" / name, image)
+        write_png(inside(out / "normalized", name, writes=True), image)
 
     predictions = read_table(readers, originals, normalized)
     places = batch[list(WHERE)].astype(object)

@@ -12,6 +12,7 @@ import pandas as pd
 from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_table
+from norface_lib.common.paths import inside
 from norface_lib.datasets.text_tables import match_names, read_named, some
 from norface_lib.faces.benchmark import POOLS, VERSION, BenchmarkSpec, face_of, subject_name
 from norface_lib.faces.sampling import sample_frame
@@ -56,7 +57,7 @@ def read_smiles(
     faces = pd.read_csv(out / "aligned" / FACES)
     names = faces.loc[faces["status"] == ALIGNED, "output"]
     rows = [
-        read_faces([out / kind / name for name in names], SHEET_SIZE)
+        read_faces([inside(out / kind, name) for name in names], SHEET_SIZE)
         for kind in ("aligned", "normalized")
     ]
     write_png(sheet, contact_sheet(rows))
