@@ -11,6 +11,7 @@ import torch
 
 from norface_lib import labels
 from norface_lib.common import records
+from norface_lib.common.errors import DataError
 from norface_lib.common.records import check_expected, write_result
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces import gallery
@@ -46,11 +47,51 @@ def test_a_labeled_folder_gives_sheet_and_auc(tmp_path):
     sheet = tmp_path / "sheet.png"
     out = tmp_path / "out"
     faces = smiles.read_smiles(root, out, sheet=sheet, readers=["tiny-au", "tiny-au"])
-    assert faces == {"faces": 4, "crop": "norface", "smile_auc": 1.0}
+    labeled = "2 smiling, 2 neutral"
+    assert faces == {"faces": 4, "crop": "norface", "smile_auc": 1.0, "smile_labels": labeled}
     assert cv2.imread(str(sheet)).shape[:2] == (2 * 114 + 6, 4 * 114)
     (root / "labels.csv").unlink()
     again = smiles.read_smiles(root, out, sheet=sheet, readers=["tiny-au"])
-    assert again["smile_auc"] is None
+    assert again["smile_auc"] is None and again["smile_labels"] == "there is no labels.csv"
+
+
+@pytest.mark.parametrize(
+    ("text", "labeled"),
+    [
+        ("image,expression\na.jpg,smile\nb.jpg,neutral\n", "1 smiling, 1 neutral"),
+        (
+            '\ufeff"Image" ; Expression \n\n a.jpg ; Smile \n ; \nB.JPG;NEUTRAL\n',
+            "1 smiling, 1 neutral",
+        ),
+        (
+            "image\texpression\n.\\a.jpg\thappy\nb.jpg\tneutral\nc.jpg\tsmile\n",
+            "1 names without a face",
+        ),
+        (
+            "image,expression\na.jpg,smile\nb.jpg,smiling\n",
+            "1 values of expression that are neither",
+        ),
+        ("image,expression\na.jpg,smile\n", "1 faces without a label: 'b.jpg'"),
+        ("image,subject\na.jpg,p\n", "labels.csv has no column expression"),
+    ],
+)
+def test_labels_of_smiles_are_matched_and_what_is_not_is_said(tmp_path, text, labeled):
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    scores = pd.Series([0.9, 0.2], ["a.jpg", "b.jpg"])
+    smile_auc, known = smiles._smile_auc(path, scores)
+    assert labeled in known
+    assert smile_auc == (1.0 if "1 smiling, 1 neutral" in known else None)
+
+
+def test_labels_that_name_no_face_are_refused(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("image,expression\nx.jpg,smile\n")
+    with pytest.raises(DataError, match=r"labels\.csv: names none of the 1 faces, but 'x\.jpg'"):
+        smiles._smile_auc(path, pd.Series([0.9], ["a.jpg"]))
+    path.write_text("file,expression\na.jpg,smile\n")
+    with pytest.raises(DataError, match="lacks the column image; its columns are file, expression"):
+        smiles._smile_auc(path, pd.Series([0.9], ["a.jpg"]))
 
 
 def test_predictions_do_not_depend_on_the_batch(detector, tiny_benchmark):

@@ -18,6 +18,7 @@ from norface_lib import labels
 from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.common.paths import ROOT
 from norface_lib.datasets.joined import join_benchmarks
+from norface_lib.datasets.label_table import read_spec
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.images.files import write_png
 from norface_lib.networks.weights import find_weights
@@ -42,6 +43,7 @@ from norface_lib.studies.photo_measures import (
     verification,
 )
 from norface_lib.tasks.metrics import auc
+from norface_lib.training import normalizer_recipe
 from norface_lib.training.augmentation import camera, degraded
 
 LEAST = 0.92
@@ -295,12 +297,19 @@ def test_what_is_missing_of_photographs_is_named(photographs, tmp_path):
     table = pd.read_csv(tmp_path / "people.csv")
     for change, words in (
         (table.drop(columns="image"), "lacks the column image"),
-        (table.iloc[1:], "no subject for 0.jpg"),
+        (table.iloc[1:], "no subject for 1 photographs: '0.jpg'"),
         (table.assign(emotion="joyful"), "unknown emotion.* joyful"),
     ):
         change.to_csv(tmp_path / "changed.csv", index=False)
         with pytest.raises(DataError, match=words):
             read_photographs(photographs, tmp_path / "changed.csv")
+    expected = read_photographs(photographs, tmp_path / "people.csv")
+    text = (tmp_path / "people.csv").read_text().replace(",", " ;").replace("happy", " Happy ")
+    (tmp_path / "changed.csv").write_text("\ufeff" + text.replace("image", "Image ") + ";;;\n\n")
+    pd.testing.assert_frame_equal(read_photographs(photographs, tmp_path / "changed.csv"), expected)
+    (tmp_path / "changed.csv").write_text("image,subject\nx.jpg,p\n")
+    with pytest.raises(DataError, match=r"names none of the photographs, but .x\.jpg.; they are"):
+        read_photographs(photographs, tmp_path / "changed.csv")
     (photographs / BLENDSHAPES).unlink()
     with pytest.raises(DataError, match="--detector mediapipe"):
         read_photographs(photographs)
@@ -333,6 +342,25 @@ def test_joined_benchmarks_hold_all_faces_with_their_truths(tiny_benchmark, phot
     assert said["pool"] == "lab" and [part["faces"] for part in said["parts"]] == [12, 6]
     with pytest.raises(DataError, match="is there already"):
         join_benchmarks(parts, tmp_path / "joined")
+
+
+def test_a_normalizer_can_be_trained_on_photographs_first(tiny_benchmark, photographs, tmp_path):
+    write_pseudo_pairs(
+        photographs, tmp_path / "pairs", calibration=PLAIN, held_out=0.0, progress=False
+    )
+    pairs = tmp_path / "pairs/train"
+    path = pairs / "benchmark.json"
+    spec = json.loads(path.read_text())
+    spec.pop("seed")  # earlier versions wrote none
+    path.write_text(json.dumps(spec))
+    write_pseudo_pairs(
+        photographs, tmp_path / "pairs", calibration=PLAIN, held_out=0.0, progress=False
+    )
+    path.write_text(json.dumps(spec))
+    join_benchmarks([pairs, tiny_benchmark], tmp_path / "joined")
+    for folder in (pairs, tmp_path / "joined"):
+        watch = normalizer_recipe._watch(read_spec(folder), tmp_path)
+        assert len(watch.faces) == 64 and watch.faces.names == ("noor",)
 
 
 def test_benchmarks_of_two_targets_are_not_joined(tiny_benchmark, photographs, tmp_path):

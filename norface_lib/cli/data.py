@@ -164,6 +164,14 @@ def inspect(
     check: Annotated[
         bool, typer.Option(help="read every frame, and drop those that cannot be read")
     ] = False,
+    first_frame: Annotated[
+        int | None,
+        typer.Option(help="number of a sequence's first image, 0 or 1, if it cannot be found out"),
+    ] = None,
+    first_label: Annotated[
+        int | None,
+        typer.Option(help="number of its first label row, 0 or 1, if it cannot be found out"),
+    ] = None,
     save_index: Annotated[
         Path | None,
         typer.Option(help="CSV file to save the index to, so that the next call need not scan"),
@@ -173,8 +181,9 @@ def inspect(
     label occurs."""
     from norface_lib.datasets import open_dataset
 
-    options = {} if task is None else {"task": task}
-    data = open_dataset(name, root, **options)
+    options = {"task": task, "first_frame": first_frame, "first_label": first_label}
+    stated = {option: value for option, value in options.items() if value is not None}
+    data = open_dataset(name, root, **stated)
     print(data.check() if check else data.report)
     if data.published:
         print(f"published: {data.published}")

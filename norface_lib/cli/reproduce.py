@@ -182,7 +182,9 @@ def table(summary: dict[str, Any]) -> str:
     ]
     lines += [f"  {name:<12} {value:.3f}" for name, value in summary["au_detection"].items()]
     for name, row in summary.get("faces", {}).items():
-        score = "not labeled" if row["smile_auc"] is None else f"AUC {row['smile_auc']:.3f}"
+        score = "none" if row["smile_auc"] is None else f"AUC {row['smile_auc']:.3f}"
+        # summaries of earlier versions do not say what is known of the labels
+        score += f" ({row['smile_labels']})" if "smile_labels" in row else ""
         lines += [
             "",
             f"AU12 output, smiling against neutral, {row['faces']} {name} faces: {score}  (sheet: "

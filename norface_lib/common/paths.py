@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from norface_lib.common.errors import NorfaceError
+from norface_lib.common.errors import DataError, NorfaceError
 
 _ABOVE = Path(__file__).resolve().parents[2]
 
@@ -66,3 +67,53 @@ def shown(path: Path) -> str:
     if not path.is_absolute():
         return str(path)
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+
+
+_LEAVES = re.compile(
+    r"""
+    ^[./\\]*$                # no name at all, or the folder itself
+    | ^[/\\]                 # absolute
+    | ^[A-Za-z]:             # a drive of Windows
+    | (^|[/\\])\.\.([/\\]|$)  # a step up
+    | \x00                   # the end of a name for the operating system, not for Python
+    """,
+    re.VERBOSE,
+)
+
+
+def leaves_folder(name: str) -> bool:
+    """True for a path that may lead out of the folder that it is relative to: empty, absolute, with
+    a drive letter, with ``..``, or with a NUL. A backslash counts as a slash."""
+    return _LEAVES.search(name) is not None
+
+
+def inside(folder: Path, name: str, *, writes: bool = False) -> Path:
+    """The path ``folder/name`` of a name that data hold: a line of a table, an entry of a zip, a
+    field of a JSON file.
+
+    Links inside the folder are followed, as its owner made them; with ``writes`` also they may not
+    lead out of it. Raises :class:`DataError` for a name that leaves the folder.
+    """
+    folder = Path(folder)
+    if leaves_folder(name):
+        raise DataError(
+            f"{folder}: a name in the data leads out of this folder ({name!r}); names must be "
+            "relative, without `..`: correct the file that holds it"
+        )
+    path = folder / name
+    if writes and not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise DataError(
+            f"{path}: lies outside {folder}, through a link; nothing is written there: remove the "
+            "link"
+        )
+    return path
+
+
+def plain_name(name: str, source: object) -> str:
+    """A name from the file ``source`` that becomes a part of file names: no path.
+
+    Raises :class:`DataError` for one with a slash, or that leaves its folder.
+    """
+    if leaves_folder(name) or "/" in name or "\\" in name:
+        raise DataError(f"{source}: {name!r} cannot be a part of a file name; correct it")
+    return name

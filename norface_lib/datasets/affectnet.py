@@ -1,6 +1,8 @@
 """AffectNet (Mollahosseini et al. 2019): faces from the web with one of 8 emotions (PAPER.md
 2.4)."""
 
+import io
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ from numpy.typing import NDArray
 
 from norface_lib import labels
 from norface_lib.common.errors import DataError
+from norface_lib.common.paths import leaves_folder
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.index import EMOTION, single_images
+from norface_lib.datasets.text_tables import SEPARATORS, open_text, split_line, whole_number
 from norface_lib.images.files import SUFFIXES
 
 EMOTIONS = labels.EMOTIONS
@@ -37,6 +41,15 @@ COLUMNS = (
 BOX = COLUMNS[1:5]
 
 _PARTS = {"training": "train", "validation": "val"}
+
+_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation")}
+"""Names that copies give the folder of a part, in any case."""
+
+_OTHER_ANNOTATIONS = ("_val.npy", "_aro.npy", "_lnd.npy")
+"""Ends of the names of annotations that are not read: valence, arousal, landmarks."""
+
+_LARGEST_ANNOTATION = 2**16
+"""Bytes of an annotation, which holds one number."""
 
 
 class AffectNet(FaceDataset):
@@ -110,6 +123,7 @@ train/0/0.jpg, val/0/0.jpg                                      or a folder for 
         if 0 <= code < len(self.classes):
             yield {"part": part, "path": path, EMOTION: float(code)}
         else:
+            self.accounted.add(path)
             what = CODES[code] if 0 <= code < len(CODES) else "unknown"
             self.report.drop(f"code {code} ({what})", path)
 
@@ -117,17 +131,21 @@ train/0/0.jpg, val/0/0.jpg                                      or a folder for 
         """The old release."""
         for name, part in _PARTS.items():
             path = self.listing.find(f"Manually_Annotated_file_lists/{name}.csv", f"{name}.csv")
-            for line, row in _rows(self.root / path) if path else ():
-                yield from self._listed(part, f"{Path(path).name}, line {line}", row)
+            if path is None:
+                continue
+            self.accounted.add(path)
+            try:
+                for line, row in _rows(self.root / path):
+                    yield from self._listed(part, f"{Path(path).name}, line {line}", row)
+            except OSError as error:
+                self.report.drop("label list that cannot be read", f"{path}: {error.strerror}")
 
     def _listed(self, part: str, where: str, row: dict[str, str]) -> Iterator[dict[str, Any]]:
         try:
-            code, box, name = (
-                int(float(row["expression"])),
-                [float(row[column]) for column in BOX],
-                row[COLUMNS[0]],
-            )
-        except (KeyError, ValueError, OverflowError):
+            code = whole_number(row["expression"])
+            box = [float(row[column]) for column in BOX]
+            name = row[COLUMNS[0]].replace("\\", "/")
+        except (KeyError, ValueError):
             self.report.drop("row that cannot be parsed", where)
             return
         folders = (
@@ -135,10 +153,14 @@ train/0/0.jpg, val/0/0.jpg                                      or a folder for 
             "Manually_Annotated_Images/",
             "",
         )
-        path = self.listing.find(*(folder + name for folder in folders))
+        path = None
+        if not leaves_folder(name):
+            path = self.listing.find(*(folder + name for folder in folders))
+        if path is not None:
+            self.accounted.add(path)
         if not 0 <= code < len(self.classes):
-            yield from self._emotion(code, part, name)
-        elif not (all(value >= 0 for value in box) and all(value >= 1 for value in box[2:])):
+            yield from self._emotion(code, part, path or name)
+        elif not (all(0 <= value < np.inf for value in box) and min(box[2:]) >= 1):
             self.report.drop("face box that is negative or empty", where)
         elif path is None or not path.lower().endswith(SUFFIXES):
             self.report.drop("listed image that is missing", name)
@@ -148,61 +170,110 @@ train/0/0.jpg, val/0/0.jpg                                      or a folder for 
 
     def _annotations(self) -> Iterator[dict[str, Any]]:
         """The new release."""
-        for part in _PARTS.values():
-            images = {Path(name).stem: name for name in self._image_names(f"{part}_set/images")}
-            folder = self.listing.find(f"{part}_set/annotations")
-            labeled = (
-                sorted(n for n in self.listing.names(folder).values() if n.endswith("_exp.npy"))
-                if folder
-                else []
-            )
-            for name in labeled:
-                image = images.pop(name.removesuffix("_exp.npy"), None)
+        for part, names in _FOLDERS.items():
+            base = self.listing.find(*(f"{name}_set" for name in names))
+            if base is None:
+                continue
+            folder = self.listing.find(f"{base}/images") or f"{base}/images"
+            images = {Path(name).stem: name for name in self._image_names(folder)}
+            annotations = self.listing.find(f"{base}/annotations") or f"{base}/annotations"
+            for name in self.listing.names(annotations):
+                if name.lower().endswith(_OTHER_ANNOTATIONS):
+                    self.accounted.add(f"{annotations}/{name}")
+                if not name.lower().endswith("_exp.npy"):
+                    continue
+                self.accounted.add(f"{annotations}/{name}")
+                image = images.pop(name[: -len("_exp.npy")], None)
                 if image is None:
-                    self.report.drop("annotation without an image", f"{folder}/{name}")
+                    self.report.drop("annotation without an image", f"{annotations}/{name}")
                 else:
-                    yield from self._annotated(
-                        part, f"{folder}/{name}", self.listing.find(f"{part}_set/images/{image}")
-                    )
+                    yield from self._annotated(part, f"{annotations}/{name}", f"{folder}/{image}")
             for name in images.values():
-                self.report.drop("image without an annotation", f"{part}_set/images/{name}")
+                self.accounted.add(f"{folder}/{name}")
+                self.report.drop("image without an annotation", f"{folder}/{name}")
 
     def _annotated(self, part: str, annotation: str, image: str) -> Iterator[dict[str, Any]]:
         try:
-            # some copies hold the number as text
-            code = int(float(np.load(self.root / annotation).item()))
-        except (OSError, ValueError, EOFError):
-            self.report.drop("annotation that cannot be read", annotation)
+            code = _annotated_code(self.root / annotation)
+        except (OSError, ValueError) as error:
+            self.accounted.add(image)
+            self.report.drop("annotation that cannot be read", f"{annotation} ({error})")
         else:
             yield from self._emotion(code, part, image)
 
     def _folders(self) -> Iterator[dict[str, Any]]:
         """Copies sorted by class."""
-        for part in _PARTS.values():
-            folder = self.listing.find(part)
-            codes = (
-                [name for name in self.listing.names(folder).values() if name.isdigit()]
-                if folder
-                else []
+        folders = {}
+        for part, names in _FOLDERS.items():
+            folder = self.listing.find(*names)
+            for name in self.listing.names(folder) if folder else ():
+                if name.isascii() and name.isdigit():
+                    folders[part, int(name), f"{folder}/{name}"] = None
+        codes = {code for _, code, _ in folders}
+        if codes and 0 not in codes and max(codes) >= len(EMOTIONS) - 1:
+            raise DataError(
+                f"{self.root}: its class folders have no 0 (neutral) and go up to {max(codes)}, as "
+                f"if they counted from 1; rename them to AffectNet's codes, 0..{len(EMOTIONS) - 1}"
             )
-            for code in sorted(codes, key=int):
-                for name in self._image_names(f"{folder}/{code}"):
-                    yield from self._emotion(int(code), part, f"{folder}/{code}/{name}")
+        for part, code, folder in sorted(folders, key=lambda key: (key[0] != "train", key[1])):
+            for name in self._image_names(folder):
+                yield from self._emotion(code, part, f"{folder}/{name}")
 
     def _image_names(self, folder: str) -> list[str]:
-        existing = self.listing.find(folder)
-        names = self.listing.names(existing).values() if existing else ()
-        return sorted(name for name in names if name.lower().endswith(SUFFIXES))
+        return [name for name in self.listing.names(folder) if name.lower().endswith(SUFFIXES)]
+
+
+def _annotated_code(path: Path) -> int:
+    """The one whole number of an ``.npy`` file; some copies hold it as text.
+
+    Raises ``ValueError`` or ``OSError`` for anything else. Nothing larger than an annotation is
+    read, and no pickled object.
+    """
+    with path.open("rb") as file:
+        data = file.read(_LARGEST_ANNOTATION + 1)
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read_header(stream)
+        one_value = math.prod(shape) == 1 and len(data) <= _LARGEST_ANNOTATION
+        if not one_value or dtype.kind not in "iufSU":  # integer, float, or text
+            raise ValueError("it does not hold one number")
+        value = np.frombuffer(data, dtype, 1, offset=stream.tell())[0]
+        return whole_number(value.decode() if isinstance(value, bytes) else value)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # a damaged header lets the parser of Python fail in many ways
+        raise ValueError(f"no .npy file of one number ({error})") from error
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and values by column of a list, with or without a header."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
+    with open_text(path) as file:
         columns = COLUMNS
-        # no quotes are used: a stray one must not swallow what follows
+        separator = ","
         for number, line in enumerate(file, start=1):
-            row = [value.strip().strip('"') for value in line.split(",")]
-            if number == 1 and "expression" in row:
-                columns = tuple(row)
+            if number == 1:
+                separator = _separator(line)
+            row = split_line(line, separator)
+            if number == 1 and "expression" in map(str.lower, row):
+                columns = tuple(_NAMES.get(name.lower(), name) for name in row)
             elif line.strip():
                 yield number, dict(zip(columns, row, strict=False))
+
+
+_NAMES = {name.lower(): name for name in COLUMNS}
+
+
+def _separator(line: str) -> str:
+    """The separator by which a list's first line has all columns: the landmarks in it are separated
+    by semicolons themselves."""
+    for separator in SEPARATORS:
+        row = split_line(line, separator)
+        if len(row) == len(COLUMNS) or "expression" in map(str.lower, row):
+            return separator
+    return ","

@@ -2,6 +2,8 @@
 training."""
 
 import copy
+import os
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,8 +17,10 @@ from tqdm.auto import tqdm
 from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_table
-from norface_lib.datasets.frames import FrameReader, Listing
+from norface_lib.common.tree import walk_tree
+from norface_lib.datasets.frames import IN_VIDEO, IN_ZIP, FrameReader
 from norface_lib.datasets.index import EMOTION, KEYS, load_index
+from norface_lib.datasets.listing import Listing, kind_of
 from norface_lib.datasets.report import Report
 from norface_lib.images.crop import ALIGNED, NORFACE_CROP, POINT_COLUMNS, Crop, align_face, crop_of
 
@@ -50,12 +54,15 @@ class FaceDataset(Dataset):
         if not self.root.is_dir():
             raise self._refusal("no such folder")
         self.listing = Listing(self.root)
-        self.index = (
-            self._check_scan(self._scan())
-            if index is None
-            else load_index(index, self.labels, self.highest)
-        )
+        self.accounted: set[str] = set()
+        if index is None:
+            scanned = self._scan()
+            self._count_unused(scanned)
+            self.index = self._check_scan(scanned)
+        else:
+            self.index = load_index(index, self.labels, self.highest)
         del self.listing  # 300,000 names that no worker needs
+        del self.accounted
         self.read = FrameReader(self.root)
         self._points: dict[str, NDArray[np.float64]] | None = None
         self._size = 0
@@ -70,8 +77,39 @@ class FaceDataset(Dataset):
 
     def _scan(self) -> pd.DataFrame:
         """The index, made from the folder; counts into ``report``. An empty one means that nothing
-        of the layout is there."""
+        of the layout is there. Files that it has read or counted, beside those of the index, go
+        into ``accounted``, by their path below the root."""
         raise NotImplementedError
+
+    def _count_unused(self, index: pd.DataFrame) -> None:
+        """Counts the files below the root that no rule of the dataset reads."""
+        used = self._used_names(index)
+        for folder in walk_tree(self.root, unreadable=self._unreadable_folder):
+            identity = _identity(self.root / folder.path)
+            for name in folder.files:
+                if name in used.get(identity, ()):
+                    continue
+                kind = kind_of(name)
+                if kind == "image" and folder.path:
+                    kind = f"image in {folder.path.split('/')[0]}/"
+                self.report.leave(kind, folder.below(name))
+
+    def _used_names(self, index: pd.DataFrame) -> dict[Any, set[str]]:
+        """Names of the files that are read or counted, by the identity of their folder: a link may
+        lead to it by another name."""
+        paths = set(index["path"]) if "path" in index else set()
+        names: defaultdict[str, set[str]] = defaultdict(set)
+        for path in paths | self.accounted:
+            match = IN_ZIP.fullmatch(path) or IN_VIDEO.fullmatch(path)
+            folder, _, name = (match["file"] if match else path).rpartition("/")
+            names[folder].add(name)
+        used: defaultdict[Any, set[str]] = defaultdict(set)
+        for folder, files in names.items():
+            used[_identity(self.root / folder)] |= files
+        return used
+
+    def _unreadable_folder(self, path: str) -> None:
+        self.report.note("folder that cannot be listed", path or ".")
 
     def _refusal(self, what: str) -> DataError:
         tree = "\n".join(f"    {line}" for line in self.tree.strip().splitlines())
@@ -87,8 +125,7 @@ class FaceDataset(Dataset):
 
     def _check_scan(self, index: pd.DataFrame) -> pd.DataFrame:
         if index.empty:
-            counts = self.report.dropped | self.report.noted
-            reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.items())
+            reasons = self.report.reasons()
             raise self._refusal(
                 f"holds no labeled frame of {self.title}" + (f" ({reasons})" if reasons else "")
             )
@@ -223,6 +260,15 @@ class FaceDataset(Dataset):
             .astype(float)
             .mean()
         )
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What a folder is, by whatever name; None for one that is gone."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def read_points(path: Path) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 intensity (PAPER.md 2.1)."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,14 +11,16 @@ import pandas as pd
 from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.datasets.base import FaceDataset
-from norface_lib.datasets.frames import (
-    VIDEO_SUFFIXES,
-    folder_frames,
-    video_frames,
-    walk,
-    zip_frames,
+from norface_lib.datasets.counting import (
+    FIRST_FRAME,
+    FIRST_LABEL,
+    checked_first,
+    first_of_labels,
+    shifted,
 )
-from norface_lib.datasets.index import known_values, read_codes, sequence_rows
+from norface_lib.datasets.frames import IN_VIDEO, numbered, video_frames, zip_frames
+from norface_lib.datasets.index import known_values, note_blanks, read_codes, sequence_rows
+from norface_lib.datasets.listing import VIDEO_SUFFIXES, list_names, walk
 from norface_lib.datasets.report import Report
 
 INTENSITY_AUS = (6, 10, 12, 14, 17)
@@ -44,6 +46,9 @@ _SESSION_VIDEO = re.compile(r"2([FM])(\d{2})_(\d{2})", re.IGNORECASE)
 _AU_FOLDER = re.compile(r"AU0?(\d+)", re.IGNORECASE)
 _OTHER_CAMERAS = {"thermal", "irfeatures"}
 
+UNREADABLE_LABELS = "label file that cannot be read"
+"""Reason of the report for a label file that was left out."""
+
 Key = tuple[str, str]  # subject and task
 
 
@@ -52,7 +57,10 @@ class BP4D(FaceDataset):
     of FERA 2015.
 
     ``task`` is ``au_detection`` (12 AUs, 0 or 1) or ``au_intensity`` (5 AUs, 0..5). Frames that are
-    not in the label tables are no part of the dataset.
+    not in the label tables are no part of the dataset. An image is the frame of the label row with
+    its number; the first frame of a video is that of label row 1, or 0 where there is a row 0.
+    ``first_frame`` and ``first_label``, 0 or 1, say by what number the first image and the first
+    label row of a sequence go, where a copy counts in another way.
     """
 
     title = "BP4D"
@@ -75,84 +83,165 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
         task: str = "au_detection",
         transform: Callable[..., Any] | None = None,
         index: Any = None,
+        first_frame: int | None = None,
+        first_label: int | None = None,
     ):
         self.task = self.checked_task(task)
+        self.first_frame = checked_first(FIRST_FRAME, first_frame)
+        self.first_label = checked_first(FIRST_LABEL, first_label)
         self.aus = labels.BP4D_AUS if task == "au_detection" else INTENSITY_AUS
         self.labels = labels.columns(self.aus)
         self.highest = 1.0 if task == "au_detection" else labels.INTENSITY_MAX
         super().__init__(root, transform, index)
 
     def _scan(self) -> pd.DataFrame:
-        paths = walk(self.root, leaf=_SUBJECT)
+        paths = walk(self.root, leaf=_SUBJECT, unreadable=self._unreadable_folder)
         tables = _label_tables(paths, self.task)
         if not tables:
             raise self._refusal(f"holds no label table of {self.task}")
-        frames = self._frames(paths)
+        self.accounted.update(path.as_posix() for of in tables.values() for path in of.values())
+
+        coded = {key: self._coded(key, tables[key]) for key in sorted(tables, key=_order)}
+        coded = {key: codes for key, codes in coded.items() if codes is not None}
+        frames = self._counted(self._frames(paths), coded)
         for key in sorted(set(frames) - set(tables)):
             self.report.note("sequence without labels (not coded)", "/".join(key))
+        for key in sorted(set(frames) & set(tables) - set(coded)):
+            self.report.drop(
+                "image of a sequence whose labels cannot be read", "/".join(key), len(frames[key])
+            )
         sequences = [
-            self._sequence(key, tables[key], frames.get(key, {}))
-            for key in sorted(tables, key=_order)
+            sequence_rows(*key, codes, frames.get(key, {}), self.report, "/".join(key))
+            for key, codes in coded.items()
         ]
-        return pd.concat(sequences, ignore_index=True)
+        return pd.concat([pd.DataFrame(), *sequences], ignore_index=True)
 
-    def _sequence(self, key: Key, tables: dict[int, Path], frames: dict[int, str]) -> pd.DataFrame:
+    def _coded(self, key: Key, tables: dict[int, Path]) -> pd.DataFrame | None:
+        """The labels of one sequence by frame number; None if its files cannot be read."""
         read = self._occurrence if self.task == "au_detection" else self._intensity
-        coded = known_values(read(tables), self.highest, self.report, "/".join(key))
-        return sequence_rows(*key, coded, frames, self.report, "/".join(key))
+        codes = read(tables)
+        if codes is None:
+            return None
+        return known_values(codes, self.highest, self.report, "/".join(key))
 
-    def _occurrence(self, tables: dict[int, Path]) -> pd.DataFrame:
+    def _read(self, path: Path, header: bool) -> pd.DataFrame | None:
+        """A label file, or None, counted, if it cannot be read: its fault costs no other file."""
+        try:
+            return read_codes(self.root / path, self.report, header)
+        except DataError as error:
+            self.report.drop(UNREADABLE_LABELS, error)
+            return None
+
+    def _occurrence(self, tables: dict[int, Path]) -> pd.DataFrame | None:
         """Columns are taken by name: in BP4D+ the position of an AU is not its number (PAPER.md
         2.2)."""
-        path = self.root / tables[0]
-        table = read_codes(path, self.report, header=True)
+        path = tables[0]
+        table = self._read(path, header=True)
+        if table is None:
+            return None
         names = {
-            name: re.fullmatch(r"\s*(?:AU)?\s*0*(\d+)\s*", str(name), re.IGNORECASE)
-            for name in table.columns
+            name: re.fullmatch(r"(?:AU)?\s*0*(\d+)", name, re.IGNORECASE) for name in table.columns
         }
         table = table.rename(
             columns={name: int(match[1]) for name, match in names.items() if match}
         )
+        table = table.loc[:, ~table.columns.duplicated()]
         missing = [au for au in self.aus if au not in table.columns]
         # a first line of codes in place of names may look like AU1, and no more
         if len(missing) > len(self.aus) // 2:
-            raise DataError(
-                f"{path}: its first line must name a column for each AU, and lacks {missing}; "
-                "download it again"
+            self.report.drop(
+                UNREADABLE_LABELS,
+                f"{self.root / path}: its first line must name a column for each AU, and lacks "
+                f"{missing}; download it again",
             )
+            return None
         for au in missing:
             self.report.note(f"label file without AU{au:02d}, masked", path.name)
+        coded = [au for au in self.aus if au not in missing]
+        table = note_blanks(table[coded], self.report, path.name)
         return table.reindex(columns=list(self.aus)).set_axis(list(self.labels), axis=1)
 
-    def _intensity(self, tables: dict[int, Path]) -> pd.DataFrame:
+    def _intensity(self, tables: dict[int, Path]) -> pd.DataFrame | None:
         columns = {}
         for au, column in zip(self.aus, self.labels, strict=True):
-            if au in tables:
-                columns[column] = read_codes(
-                    self.root / tables[au], self.report, header=False
-                ).iloc[:, 0]
+            codes = self._read(tables[au], header=False) if au in tables else None
+            if codes is not None:
+                columns[column] = note_blanks(codes.iloc[:, 0], self.report, tables[au].name)
             else:
                 self.report.note(
                     f"sequence without intensities of AU{au:02d}, masked",
                     next(iter(tables.values())).name,
                 )
+        if not columns:
+            return None
         return pd.DataFrame(columns).reindex(columns=list(self.labels)).sort_index()
 
+    def _counted(
+        self, frames: dict[Key, dict[int, str]], coded: dict[Key, pd.DataFrame]
+    ) -> dict[Key, dict[int, str]]:
+        """The images of each sequence by the number that its labels give them."""
+        labeled = {key: set(codes.index) for key, codes in coded.items() if key in frames}
+        videos = {key for key in frames if _in_video(frames[key])}
+        images = {key: set(frames[key]) for key in frames if key not in videos}
+        shift = self._shift(images, labeled) if images else 0
+        first = self._first_label(frames, labeled, videos) if videos else 0
+        return {
+            key: {number + (first if key in videos else shift): path for number, path in of.items()}
+            for key, of in frames.items()
+        }
+
+    def _first_label(
+        self, frames: dict[Key, dict[int, str]], labeled: dict[Key, set[int]], videos: set[Key]
+    ) -> int:
+        """The number that labels give to the first frame of a video."""
+        first = self.first_label
+        why = "as was asked for"
+        if first is None:
+            lengths = {key: len(frames[key]) for key in videos}
+            rows = {key: numbers for key, numbers in labeled.items() if key in videos}
+            first, why = first_of_labels(rows, lengths, self.root)
+        self.report.counting.append(f"labels count the frames of a video from {first}: {why}")
+        return first
+
+    def _shift(self, images: dict[Key, set[int]], labeled: dict[Key, set[int]]) -> int:
+        """What is added to an image's number to get that of its label row."""
+        if self.first_frame is None and self.first_label is None:
+            if two := shifted(images, labeled):
+                raise DataError(
+                    f"{self.root}: images count from {two[0]} and label rows from {two[1]}, as in "
+                    f"{'/'.join(two[2])}, so that their numbers may not mean the same frame; say "
+                    f"which they do: {FIRST_FRAME}=0 or 1 and {FIRST_LABEL}=0 or 1 "
+                    "(`--first-frame`, `--first-label`)"
+                )
+            self.report.counting.append(
+                "images and label rows of one number are one frame: both count alike"
+            )
+            return 0
+        zero_image = any(0 in numbers for numbers in images.values())
+        zero_label = any(0 in numbers for numbers in labeled.values())
+        first_frame = int(not zero_image) if self.first_frame is None else self.first_frame
+        first_label = int(not zero_label) if self.first_label is None else self.first_label
+        self.report.counting.append(
+            f"images count from {first_frame}, and label rows from {first_label}, as was asked for"
+        )
+        return first_label - first_frame
+
     def _frames(self, paths: list[Path]) -> dict[Key, dict[int, str]]:
-        """Images by sequence and frame number. Folders are preferred to zips and zips to videos, as
-        they read faster."""
+        """Images by sequence and number, those of a video by position. Folders are preferred to
+        zips and zips to videos, as they read faster."""
         frames_of: dict[Key, dict[int, str]] = {}
         for source in (self._folders, self._zips, self._videos):
             for key, frames in source(paths):
+                self.accounted.update(frames.values())
                 if key in frames_of:
                     self.report.note(
-                        "second copy of a sequence, not used", next(iter(frames.values()))
+                        "second copy of a sequence, not used", next(iter(frames.values()), "")
                     )
                 elif frames:
                     frames_of[key] = frames
         return frames_of
 
-    def _folders(self, paths: list[Path]):
+    def _folders(self, paths: list[Path]) -> Iterator[tuple[Key, dict[int, str]]]:
         for path in paths:
             other = _OTHER_CAMERAS & {part.lower() for part in path.parts}
             if (
@@ -160,25 +249,51 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
                 and (self.root / path).is_dir()
                 and not other
             ):
-                for task in sorted((self.root / path).iterdir()):
-                    if re.fullmatch(_TASK, task.name, re.IGNORECASE) and task.is_dir():
+                for task in self._names(path):
+                    if (
+                        re.fullmatch(_TASK, task, re.IGNORECASE)
+                        and (self.root / path / task).is_dir()
+                    ):
                         yield (
-                            (path.name.upper(), task.name.upper()),
-                            folder_frames(self.root, path / task.name),
+                            (path.name.upper(), task.upper()),
+                            numbered(
+                                f"{path.as_posix()}/{task}/{n}" for n in self._names(path / task)
+                            ),
                         )
 
-    def _zips(self, paths: list[Path]):
+    def _names(self, folder: Path) -> list[str]:
+        try:
+            return list_names(self.root / folder)
+        except DataError:
+            self._unreadable_folder(folder.as_posix())
+            return []
+
+    def _zips(self, paths: list[Path]) -> Iterator[tuple[Key, dict[int, str]]]:
         for path in paths:
             if path.suffix.lower() == ".zip" and re.fullmatch(_SUBJECT, path.stem, re.IGNORECASE):
-                for task, frames in zip_frames(self.root, path, _TASK).items():
+                self.accounted.add(path.as_posix())
+                try:
+                    tasks = zip_frames(self.root, path, _TASK, self.report)
+                except DataError as error:
+                    self.report.drop("zip that cannot be read", error)
+                    continue
+                for task, frames in tasks.items():
                     yield (path.stem.upper(), task), frames
 
-    def _videos(self, paths: list[Path]):
+    def _videos(self, paths: list[Path]) -> Iterator[tuple[Key, dict[int, str]]]:
         for path in paths:
             if path.suffix.lower() in VIDEO_SUFFIXES and (
                 key := _video_key(path.stem, self.report)
             ):
-                yield key, video_frames(self.root, path)
+                self.accounted.add(path.as_posix())
+                try:
+                    yield key, video_frames(self.root, path, first=0)
+                except DataError as error:
+                    self.report.drop("video that cannot be read", error)
+
+
+def _in_video(frames: dict[int, str]) -> bool:
+    return IN_VIDEO.fullmatch(next(iter(frames.values()))) is not None
 
 
 def _label_tables(paths: list[Path], task: str) -> dict[Key, dict[int, Path]]:

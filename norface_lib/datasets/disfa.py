@@ -1,18 +1,27 @@
 """DISFA (Mavadati et al. 2013): 27 subjects, one sequence each from two cameras, 12 AUs with
 intensity (PAPER.md 2.3)."""
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from norface_lib import labels
+from norface_lib.common.errors import DataError
 from norface_lib.datasets.base import FaceDataset
-from norface_lib.datasets.frames import VIDEO_SUFFIXES, folder_frames, video_frames, walk
-from norface_lib.datasets.index import known_values, read_codes, sequence_rows
+from norface_lib.datasets.counting import (
+    FIRST_FRAME,
+    FIRST_LABEL,
+    checked_first,
+    first_of_images,
+    first_of_labels,
+)
+from norface_lib.datasets.frames import numbered, video_frames
+from norface_lib.datasets.index import known_values, note_blanks, read_codes, sequence_rows
+from norface_lib.datasets.listing import VIDEO_SUFFIXES, list_names, walk
 
 INTENSITY_AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 """The 12 coded AUs."""
@@ -37,9 +46,10 @@ class DISFA(FaceDataset):
 
     ``task`` is ``au_intensity`` (12 AUs, 0..5) or ``au_detection`` (8 AUs, 1 from intensity 2 on).
     ``camera`` is ``left``, ``right`` or ``both``, and names the sequence; extracted images, which
-    serve where there is no such video, do not tell their camera. Label frame 1 is the first frame
-    of the video and the image named 0; where no image of the whole set is named 0, it is the image
-    named 1. An AU without a label file is taken for 0, as the field does, and counted.
+    serve where there is no such video, do not tell their camera. Labels count from 1, and extracted
+    images from 0 or 1, as their numbers say; the report says which, and what is ambiguous is
+    refused. ``first_frame`` and ``first_label``, 0 or 1, decide it. An AU without a label file is
+    taken for 0, as the field does, and counted; one whose file cannot be read is masked.
     """
 
     title = "DISFA"
@@ -61,10 +71,14 @@ Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
         camera: str = "left",
         transform: Callable[..., Any] | None = None,
         index: Any = None,
+        first_frame: int | None = None,
+        first_label: int | None = None,
     ):
         if camera not in (*CAMERAS, "both"):
             raise ValueError(f"camera of DISFA must be left, right or both, got {camera!r}")
         self.task = self.checked_task(task)
+        self.first_frame = checked_first(FIRST_FRAME, first_frame)
+        self.first_label = checked_first(FIRST_LABEL, first_label)
         self.cameras = CAMERAS if camera == "both" else (camera,)
         self.aus = DETECTION_AUS if task == "au_detection" else INTENSITY_AUS
         self.labels = labels.columns(self.aus)
@@ -72,55 +86,152 @@ Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
         super().__init__(root, transform, index)
 
     def _scan(self) -> pd.DataFrame:
-        paths = walk(self.root, leaf=_SUBJECT)
+        paths = walk(self.root, leaf=_SUBJECT, unreadable=self._unreadable_folder)
         folders = [
             path
             for path in paths
             if re.fullmatch(_SUBJECT, path.name, re.IGNORECASE) and (self.root / path).is_dir()
         ]
-        files = paths + [
-            folder / name for folder in folders for name in sorted(os.listdir(self.root / folder))
-        ]
-        tables: dict[str, dict[int, Path]] = {}
-        for path in files:
-            if match := _LABELS.fullmatch(path.name):
-                tables.setdefault(match[1].upper(), {}).setdefault(int(match[2]), path)
-        frames = self._videos(paths) or self._images(folders)
-        for subject in sorted({subject for subject, _ in frames} - set(tables)):
+        files = paths + [folder / name for folder in folders for name in self._names(folder)]
+        codes = self._codes(files)
+        frames = self._counted(self._videos(paths), self._images(folders), codes)
+        for subject in sorted({subject for subject, _ in frames} - set(codes)):
             self.report.note("subject without labels", subject)
-        subjects = [self._subject(subject, tables[subject], frames) for subject in sorted(tables)]
+        subjects = [self._subject(subject, codes[subject], frames) for subject in sorted(codes)]
         return pd.concat([pd.DataFrame(), *subjects], ignore_index=True)
 
+    def _names(self, folder: Path) -> list[str]:
+        try:
+            return list_names(self.root / folder)
+        except DataError:
+            self._unreadable_folder(folder.as_posix())
+            return []
+
+    def _codes(self, files: list[Path]) -> dict[str, dict[int, pd.Series | None]]:
+        """Codes of each subject and AU by frame number; None where the file cannot be read: its
+        fault costs no other file."""
+        codes: dict[str, dict[int, pd.Series | None]] = {}
+        for path in files:
+            match = _LABELS.fullmatch(path.name)
+            if match is None:
+                continue
+            self.accounted.add(path.as_posix())
+            of_subject = codes.setdefault(match[1].upper(), {})
+            if int(match[2]) in of_subject:
+                self.report.note("second label file of an AU, not used", path)
+                continue
+            try:
+                table = read_codes(self.root / path, self.report, header=False)
+                of_subject[int(match[2])] = note_blanks(table.iloc[:, 0], self.report, path.name)
+            except DataError as error:
+                self.report.drop("label file that cannot be read", error)
+                of_subject[int(match[2])] = None
+        return codes
+
     def _videos(self, paths: list[Path]) -> dict[Key, dict[int, str]]:
-        matches = [
-            (path, _VIDEO.fullmatch(path.stem))
-            for path in paths
-            if path.suffix.lower() in VIDEO_SUFFIXES
-        ]
-        videos = [
-            (path, match) for path, match in matches if match and match[1].lower() in self.cameras
-        ]
-        return {
-            (match[2].upper(), match[1].lower()): video_frames(self.root, path)
-            for path, match in videos
-        }
+        """Frames of the videos by position."""
+        videos: dict[Key, dict[int, str]] = {}
+        for path in paths:
+            match = _VIDEO.fullmatch(path.stem)
+            if match is None or path.suffix.lower() not in VIDEO_SUFFIXES:
+                continue
+            self.accounted.add(path.as_posix())
+            if match[1].lower() not in self.cameras:
+                continue
+            key = (match[2].upper(), match[1].lower())
+            if key in videos:
+                self.report.note("second copy of a video, not used", path)
+                continue
+            try:
+                videos[key] = video_frames(self.root, path, first=0)
+            except DataError as error:
+                self.report.drop("video that cannot be read", error)
+        return videos
 
     def _images(self, folders: list[Path]) -> dict[Key, dict[int, str]]:
-        frames_of = {
-            (path.name.upper(), ""): frames
-            for path in folders
-            if (frames := folder_frames(self.root, path))
+        """Images of each subject by their number."""
+        images: dict[Key, dict[int, str]] = {}
+        for path in folders:
+            frames = numbered(f"{path.as_posix()}/{name}" for name in self._names(path))
+            self.accounted.update(frames.values())
+            if not frames:
+                continue
+            if (path.name.upper(), "") in images:
+                self.report.note("second folder of images of a subject, not used", path)
+                continue
+            images[path.name.upper(), ""] = frames
+        return images
+
+    def _counted(
+        self,
+        videos: dict[Key, dict[int, str]],
+        images: dict[Key, dict[int, str]],
+        codes: dict[str, dict[int, pd.Series | None]],
+    ) -> dict[Key, dict[int, str]]:
+        """Frames of each sequence by the number that labels give them: of the videos, or where
+        there is none, of the images."""
+        files = {
+            f"{subject}_au{au}.txt": set(values.index)
+            for subject, of_subject in codes.items()
+            for au, values in of_subject.items()
+            if values is not None
         }
-        first = 0 if any(0 in frames for frames in frames_of.values()) else 1
+        lengths = {
+            f"{subject}_au{au}.txt": len(frames)
+            for (subject, _), frames in videos.items()
+            for au in codes.get(subject, ())
+        }
+        first_label = self.first_label
+        why = "as was asked for"
+        if first_label is None:
+            first_label, why = first_of_labels(files, lengths, self.root)
+        if files:
+            self.report.counting.append(f"label rows count from {first_label}: {why}")
+
+        if videos:
+            for (subject, _), frames in images.items():
+                self.report.note(
+                    "image of a subject, not used beside the videos", subject, len(frames)
+                )
+            shift = first_label
+            frames_of = videos
+        else:
+            shift = first_label - self._first_frame(images, codes, first_label)
+            frames_of = images
         return {
-            key: {number + 1 - first: path for number, path in frames.items()}
+            key: {number + shift: path for number, path in frames.items()}
             for key, frames in frames_of.items()
         }
 
+    def _first_frame(
+        self,
+        images: dict[Key, dict[int, str]],
+        codes: dict[str, dict[int, pd.Series | None]],
+        first_label: int,
+    ) -> int:
+        """The number of the first image of a sequence."""
+        labeled: dict[str, set[int]] = {}
+        for subject, of_subject in codes.items():
+            known = [set(values.index) for values in of_subject.values() if values is not None]
+            labeled[subject] = set().union(*known)
+        numbers = {subject: set(frames) for (subject, _), frames in images.items()}
+        if not any(labeled.get(subject) for subject in numbers):
+            return 0  # nothing to shift
+
+        first = self.first_frame
+        why = "as was asked for"
+        if first is None:
+            first, why = first_of_images(numbers, labeled, first_label, self.root)
+        self.report.counting.append(f"images count from {first}: {why}")
+        return first
+
     def _subject(
-        self, subject: str, tables: dict[int, Path], frames: dict[Key, dict[int, str]]
+        self,
+        subject: str,
+        codes: dict[int, pd.Series | None],
+        frames: dict[Key, dict[int, str]],
     ) -> pd.DataFrame:
-        coded = self._coded(subject, tables)
+        coded = self._coded(subject, codes)
         sequences = [sequence for name, sequence in sorted(frames) if name == subject]
         if not sequences:
             self.report.drop(
@@ -132,20 +243,20 @@ Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
         ]
         return pd.concat([pd.DataFrame(), *parts])
 
-    def _coded(self, subject: str, tables: dict[int, Path]) -> pd.DataFrame:
+    def _coded(self, subject: str, codes: dict[int, pd.Series | None]) -> pd.DataFrame:
         columns = {}
         for au, column in zip(INTENSITY_AUS, labels.columns(INTENSITY_AUS), strict=True):
-            if au in tables:
-                columns[column] = read_codes(
-                    self.root / tables[au], self.report, header=False
-                ).iloc[:, 0]
-            elif au in self.aus:
+            if codes.get(au) is not None:
+                columns[column] = codes[au]
+            elif au in self.aus and au not in codes:
                 self.report.note("AU without a label file, taken for 0", f"{subject}_au{au}.txt")
         coded = known_values(
             pd.DataFrame(columns).sort_index(), labels.INTENSITY_MAX, self.report, subject
         )
-        for column in set(self.labels) - set(columns):
-            coded[column] = 0.0
+        for au, column in zip(self.aus, self.labels, strict=True):
+            if column not in columns:
+                # of an AU whose file cannot be read nothing is known
+                coded[column] = np.nan if au in codes else 0.0
         coded = coded[list(self.labels)]
         if self.task == "au_intensity":
             return coded

@@ -5,6 +5,7 @@ A frame is named by its path relative to the dataset's root: ``F001/T1/12.jpg``;
 video (positions count from 0).
 """
 
+import lzma
 import os
 import re
 import zipfile
@@ -19,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norface_lib.common.errors import DataError
+from norface_lib.common.paths import leaves_folder
+from norface_lib.datasets.listing import VIDEO_SUFFIXES, kind_of
+from norface_lib.datasets.report import Report
 from norface_lib.images.files import SUFFIXES, decode
-
-VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".wmv")
 
 IN_ZIP = re.compile(r"(?P<file>.+?\.zip)!(?P<entry>.+)", re.IGNORECASE)
 IN_VIDEO = re.compile(
@@ -36,55 +38,16 @@ _SKIP_AHEAD = 64
 """Frames of a video that are decoded and thrown away rather than sought: a seek goes back to the
 last key frame anyway."""
 
-
-def walk(root: Path, leaf: str, depth: int = 5) -> list[Path]:
-    """Files and folders under ``root``, relative to it and sorted. Folders whose name matches
-    ``leaf`` are not entered.
-
-    A dataset has a million frames in a few hundred folders of subjects: those are listed later, one
-    at a time.
-    """
-    paths: list[Path] = []
-    for parent, folders, files in os.walk(root):
-        here = Path(parent).relative_to(root)
-        paths += [here / name for name in (*folders, *files) if not name.startswith(".")]
-        enters = len(here.parts) + 1 < depth
-        folders[:] = [
-            n
-            for n in folders
-            if enters and not n.startswith(".") and not re.fullmatch(leaf, n, re.IGNORECASE)
-        ]
-    return sorted(paths)
+LARGEST_IMAGE = 2**28
+"""Bytes of an encoded image, in a zip or on disk, above which it is not read: no camera writes one,
+and a zip of a few kilobytes can claim a thousand times as much."""
 
 
-class Listing:
-    """Existing files, in any case of their names, found by listing each folder once: 300,000 calls
-    of ``stat`` take minutes."""
-
-    def __init__(self, root: Path):
-        self.root = Path(root)
-        self.names = lru_cache(maxsize=None)(self._names)
-
-    def _names(self, folder: str) -> dict[str, str]:
-        path = self.root / folder
-        return (
-            {name.lower(): name for name in sorted(os.listdir(path), reverse=True)}
-            if path.is_dir()
-            else {}
-        )
-
-    def find(self, *candidates: str) -> str | None:
-        """The first relative path of ``candidates`` that exists, spelled as on disk."""
-        for candidate in candidates:
-            path = "."
-            for part in Path(candidate).parts:
-                name = self.names(path).get(part.lower())
-                if name is None:
-                    break
-                path = name if path == "." else f"{path}/{name}"
-            else:
-                return path
-        return None
+def leaves_dataset(path: str) -> bool:
+    """True for a name of a frame that may lead out of the dataset's root, or out of its zip."""
+    if match := IN_ZIP.fullmatch(path):
+        return leaves_folder(match["file"]) or leaves_folder(match["entry"])
+    return leaves_folder(path)
 
 
 def numbered(paths: Iterable[str]) -> dict[int, str]:
@@ -98,23 +61,34 @@ def numbered(paths: Iterable[str]) -> dict[int, str]:
     return frames
 
 
-def folder_frames(root: Path, folder: Path) -> dict[int, str]:
-    """Images of a folder by frame number."""
-    return numbered(f"{folder.as_posix()}/{name}" for name in os.listdir(root / folder))
-
-
-def zip_frames(root: Path, file: Path, sequence: str) -> dict[str, dict[int, str]]:
+def zip_frames(root: Path, file: Path, sequence: str, report: Report) -> dict[str, dict[int, str]]:
     """Images of a zip by sequence and frame number. ``sequence`` is a pattern that the entry's
-    folder matches.
+    folder matches. Entries whose name leads out of the zip are dropped, others that are not used
+    are counted.
 
     Raises :class:`DataError` for a damaged zip.
     """
     entries: dict[str, list[str]] = {}
-    for entry in _open_zip(root / file).namelist():
+    names = [name for name in _open_zip(root / file).namelist() if not name.endswith("/")]
+    for entry in names:
         folder = entry.rsplit("/", 2)[-2] if "/" in entry else ""
-        if re.fullmatch(sequence, folder, re.IGNORECASE):
+        if leaves_folder(entry):
+            report.drop("entry of a zip whose name leads out of it", f"{file.as_posix()}!{entry}")
+        elif re.fullmatch(sequence, folder, re.IGNORECASE):
             entries.setdefault(folder.upper(), []).append(f"{file.as_posix()}!{entry}")
-    return {name: numbered(paths) for name, paths in entries.items()}
+        else:
+            _leave_entry(report, f"{file.as_posix()}!{entry}")
+    sequences = {name: numbered(paths) for name, paths in entries.items()}
+    for name, paths in entries.items():
+        for path in sorted(set(paths).difference(sequences[name].values())):
+            _leave_entry(report, path)
+    return sequences
+
+
+def _leave_entry(report: Report, path: str) -> None:
+    name = path.rsplit("/", 1)[-1]
+    if not name.startswith("."):
+        report.leave(f"{kind_of(name)} in a zip", path)
 
 
 def video_frames(root: Path, file: Path, first: int = 1) -> dict[int, str]:
@@ -126,10 +100,15 @@ def video_frames(root: Path, file: Path, first: int = 1) -> dict[int, str]:
     return {first + position: f"{file.as_posix()}#{position}" for position in range(count)}
 
 
+_BAD_ZIP = (OSError, zipfile.BadZipFile, ValueError, RuntimeError, EOFError, OverflowError)
+"""What `zipfile` raises for a damaged zip; one with a password, or an unknown compression, is a
+``RuntimeError``."""
+
+
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except _BAD_ZIP as error:
         raise DataError(
             f"{path}: not a readable zip ({error}); download it again, or delete it to do without"
         ) from error
@@ -263,9 +242,22 @@ class FrameReader:
             raise unreadable(name) from error
 
     def _bytes(self, path: str, name: str) -> bytes:
+        """An encoded image, at most ``LARGEST_IMAGE`` of it."""
         try:
             if match := IN_ZIP.fullmatch(path):
-                return self._zip(self.root / match["file"]).read(match["entry"])
-            return (self.root / path).read_bytes()
-        except (OSError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+                archive = self._zip(self.root / match["file"])
+                size = archive.getinfo(match["entry"]).file_size
+                source = archive.open(match["entry"])
+            else:
+                source = (self.root / path).open("rb")
+                size = os.fstat(source.fileno()).st_size
+            with source:
+                data = source.read(LARGEST_IMAGE + 1) if size <= LARGEST_IMAGE else b""
+        except (*_BAD_ZIP, KeyError, zlib.error, lzma.LZMAError) as error:
             raise unreadable(name) from error
+        if size > LARGEST_IMAGE or len(data) > LARGEST_IMAGE:
+            raise DataError(
+                f"{name}: unreadable frame (more than {LARGEST_IMAGE // 2**20} MB, too large for "
+                "an image); drop it with check()"
+            )
+        return data

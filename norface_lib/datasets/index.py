@@ -1,7 +1,8 @@
 """The index of a dataset, a table with a row per frame: its columns, its rows from label files, and
 saved ones."""
 
-import warnings
+import io
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pandas as pd
 
 from norface_lib.common.errors import DataError
 from norface_lib.common.paths import shown
+from norface_lib.datasets.frames import leaves_dataset
 from norface_lib.datasets.report import Report
+from norface_lib.datasets.text_tables import read_text, separator_of
 from norface_lib.labels import UNKNOWN
 
 KEYS = ("subject", "sequence", "frame", "path", "part")
@@ -52,59 +55,100 @@ def single_images(images: list[dict[str, Any]]) -> pd.DataFrame:
     persons."""
     table = pd.DataFrame(images, columns=None if images else [*KEYS, EMOTION])
     if len(table):
-        table["subject"] = (
-            table["part"]
-            + "/"
-            + table["path"].str.rsplit("/", n=1).str[-1].str.rsplit(".", n=1).str[0]
-        )
+        # two folders may hold two people in images of one name
+        table["subject"] = table["path"]
     return table.assign(sequence="", frame=0)
 
 
 def read_codes(path: Path, report: Report, header: bool) -> pd.DataFrame:
     """A table of codes, indexed by the frame number in its first column, with its other columns as
-    floats.
+    floats: NaN where a cell is blank, -1 (no code) where it is no number.
 
-    A row that is cut short is dropped, and so is a frame that was listed before; both are counted.
-    Raises :class:`DataError`, naming the line, if this is no table, or a row does not begin with a
-    frame number.
+    The separator is a comma, a semicolon or a tab. A row that is dropped is counted: one that is
+    cut short or too long, that begins with no frame number, or whose frame was listed before.
+    Raises :class:`DataError` if this is no table, or no row is left.
     """
-    options = {
-        "header": 0 if header else None,
-        "index_col": False,
-        "skipinitialspace": True,
-        "encoding": "utf-8-sig",
-    }
-    try:
-        with warnings.catch_warnings():
-            # rows that are longer than the header
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(path, **options)
-    # pandas' parser errors are ValueErrors
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:
+    text = read_text(path).replace('"', "")
+    lines = [line for line in text.splitlines() if line.strip(" \t,;")]
+    separator = separator_of(lines[0]) if lines else ","
+    rows = _whole_rows(lines, separator, path, report, header)
+    first = rows[:1] if header else []
+    body = rows[1:] if header else rows
+    if not body or body[0].count(separator) < 1:
         raise DataError(
-            f"{path}: not a readable label table ({error}); download it again"
-        ) from error
-    if table.shape[1] < 2 or table.empty:
-        raise DataError(
-            f"{path}: holds no label (frame and code, separated by commas, are expected); download "
-            "it again"
+            f"{path}: not a readable label table (holds no label: frame and code, separated by "
+            "commas, are expected); download it again"
         )
-    whole = table.notna().all(axis=1)
-    report.drop("label row that is cut short", path.name, int((~whole).sum()))
-    numbers = table[whole]
-    if not all(map(pd.api.types.is_numeric_dtype, numbers.dtypes)):
-        # -1 is no code and no frame, as text is not
-        numbers = numbers.apply(pd.to_numeric, errors="coerce").fillna(-1.0)
-    frames = numbers.iloc[:, 0]
-    if (wrong := ~((frames >= 0) & (frames < 1e9) & (frames % 1 == 0))).any():
-        line = int(numbers.index[wrong][0]) + 1 + header
+
+    numbers = _numbers(body, separator)
+    frames = numbers[0]
+    wrong = ~((frames >= 0) & (frames < 1e9) & (frames % 1 == 0))
+    if wrong.all():
         raise DataError(
-            f"{path}: line {line} does not begin with a frame number; download it again"
+            f"{path}: line {1 + header} does not begin with a frame number; download it again"
         )
-    codes = numbers.iloc[:, 1:].set_axis(pd.Index(frames.astype(int), name="frame"), axis=0)
+    report.drop("label row without a frame number", path.name, int(wrong.sum()))
+
+    codes = numbers[~wrong].set_index(0).rename_axis("frame")
+    codes.index = codes.index.astype(int)
     again = codes.index.duplicated()
     report.drop("label row of a frame that was listed before", path.name, int(again.sum()))
+    if header:
+        codes.columns = [name.strip() for name in first[0].split(separator)[1:]]
     return codes[~again]
+
+
+def _whole_rows(
+    lines: list[str], separator: str, path: Path, report: Report, header: bool
+) -> list[str]:
+    """Lines with as many values as the header has, or where there is none, as most have. Separators
+    at their end that separate nothing are cut off."""
+    counts = [line.count(separator) for line in lines]
+    if not counts:
+        return []
+    count = counts[0] if header else Counter(counts).most_common(1)[0][0]
+    if len(set(counts)) == 1:
+        return lines
+
+    rows = []
+    for line, own_count in zip(lines, counts, strict=True):
+        if own_count > count:
+            start = line.rsplit(separator, own_count - count)
+            if any(value.strip() for value in start[1:]):
+                report.drop("label row that is longer than its header", path.name)
+                continue
+            line = start[0]
+        if own_count < count:
+            report.drop("label row that is cut short", path.name)
+            continue
+        rows.append(line)
+    return rows
+
+
+def _numbers(rows: list[str], separator: str) -> pd.DataFrame:
+    """Values of rows of one length, as floats: NaN for a blank, -1 for what is no number."""
+    try:
+        return pd.DataFrame(np.loadtxt(rows, delimiter=separator, comments=None, ndmin=2))
+    except ValueError:
+        pass  # a blank, or text: pandas reads it cell by cell
+    text = io.StringIO("\n".join(rows))
+    options = {"sep": separator, "header": None, "skipinitialspace": True, "quoting": 3}
+    try:
+        table = pd.read_csv(text, **options)
+    except (ValueError, OverflowError):  # pandas' parser errors are ValueErrors
+        text.seek(0)
+        table = pd.read_csv(text, **options, dtype=str)
+    if all(dtype.kind in "iuf" for dtype in table.dtypes):
+        return table.astype(float)
+    values = table.apply(pd.to_numeric, errors="coerce").astype(float)
+    blank = table.isna() | table.map(lambda value: isinstance(value, str) and not value.strip())
+    return values.where(values.notna() | blank, -1.0)
+
+
+def note_blanks(codes: Any, report: Report, name: object) -> Any:
+    """The codes as they are; counts their blank cells as masked."""
+    report.note("label that is blank, masked", name, int(np.isnan(codes.to_numpy()).sum()))
+    return codes
 
 
 def known_values(
@@ -114,7 +158,7 @@ def known_values(
     are counted."""
     values = codes.to_numpy(float)
     unknown = values == UNKNOWN
-    valid = (values >= 0) & (values <= highest) & (values % 1 == 0)
+    valid = (values >= 0) & (values <= highest) & (np.floor(values) == values)
     report.note("label value 9 (unknown), masked", where, int(unknown.sum()))
     report.note(
         "label value that is no code, masked",
@@ -130,7 +174,7 @@ def load_index(
     """An index table, checked, from a table or from a CSV that ``save_index`` wrote.
 
     Raises :class:`DataError` if it is no table, lacks a column, holds the labels of another task,
-    or a label outside 0..``highest``.
+    a label outside 0..``highest``, or a path that leads out of the dataset's root.
     """
     if isinstance(index, pd.DataFrame):
         return _check_index(index.reset_index(drop=True), columns, highest, "index")
@@ -160,6 +204,12 @@ def _check_index(
         raise DataError(
             f"{name}: holds the labels {', '.join(names)}, but {', '.join(columns)} are needed; "
             "scan again"
+        )
+    outside = table["path"].map(lambda path: leaves_dataset(str(path)))
+    if outside.any():
+        raise DataError(
+            f"{name}: the path {table['path'][outside].iloc[0]!r} leads out of the dataset; scan "
+            "again"
         )
     numbers = table[["frame", *columns]].apply(pd.to_numeric, errors="coerce")
     values = numbers[list(columns)]

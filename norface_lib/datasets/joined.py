@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_json, write_table
+from norface_lib.common.paths import inside
 from norface_lib.datasets.label_table import expression_columns, read_labels, read_spec
 
 
@@ -33,6 +34,11 @@ def join_benchmarks(roots: Sequence[Path], out: Path) -> int:
             raise DataError(f"{root}: its target or its size is another than in {roots[0]}")
         if expression_columns(table) != expression_columns(tables[0]):
             raise DataError(f"{root}: its AU columns are others than in {roots[0]}")
+        if "truth" not in table.columns or table["truth"].isna().any():
+            raise DataError(
+                f"{root / 'labels.csv'}: names no true normalized image for some frame (column "
+                "truth); join benchmarks that were rendered, or made by `pseudo-pairs`"
+            )
 
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -44,7 +50,7 @@ def join_benchmarks(roots: Sequence[Path], out: Path) -> int:
                 total=len(table),
                 desc=f"{root.name} {column}",
             ):
-                _link(root / name, part / place)
+                _link(inside(root, name), inside(part, place, writes=True))
             table[column] = moved
 
     write_table(pd.concat(tables, ignore_index=True), part / "labels.csv")

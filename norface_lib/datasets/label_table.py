@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from norface_lib import labels
 from norface_lib.common.errors import DataError
+from norface_lib.common.paths import leaves_folder, plain_name
 from norface_lib.datasets.index import EMOTION
 
 
@@ -18,7 +19,8 @@ def read_labels(root: Path, aus: tuple[int, ...] = labels.BP4D_AUS) -> pd.DataFr
     """The label table of a benchmark folder, checked.
 
     Raises :class:`DataError`, naming the file, if it is missing, empty or no table, lacks a column
-    that ``aus`` needs, has an AU that is not known, or an intensity outside 0..5.
+    that ``aus`` needs, has an AU that is not known, an intensity outside 0..5, or an image whose
+    name leads out of the folder, or a frame that is no number.
     """
     path = Path(root) / "labels.csv"
     if not path.is_file():
@@ -26,7 +28,7 @@ def read_labels(root: Path, aus: tuple[int, ...] = labels.BP4D_AUS) -> pd.DataFr
             f"{path}: no label table; make the benchmark with `python -m norface_lib render`"
         )
     try:
-        table = pd.read_csv(path, dtype={"subject": str})
+        table = pd.read_csv(path, dtype=dict.fromkeys(("subject", "image", "truth"), str))
     except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"{path}: not a readable CSV table ({error})") from error
     if table.empty:
@@ -39,7 +41,25 @@ def read_labels(root: Path, aus: tuple[int, ...] = labels.BP4D_AUS) -> pd.DataFr
     if missing:
         raise DataError(f"{path}: lacks the column(s) {', '.join(missing)}")
     _check_intensities(table, path)
+    _check_names(table, path)
+    frames = pd.to_numeric(table["frame"], errors="coerce")
+    if (wrong := ~np.isfinite(frames)).any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise DataError(
+            f"{path}: line {row + 2}, frame: {str(table['frame'].iloc[row])!r} is no number"
+        )
     return table
+
+
+def _check_names(table: pd.DataFrame, path: Path) -> None:
+    for column in ("image", "truth"):
+        names = table[column].fillna("").astype(str) if column in table.columns else ()
+        for row, name in enumerate(names):
+            if leaves_folder(name) and (name or column == "image"):
+                raise DataError(
+                    f"{path}: line {row + 2}, {column}: {name!r} is no path inside this folder; "
+                    "correct it, or render the benchmark again"
+                )
 
 
 def _check_intensities(table: pd.DataFrame, path: Path) -> None:
@@ -54,23 +74,27 @@ def _check_intensities(table: pd.DataFrame, path: Path) -> None:
     if (bad := ~((values >= 0) & (values <= labels.INTENSITY_MAX))).any():
         row, column = np.argwhere(bad)[0]
         raise DataError(
-            f"{path}: line {row + 2}, {columns[column]}: {table[columns[column]].iloc[row]!r} is "
-            "no intensity of 0..5"
+            f"{path}: line {row + 2}, {columns[column]}: {str(table[columns[column]].iloc[row])!r} "
+            "is no intensity of 0..5"
         )
 
 
 def read_spec(root: Path) -> dict[str, Any]:
     """The specification of a benchmark, ``benchmark.json``.
 
-    Raises :class:`DataError` if it is missing or damaged.
+    ``seed`` is 0 where there is none: pseudo-pairs of photographs had none at first. Raises
+    :class:`DataError` if it is missing or damaged, or a target's name is no name of a file.
     """
+    path = Path(root) / "benchmark.json"
     try:
-        spec = json.loads((root / "benchmark.json").read_text())
-        return spec | {"size": int(spec["size"]), "target": str(spec["target"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{root / 'benchmark.json'}: missing or damaged; render the benchmark again"
-        ) from error
+        spec = json.loads(path.read_text(encoding="utf-8"))
+        checked = {"size": int(spec["size"]), "target": str(spec["target"])}
+        seed = {"seed": int(spec.get("seed", 0))}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise DataError(f"{path}: missing or damaged; render the benchmark again") from error
+    for name in checked["target"].split("+"):
+        plain_name(name, path)
+    return spec | checked | seed
 
 
 def expression_columns(table: pd.DataFrame) -> tuple[str, ...]:

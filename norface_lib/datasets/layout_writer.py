@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from norface_lib.common.errors import DataError
+from norface_lib.common.paths import inside
 from norface_lib.datasets.label_table import read_labels
 from norface_lib.datasets.report import Report
 from norface_lib.images.files import decode
@@ -71,7 +72,7 @@ class LayoutWriter:
 
     def put(self, path: str, data: bytes | str) -> None:
         """Writes a file at ``path``, relative to the root."""
-        file = self.out / path
+        file = inside(self.out, path, writes=True)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data.encode() if isinstance(data, str) else data)
 
@@ -83,7 +84,7 @@ class LayoutWriter:
     ) -> bytes:
         """Frame ``row`` as an encoded image: the benchmark's own bytes where they serve, half of
         them if it is to be broken."""
-        source = self.benchmark / str(self.table["image"].iloc[row])
+        source = inside(self.benchmark, str(self.table["image"].iloc[row]))
         data = image_bytes(source)
         if change or source.suffix.lower() != suffix:
             pixels = decode(data, str(source))
@@ -98,9 +99,9 @@ class LayoutWriter:
 
     def video(self, path: str, rows: NDArray[np.intp], rate: float) -> None:
         """Writes frames ``rows`` as a video of ``rate`` frames a second."""
-        frames = [self.benchmark / str(name) for name in self.table["image"].iloc[rows]]
+        frames = [inside(self.benchmark, str(name)) for name in self.table["image"].iloc[rows]]
         size = decode(image_bytes(frames[0]), str(frames[0])).shape
-        file = self.out / path
+        file = inside(self.out, path, writes=True)
         file.parent.mkdir(parents=True, exist_ok=True)
         codec = cv2.VideoWriter_fourcc(*("MJPG" if file.suffix.lower() == ".avi" else "mp4v"))
         video = cv2.VideoWriter(str(file), codec, rate, (size[1], size[0]))

@@ -12,6 +12,7 @@ import pandas as pd
 from norface_lib.common.errors import DataError
 from norface_lib.common.failures import writing
 from norface_lib.common.files import remove_empty, write_atomically, write_json
+from norface_lib.common.paths import inside
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.frames import IN_VIDEO, IN_ZIP
 
@@ -35,13 +36,14 @@ def mirror_of(path: str) -> Path:
 
     ``F001/T1/12.jpg`` -> ``F001/T1/12.png``; ``F001.zip!F001/T1/12.jpg`` ->
     ``F001.zip/F001/T1/12.png``; ``F001_T1.mp4#11`` -> ``F001_T1.mp4/11.png``. All are PNG: what an
-    expression moves is little beside JPEG's noise.
+    expression moves is little beside JPEG's noise. Raises :class:`DataError` for a name that leads
+    out of a folder.
     """
     if match := IN_VIDEO.fullmatch(path):
-        return Path(match["file"]) / f"{match['position']}.png"
+        return inside(Path(), match["file"]) / f"{match['position']}.png"
     if match := IN_ZIP.fullmatch(path):
-        return (Path(match["file"]) / match["entry"]).with_suffix(".png")
-    return Path(path).with_suffix(".png")
+        return inside(inside(Path(), match["file"]), match["entry"]).with_suffix(".png")
+    return inside(Path(), path).with_suffix(".png")
 
 
 _ROOT = ".source.json"
@@ -123,7 +125,14 @@ def manifest_rows(folder: Path, weights: str) -> dict[str, Row]:
             f"{path}: these faces were normalized by other weights; choose another folder, or "
             "start anew with --overwrite"
         )
+    _check_places(folder, (row.normalized for row in by_path.values()))
     return by_path
+
+
+def _check_places(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if name:  # an unreadable face has none
+            inside(folder, name)
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
@@ -146,4 +155,5 @@ def read_manifest(folder: Path) -> pd.DataFrame:
         ) from error
     if tuple(table.columns) != Row._fields:
         raise DataError(f"{path}: damaged; delete it, and every face is normalized anew")
+    _check_places(Path(folder), table["normalized"])
     return table

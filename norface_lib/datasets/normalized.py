@@ -25,6 +25,7 @@ from norface_lib.common.errors import DataError, NorfaceError
 from norface_lib.common.failures import is_passing, not_read, writing
 from norface_lib.common.files import write_atomically
 from norface_lib.common.locks import only_process
+from norface_lib.common.paths import inside, plain_name
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.manifest import (
     MANIFEST,
@@ -81,7 +82,7 @@ def normalize_dataset(
     check_batch_size(batch_size)
     model, face, card = load_normalizer(weights, target)
     _refuse_doubles(data)
-    folder = Path(out) / (target or target_names(card)[0])
+    folder = Path(out) / plain_name(target or target_names(card)[0], weights)
     if folder.resolve().is_relative_to(data.root.resolve()):
         raise DataError(
             f"{out}: lies inside {data.root}, and would be taken for a part of it; choose another "
@@ -129,7 +130,7 @@ class _Run:
         normalized = normalize_faces(model, target, np.stack(list(faces.values()))) if faces else []
         hashes = {}
         for path, image in zip(faces, normalized, strict=True):
-            place = self.folder / mirror_of(path)
+            place = inside(self.folder, mirror_of(path).as_posix(), writes=True)
             with writing(place):
                 hashes[path] = _hash_of(write_png(place, image))
 

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from norface_lib import labels
-from norface_lib.common.paths import target_picture
+from norface_lib.common.paths import inside, target_picture
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.index import EMOTION
 from norface_lib.datasets.label_table import (
@@ -151,7 +151,7 @@ images/lab0000/0000.jpg         truth/lab0000/0000.png"""
         return self.table[list(names)].to_numpy(np.float32) / labels.INTENSITY_MAX, names, mirrored
 
     def _faces(self, column: str) -> NDArray[np.uint8]:
-        paths = [self.root / name for name in self.index[column]]
+        paths = [inside(self.root, name) for name in self.index[column]]
         return read_faces(paths, read_spec(self.root)["size"], progress=self.progress)
 
     def _keep(self, rows: NDArray[np.intp]) -> None:
@@ -172,6 +172,10 @@ images/lab0000/0000.jpg         truth/lab0000/0000.png"""
 
     def _scan(self) -> pd.DataFrame:
         table = self._read_table().rename(columns={"image": "path"})
+        own = ("labels.csv", "benchmark.json", "crop.json", "target.png")
+        self.accounted.update(own, table["path"])
+        if "truth" in table:
+            self.accounted.update(table["truth"].dropna().astype(str))
         there = table["path"].map(lambda path: self.listing.find(str(path)) is not None)
         for path in table["path"][~there]:
             self.report.drop("listed image that is missing", path)

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_atomically
+from norface_lib.common.tree import walk_tree
 from norface_lib.images.crop import NORFACE_CROP, Crop, similarity, warp
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -116,12 +117,18 @@ def write_png(path: Path, image: NDArray[np.uint8]) -> bytes:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files under a folder, sorted by path. Raises :class:`DataError` if there is no such
-    folder or no image in it."""
+    """Image files under a folder, sorted by path; hidden ones are none, and links to folders are
+    followed. Raises :class:`DataError` if there is no such folder or no image in it, and for a
+    folder below it that cannot be listed."""
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    images = sorted(
+        folder / inner.below(name)
+        for inner in walk_tree(folder)
+        for name in inner.files
+        if name.lower().endswith(SUFFIXES)
+    )
     if not images:
         raise DataError(f"{folder}: holds no image ({', '.join(SUFFIXES)})")
     return images

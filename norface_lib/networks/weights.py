@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from norface_lib.common.errors import CheckpointError
 from norface_lib.common.files import sha256_of, write_atomically, write_json
-from norface_lib.common.paths import target_picture
+from norface_lib.common.paths import inside, plain_name, target_picture
 from norface_lib.images.arrays import to_tensor
 from norface_lib.images.crop import NORFACE_CROP
 from norface_lib.images.files import read_face
@@ -168,15 +168,20 @@ def _find_normalizer(path: Path, card: dict[str, Any]) -> Path | None:
     ``NORFACE_WEIGHTS``, or shipped. None if no file of this name has the card's SHA-256."""
     reference = card["normalizer"]
     for folder in (path.parent, *_folders()):
-        place = folder / f"{reference['name']}.safetensors"
+        place = inside(folder, f"{reference['name']}.safetensors")
         if place.is_file() and _read_card(place)["sha256"] == reference["sha256"]:
             return place
     return None
 
 
 def target_names(card: dict[str, Any]) -> tuple[str, ...]:
-    """Names of the target identities that a normalizer was trained to synthesize."""
-    return tuple(str(card["data"]["target"]).split("+"))
+    """Names of the target identities that a normalizer was trained to synthesize.
+
+    Raises :class:`norface_lib.common.errors.DataError` for one that is no name of a file: pictures
+    and folders are called by it.
+    """
+    names = str(card["data"]["target"]).split("+")
+    return tuple(plain_name(name, "target of the card of these weights") for name in names)
 
 
 def normalizer_hash(card: dict[str, Any]) -> str | None:

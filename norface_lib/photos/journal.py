@@ -17,6 +17,7 @@ from norface_lib.common.errors import DataError
 from norface_lib.common.failures import writing
 from norface_lib.common.files import remove_empty
 from norface_lib.common.journal import Journal, Line, read_lines
+from norface_lib.common.paths import inside
 from norface_lib.images.crop import NORFACE_CROP, Crop
 from norface_lib.images.files import SMALLEST
 from norface_lib.photos.statuses import TRIED_AGAIN
@@ -130,13 +131,15 @@ class AlignmentJournal:
             self.known.pop(name, None)
             return
         if "stamp" in entry:
+            inside(self.out, entry["output"])
             self.known[name] = Progress(entry["stamp"], entry["output"], entry["is_video"])
             return
 
         progress = self.known[name]
         _extend(progress.spans, line)
         outputs = [row["output"] for row in entry["rows"] if row.get("output")]
-        if not all((self.out / output).is_file() for output in outputs):
+        # crops that are no longer wanted are deleted by these names
+        if not all(inside(self.out, output).is_file() for output in outputs):
             progress.whole = False
         if any(row["status"] in TRIED_AGAIN for row in entry["rows"]):
             progress.again = True
@@ -267,7 +270,9 @@ def _note_crops(
     if name is None:
         return
     if "stamp" in entry:
+        inside(out, entry["output"])
         known[name] = Progress(entry["stamp"], entry["output"], entry["is_video"])
     elif entry.get("done") and name in known:
         known[name].done = True
-        known[name].outputs = [row["output"] for row in entry["rows"] if row.get("output")]
+        outputs = [row["output"] for row in entry["rows"] if row.get("output")]
+        known[name].outputs = [inside(out, output).relative_to(out).as_posix() for output in outputs]

@@ -20,6 +20,7 @@ from norface_lib.common.devices import device_of
 from norface_lib.common.errors import CheckpointError, DataError, NorfaceError, StoppedError
 from norface_lib.common.failures import not_read, writing
 from norface_lib.common.locks import only_process
+from norface_lib.common.paths import inside
 from norface_lib.datasets.normalized import check_batch_size
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.images.crop import ALIGNED
@@ -313,11 +314,12 @@ def _read_all(
     with bar:
         for first in range(0, len(missing), batch_size):
             batch = missing[first : first + batch_size]
-            originals = _crops([out / "aligned" / output for output in batch], engine.size)
+            originals = _crops([inside(out / "aligned", name) for name in batch], engine.size)
             normalized = engine.normalize(originals)
             for output, image in zip(batch, normalized, strict=True):
-                with writing(out / "normalized" / output):
-                    write_png(out / "normalized" / output, image)
+                path = inside(out / "normalized", output, writes=True)
+                with writing(path):
+                    write_png(path, image)
             readings.append(batch, engine.read(originals, normalized).values.tolist())
             bar.update(len(batch))
 

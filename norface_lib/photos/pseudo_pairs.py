@@ -7,7 +7,6 @@ paper and its peers have nothing like it. `norface_lib.photos.calibration` makes
 scores.
 """
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -24,7 +23,10 @@ from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_atomically, write_json, write_table
 from norface_lib.common.locks import only_process
+from norface_lib.common.paths import inside
 from norface_lib.datasets.index import EMOTION
+from norface_lib.datasets.label_table import read_spec
+from norface_lib.datasets.text_tables import match_names, read_named, some
 from norface_lib.faces.studio import Studio
 from norface_lib.faces.writing import intensity_columns
 from norface_lib.images.arrays import Faces
@@ -82,25 +84,33 @@ def read_photographs(aligned: Path, table: Path | None = None) -> pd.DataFrame:
 
 def _with_labels(rows: pd.DataFrame, table: Path) -> pd.DataFrame:
     """The faces with subject, emotion and expression of a table of photographs."""
-    known = pd.read_csv(table, dtype=str)
-    if "image" not in known.columns:
-        raise DataError(f"{table}: lacks the column image")
-    known = known.rename(columns={"image": "source"}).drop_duplicates("source")
+    known = read_named(table)
+    files = match_names(known["image"], rows["source"].unique())
+    if not files:
+        raise DataError(
+            f"{table}: names none of the photographs, but {some(list(known['image']))}; they are "
+            f"called {some(list(rows['source'].unique()))}: name them so in the column image"
+        )
     columns = [name for name in ("subject", "emotion", "expression") if name in known.columns]
-    rows = rows.merge(known[["source", *columns]], how="left", on="source")
+    known = known[["image", *columns]].replace("", np.nan)
+    known = known.assign(source=known["image"].map(files)).dropna(subset="source")
+    known = known.drop(columns="image").drop_duplicates("source")
+    rows = rows.merge(known, how="left", on="source")
     rows["emotion"] = _emotions(rows, table)
     if "subject" not in columns:
         return rows.assign(subject=rows["source"])
-    unknown = rows.loc[rows["subject"].isna(), "source"]
+    unknown = rows.loc[rows["subject"].isna(), "source"].unique()
     if len(unknown):
-        raise DataError(f"{table}: names no subject for {unknown.iloc[0]}")
+        raise DataError(
+            f"{table}: names no subject for {len(unknown)} photographs: {some(list(unknown))}"
+        )
     return rows
 
 
 def _emotions(rows: pd.DataFrame, table: Path) -> pd.Series:
     if "emotion" not in rows.columns:
         return pd.Series("", rows.index)
-    emotions = rows["emotion"].fillna("")
+    emotions = rows["emotion"].fillna("").astype(str).str.casefold()
     unknown = sorted(set(emotions) - {"", *EMOTION_NAMES})
     if unknown:
         raise DataError(
@@ -146,6 +156,7 @@ def write_pseudo_pairs(
         calibration = Calibration.of(train[list(NAMES[1:])], train["emotion"].to_numpy(str))
     settings = {
         "pool": "photographs",
+        "seed": 0,
         "size": size,
         "target": target,
         "held_out": held_out,
@@ -178,7 +189,8 @@ def write_pseudo_pairs(
 
 def _begin(folder: Path, settings: dict[str, object], studio: Studio) -> None:
     path = folder / "benchmark.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
+    # folders of earlier versions name no seed
+    if path.exists() and read_spec(folder) != settings:
         raise DataError(
             f"{path}: was made with other settings; choose another folder or delete this one"
         )
@@ -195,9 +207,9 @@ def _write_pair(
     mirrored: bool,
 ) -> None:
     """Copies a crop, mirrored or not, and renders its pseudo-true I_n, unless they are there."""
-    truth = folder / "truth" / name
+    truth = inside(folder / "truth", name, writes=True)
     if not truth.exists():
-        _copy(aligned / name, folder / "images" / name, mirrored)
+        _copy(inside(aligned, name), inside(folder / "images", name, writes=True), mirrored)
         write_png(truth, studio.normalized(*sides))
 
 

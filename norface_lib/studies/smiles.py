@@ -10,7 +10,10 @@ import numpy as np
 import pandas as pd
 
 from norface_lib import labels
+from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_table
+from norface_lib.common.paths import inside
+from norface_lib.datasets.text_tables import match_names, read_named, some
 from norface_lib.faces.benchmark import POOLS, VERSION, BenchmarkSpec, face_of, subject_name
 from norface_lib.faces.sampling import sample_frame
 from norface_lib.faces.studio import Studio
@@ -21,6 +24,7 @@ from norface_lib.photos.detection import WholeImage
 from norface_lib.photos.prediction import predict_tree
 from norface_lib.photos.readings import PREDICTIONS, read_predictions
 from norface_lib.photos.tables import FACES
+from norface_lib.studies.photo_measures import SMILING as EXPRESSIONS
 from norface_lib.studies.photo_measures import smiling_of
 from norface_lib.tasks.metrics import auc
 
@@ -38,8 +42,10 @@ def read_smiles(
     normalized faces.
 
     ``readers``: weights of AU detectors, whose AU12 is averaged. ``smile_auc``: how well that tells
-    smiling from neutral faces; None if the folder's ``labels.csv`` does not say who smiles. Errors
-    as of `norface_lib.photos.prediction.predict_tree`.
+    smiling from neutral faces, None if that is not known; ``smile_labels`` says of how many faces
+    it is known, and why not of others. Errors as of
+    `norface_lib.photos.prediction.predict_tree`, and :class:`DataError` for a ``labels.csv`` that
+    names none of the faces.
     """
     root = Path(root)
     out = Path(out)
@@ -53,28 +59,59 @@ def read_smiles(
     faces = pd.read_csv(out / "aligned" / FACES)
     names = faces.loc[faces["status"] == ALIGNED, "output"]
     rows = [
-        read_faces([out / kind / name for name in names], SHEET_SIZE)
+        read_faces([inside(out / kind, name) for name in names], SHEET_SIZE)
         for kind in ("aligned", "normalized")
     ]
     write_png(sheet, contact_sheet(rows))
+    smile_auc, smile_labels = _smile_auc(root / "labels.csv", scores)
     return {
         "faces": len(table),
         "crop": crop_of(root).name,
-        "smile_auc": _smile_auc(root / "labels.csv", scores),
+        "smile_auc": smile_auc,
+        "smile_labels": smile_labels,
     }
 
 
-def _smile_auc(path: Path, scores: pd.Series) -> float | None:
-    """AUC of scores, by image, for smiling against neutral faces; None without such labels."""
+def _smile_auc(path: Path, scores: pd.Series) -> tuple[float | None, str]:
+    """AUC of scores, by image, for smiling against neutral faces, None where there are not both;
+    and what is known of how many faces.
+
+    Raises :class:`DataError` if the table names none of the images.
+    """
     if not path.is_file():
-        return None
-    table = pd.read_csv(path, dtype=str).set_index("image").reindex(scores.index)
+        return None, f"there is no {path.name}"
+    table = read_named(path)
     if "expression" not in table.columns:
-        return None
-    rows, smiling = smiling_of(table)
+        return None, f"{path.name} has no column expression"
+
+    files = match_names(table["image"], scores.index)
+    unmatched = [name for name in table["image"] if name not in files]
+    if not files:
+        raise DataError(
+            f"{path}: names none of the {len(scores)} faces, but {some(unmatched)}; faces are "
+            f"called {some(list(scores.index))}: name them so in the column image"
+        )
+    expressions = table["expression"].str.casefold()
+    expression_of = dict(zip(table["image"].map(files), expressions, strict=True))
+    known = pd.DataFrame({"expression": [expression_of.get(name, "") for name in scores.index]})
+    rows, smiling = smiling_of(known)
+
+    labeled = f"{int(smiling.sum())} smiling, {int((~smiling).sum())} neutral"
+    others = sorted(set(expressions) - set(EXPRESSIONS))
+    again = sorted(table["image"][table["image"].map(files).duplicated(keep=False)])
+    twice = [name for name in again if name in files]
+    unlabeled = [name for name in scores.index if name not in expression_of]
+    for what, names in (
+        ("values of expression that are neither", others),
+        ("names without a face", unmatched),
+        ("rows of faces that are listed twice, of which the last counts", twice),
+        ("faces without a label", unlabeled),
+    ):
+        if names:
+            labeled += f"; {len(names)} {what}: {some(names)}"
     if len(set(smiling)) < 2:
-        return None
-    return auc(scores.to_numpy()[rows], smiling)
+        return None, labeled
+    return auc(scores.to_numpy()[rows], smiling), labeled
 
 
 def write_smiles(root: Path, subjects: int = 24, size: int = 112, seed: int = 0) -> Path:

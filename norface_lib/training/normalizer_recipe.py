@@ -1,7 +1,6 @@
 """The whole recipe of a normalizer's weights: training, the figures that are watched meanwhile, and
 measures on people whom it has not met."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import torch
 from norface_lib.common.devices import device_of
 from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.common.records import versions
+from norface_lib.datasets.label_table import read_spec
 from norface_lib.datasets.rendered import Rendered
-from norface_lib.faces.benchmark import BenchmarkSpec
+from norface_lib.faces.benchmark import POOLS, BenchmarkSpec
 from norface_lib.faces.writing import write_benchmark
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.images.crop import crop_of
@@ -110,14 +110,14 @@ def train_and_save(
     first, card = _beginning(config, start, encoder)
     size = config.encoder.image_size
     more = None if faces is None else read_faces(list_images(faces), size, crop_of(faces))
-    watch = _watch(json.loads((Path(data) / "benchmark.json").read_text()), out)
+    spec = read_spec(Path(data))
+    watch = _watch(spec, out)
     model = train_normalizer(
         pairs, config, training, folder=out, device=device, start=first, faces=more, watch=watch
     )
     seconds = {stage: logged_seconds(out / f"{stage}.jsonl") for stage in training.stages}
     card |= {
-        "data": json.loads((Path(data) / "benchmark.json").read_text())
-        | {"pairs": len(pairs), "faces": 0 if more is None else len(more)},
+        "data": spec | {"pairs": len(pairs), "faces": 0 if more is None else len(more)},
         "training": asdict(training) | {"seconds": seconds, "device": str(device_of(device))},
         "measured": measure(model.cpu(), out / "held-out", target=pairs.names[0]),
         "license": "MIT; the target face is rendered from CC0 assets and is nobody",
@@ -154,7 +154,8 @@ def _watch(spec: dict[str, Any], out: Path) -> Watch:
     """Faces of people like those of the training pool, but of another seed, and the evaluator if
     its weights are at hand."""
     watched = BenchmarkSpec(
-        pool=spec["pool"],
+        # photographs are of no pool: `wild` is the most like them
+        pool=spec["pool"] if spec.get("pool") in POOLS else "wild",
         subjects=16,
         frames=4,
         size=spec["size"],
