@@ -364,7 +364,10 @@ def test_one_label_file_that_cannot_be_read_costs_its_sequence(tmp_path):
         put(tmp_path / f"AUCoding/AU_OCC/F001_{task}.csv", content)
         put(tmp_path / f"2D+3D/F001/{task}/1.jpg", encoded(1))
     data = BP4D(tmp_path)
-    assert len(data) == 3 and data.report.dropped == {"label file that cannot be read": 4}
+    assert len(data) == 3 and data.report.dropped == {
+        "label file that cannot be read": 4,
+        "image of a sequence whose labels cannot be read": 4,
+    }
     assert "F001_T2.csv: not a readable label table" in str(data.report)
     assert data.report.unused == {}
 
