@@ -1,7 +1,5 @@
 """Weights on disk: safetensors with a JSON card beside them, loaded strictly or not at all."""
 
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,20 +17,22 @@ from norface_lib.common.paths import target_picture
 from norface_lib.images.arrays import to_tensor
 from norface_lib.images.crop import NORFACE_CROP
 from norface_lib.images.files import read_face
+from norface_lib.networks.cards import (
+    FOLDER,
+    check_fingerprint,
+    fingerprint,
+    read_card,
+    target_names,
+)
 from norface_lib.networks.classifier import Classifier, ClassifierConfig
 from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 
-FOLDER = Path(__file__).parents[1] / "weights"
-"""Folder of the shipped weights. ``NORFACE_WEIGHTS`` names another one that is searched first."""
-
 _BACKBONE = ("encoder.", "expression.")
 """Beginnings of the names of weights that a normalizer and a classifier share."""
 
-_FINGERPRINTED = (
-    *("kind", "config", "color", "range", "crop", "task", "backbone", "normalizer", "sha256"),
-)
-"""Entries of a card that decide what comes out of the network and what it means."""
+_TYPES = (*(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64),)
+"""Types of numbers in a file of weights."""
 
 
 # --- saving ---------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def save_classifier(
     weights = _halved(model)
     if normalizer is not None:
         source = find_weights(normalizer)
-        card["normalizer"] = {"name": source.stem, "sha256": _read_card(source)["sha256"]}
+        card["normalizer"] = {"name": source.stem, "sha256": read_card(source)["sha256"]}
         if _same(_backbone(weights), _backbone(_read(source, "normalizer")[1])):
             card["backbone"] = "normalizer"
             if _find_normalizer(path, card) is not None:
@@ -99,12 +99,13 @@ def _save(config: Any, weights: dict[str, Tensor], path: Path, card: dict[str, A
 
 
 def _halved(model: nn.Module) -> dict[str, Tensor]:
-    """A network's weights in half precision, but integers as they are: a count of batches may be
-    larger than half precision can say."""
+    """A network's weights in half precision, but integers as they are, and numbers that are too
+    large for it: a count of batches may be."""
     weights = {}
     for name, value in model.state_dict().items():
-        value = value.half() if value.is_floating_point() else value
-        weights[name] = value.contiguous().cpu()
+        halved = value.half() if value.is_floating_point() else value
+        fits = bool((halved.isfinite() == value.isfinite()).all())
+        weights[name] = (halved if fits else value).contiguous().cpu()
     return weights
 
 
@@ -118,25 +119,6 @@ def _same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(
         torch.equal(value, theirs[name]) for name, value in ours.items()
     )
-
-
-def fingerprint(path: Path, card: dict[str, Any]) -> str:
-    """SHA-256, in hex, of what decides the outputs of weights: config with the label order, crop,
-    colors, task, normalizer, tensors (by ``card["sha256"]``), and the target pictures.
-
-    Raises :class:`CheckpointError` if a target picture is missing.
-    """
-    entries = {name: card[name] for name in _FINGERPRINTED if name in card}
-    digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode())
-    names = target_names(card) if card["kind"] == "normalizer" else ()
-    for name in names:
-        picture = target_picture(path.with_suffix(".png"), names, name)
-        if not picture.is_file():
-            raise CheckpointError(
-                f"{picture}: the target picture of {path.name} is missing; fetch it again"
-            )
-        digest.update(name.encode() + picture.read_bytes())
-    return digest.hexdigest()
 
 
 # --- finding --------------------------------------------------------------------------------------
@@ -169,14 +151,9 @@ def _find_normalizer(path: Path, card: dict[str, Any]) -> Path | None:
     reference = card["normalizer"]
     for folder in (path.parent, *_folders()):
         place = folder / f"{reference['name']}.safetensors"
-        if place.is_file() and _read_card(place)["sha256"] == reference["sha256"]:
+        if place.is_file() and read_card(place)["sha256"] == reference["sha256"]:
             return place
     return None
-
-
-def target_names(card: dict[str, Any]) -> tuple[str, ...]:
-    """Names of the target identities that a normalizer was trained to synthesize."""
-    return tuple(str(card["data"]["target"]).split("+"))
 
 
 def normalizer_hash(card: dict[str, Any]) -> str | None:
@@ -199,7 +176,7 @@ def load_normalizer(
     fit, if a weight is no number, or if the weights do not know the target.
     """
     path = find_weights(name)
-    card, weights = _read(path, "normalizer")
+    card, weights = _checked(path, "normalizer")
     model = _network(path, card, weights, lambda c: Normalizer(NormalizerConfig.from_dict(c)))
     names = target_names(card)
     if target is not None and target not in names:
@@ -218,7 +195,7 @@ def load_classifier(name: str | os.PathLike[str]) -> tuple[Classifier, dict[str,
     :func:`load_normalizer`, and :class:`CheckpointError` if that normalizer is not there.
     """
     path = find_weights(name)
-    card, weights = _read(path, "classifier")
+    card, weights = _checked(path, "classifier")
     if not _backbone(weights):
         weights |= _backbone_of_normalizer(path, card)
     return _network(path, card, weights, lambda c: Classifier(ClassifierConfig.from_dict(c))), card
@@ -227,8 +204,15 @@ def load_classifier(name: str | os.PathLike[str]) -> tuple[Classifier, dict[str,
 def load_evaluator(name: str | os.PathLike[str] = "evaluator") -> tuple[Evaluator, dict[str, Any]]:
     """An evaluator in evaluation mode, and its card. Errors as of :func:`load_normalizer`."""
     path = find_weights(name)
-    card, weights = _read(path, "evaluator")
+    card, weights = _checked(path, "evaluator")
     return _network(path, card, weights, lambda c: Evaluator(EvaluatorConfig.from_dict(c))), card
+
+
+def _checked(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Card and weights as `_read` gives them, if they belong together with their pictures."""
+    card, weights = _read(path, kind)
+    check_fingerprint(path, card)
+    return card, weights
 
 
 def _backbone_of_normalizer(path: Path, card: dict[str, Any]) -> dict[str, Tensor]:
@@ -251,7 +235,7 @@ def _backbone_of_normalizer(path: Path, card: dict[str, Any]) -> dict[str, Tenso
 
 def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Card and weights of a file, undamaged, of one kind, of our crop, and all of them numbers."""
-    card = _read_card(path)
+    card = read_card(path)
     if card["kind"] != kind:
         raise CheckpointError(
             f"{path}: these are weights of kind {card['kind']}, not of kind {kind}"
@@ -267,29 +251,17 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     try:
         weights = load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: no safetensors file: {error}") from error
     for name, value in weights.items():
+        if value.dtype not in _TYPES:
+            raise CheckpointError(f"{path}: the weight {name} is of an unknown type, {value.dtype}")
         if not value.isfinite().all():
             raise CheckpointError(
                 f"{path}: the weight {name} holds values that are no finite numbers, as after a "
                 "training that diverged; train again, or use other weights"
             )
     return card, weights
-
-
-def _read_card(path: Path) -> dict[str, Any]:
-    card_path = path.with_suffix(".json")
-    try:
-        card = json.loads(card_path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{card_path}: the card of these weights is missing or damaged"
-        ) from error
-    missing = {"kind", "config", "crop", "sha256"} - card.keys()
-    if missing:
-        raise CheckpointError(f"{card_path}: the card lacks {', '.join(sorted(missing))}")
-    return card
 
 
 def _network(
@@ -300,15 +272,48 @@ def _network(
 ) -> Any:
     """The network of a card with its weights, in evaluation mode."""
     try:
+        with torch.device("meta"):  # a wrong size costs no memory
+            _check_tensors(build(card["config"]).state_dict(), weights)
         model = build(card["config"])
         model.load_state_dict(weights, strict=True)
-    except (RuntimeError, TypeError, KeyError, ValueError) as error:
+        _check_colors(model)
+    except _MISFITS as error:
         raise CheckpointError(f"{path}: the weights do not fit their card: {error}") from error
-    # cards from before there were fingerprints have none
-    if "fingerprint" in card and card["fingerprint"] != fingerprint(path, card):
-        raise CheckpointError(
-            f"{path.with_suffix('.json')}: does not belong to these weights (its config, label "
-            "order, target picture and tensors do not have its fingerprint); fetch all files of "
-            f"{path.stem} again"
-        )
     return model.to(memory_format=torch.channels_last).eval()
+
+
+_MISFITS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError),
+    *(RuntimeError, TypeError, ValueError),
+)
+"""Errors of a network that is built with settings of any type and size."""
+
+
+def _check_tensors(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    """Raises ``ValueError`` unless the weights have the names, shapes and kinds of number that a
+    network needs."""
+    for words, names in (
+        ("there is no", expected.keys() - weights.keys()),
+        ("nothing takes the", weights.keys() - expected.keys()),
+    ):
+        if names:
+            raise ValueError(f"{words} weight {', '.join(sorted(names)[:3])}")
+    for name, value in weights.items():
+        if value.shape != expected[name].shape:
+            raise ValueError(
+                f"{name} is of shape {tuple(value.shape)}, not {tuple(expected[name].shape)}"
+            )
+        # the other way round old files do it: counts of batches in half precision
+        if expected[name].is_floating_point() and not value.is_floating_point():
+            raise ValueError(f"{name} holds {value.dtype}, not {expected[name].dtype}")
+
+
+def _check_colors(model: nn.Module) -> None:
+    """Raises ``ValueError`` unless images are standardized by finite numbers, and divided by
+    positive ones."""
+    for name, values in model.named_buffers():
+        end = name.rpartition(".")[2]
+        if end in ("mean", "std") and not values.isfinite().all():
+            raise ValueError(f"the {end} of colors is not finite")
+        if end == "std" and not (values > 0).all():
+            raise ValueError("the std of colors must be positive")
