@@ -10,6 +10,7 @@ from norface_lib.cli.options import (
     BatchOption,
     DetectorOption,
     DeviceOption,
+    EngineOption,
     EveryOption,
     LandmarkerOption,
     Layout,
@@ -47,6 +48,7 @@ def predict(
     model: LandmarkerOption = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
+    engine: EngineOption = "torch",
 ) -> None:
     """Predict AUs, their intensities and emotions from photographs and videos; write one table."""
     from norface_lib.images.crop import ALIGNED
@@ -64,6 +66,7 @@ def predict(
         all_faces=all_faces,
         batch_size=batch_size,
         device=device,
+        engine=engine,
     )
     print_counts(counts, out / PREDICTIONS, ALIGNED)
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -26,12 +28,16 @@ from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import load_classifier, load_normalizer, normalizer_hash
 from norface_lib.photos.detection import Detector
+from norface_lib.photos.engines import OnnxEngine
 from norface_lib.photos.folders import align_tree
 from norface_lib.photos.journal import FACES
 from norface_lib.tasks.tasks import Task, task_of
 
 READERS = ("tiny-photo-au", "tiny-photo-intensity", "tiny-photo-emotion")
 """Shipped classifiers for photographs: AU detection, AU intensity, emotion."""
+
+ENGINES = ("torch", "onnx")
+"""What computes the networks; the tables agree within 1e-3 of each column's range."""
 
 PREDICTIONS = "predictions.csv"
 
@@ -61,7 +67,11 @@ class Reader:
 
     def table(self, logits: Tensor) -> pd.DataFrame:
         """A row for each face with its ``columns``, from the network's logits (N, L)."""
-        values = self.task.predictions(logits).astype(float)
+        return self.rows(self.task.predictions(logits))
+
+    def rows(self, predictions: NDArray[np.float32]) -> pd.DataFrame:
+        """A row for each face with its ``columns``, from the task's predictions (N, L)."""
+        values = predictions.astype(float)
         table = pd.DataFrame(values.round(4), columns=self.columns[-values.shape[1] :])
         if self.task.name == "emotion":
             table.insert(0, "emotion", [self.task.outputs[i] for i in values.argmax(axis=1)])
@@ -98,9 +108,13 @@ def _backbone_hash(model: Classifier | Normalizer) -> str:
 def check_normalizer(
     reader: Reader, weights: str, normalizer: Normalizer, card: dict[str, Any]
 ) -> None:
-    """Raises :class:`CheckpointError` if a reader with a frozen backbone belongs to another
-    normalizer than this one, of these ``weights`` and this card."""
-    if reader.trained:
+    """Raises :class:`CheckpointError` if a reader belongs to another normalizer than this one, of
+    these ``weights`` and this card.
+
+    A reader belongs to the normalizer whose images it learned from. If its backbone was trained and
+    it reads originals alone, or if its card names none, it goes with any.
+    """
+    if reader.trained and (reader.normalizer is None or reader.model.config.inputs == "original"):
         return
     if reader.normalizer is None:
         fits = reader.backbone == _backbone_hash(normalizer)
@@ -133,6 +147,52 @@ def read_table(readers: Sequence[Reader], originals: Faces, normalized: Faces) -
     return pd.concat(tables, axis=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TorchEngine:
+    """Normalizer and readers in PyTorch: aligned originals (N, S, S, 3) to the normalized faces of
+    the same shape, and to a table with a row for each."""
+
+    normalizer: Normalizer
+    target: Tensor  # (1, 3, S, S) in [0, 1]
+    readers: Sequence[Reader]
+
+    @property
+    def image_size(self) -> int:
+        """S, the side of the faces in pixels."""
+        return self.normalizer.config.encoder.image_size
+
+    def run(self, originals: Faces) -> tuple[Faces, pd.DataFrame]:
+        normalized = normalize_faces(self.normalizer, self.target, originals)
+        return normalized, read_table(self.readers, originals, normalized)
+
+
+def open_engine(
+    name: str,
+    weights: str,
+    target: str | None,
+    readers: Sequence[str],
+    device: str = "auto",
+) -> TorchEngine | OnnxEngine:
+    """An engine by its name of ``ENGINES``, with a normalizer and readers that belong to it.
+
+    Raises :class:`CheckpointError` for a reader of another normalizer, and ``ValueError`` for an
+    unknown engine and for a device that it does not have.
+    """
+    if name not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {name!r}")
+    if name == "onnx" and device not in ("auto", "cpu"):
+        raise ValueError(f"the engine onnx computes on the CPU, not on {device}: take torch")
+    device = "cpu" if name == "onnx" else device
+
+    normalizer, face, card = load_normalizer(weights, target)
+    networks = [load_reader(reader, device) for reader in readers]
+    for reader in networks:
+        check_normalizer(reader, weights, normalizer, card)
+    if name == "onnx":
+        return OnnxEngine(weights, target, networks, normalizer.config.encoder.image_size)
+    return TorchEngine(normalizer=normalizer.to(device_of(device)), target=face, readers=networks)
+
+
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
@@ -149,6 +209,7 @@ def predict_tree(
     all_faces: bool = False,
     batch_size: int = 64,
     device: str = "auto",
+    engine: str = "torch",
     progress: bool = True,
 ) -> Counter[str]:
     """Reads the faces of an image, a video, or a folder of both, into ``out/predictions.csv``: a
@@ -157,22 +218,18 @@ def predict_tree(
     Faces that are aligned already need no search: the detector ``none``. Beside the table lie
     ``aligned/`` with ``faces.csv``, which also lists what holds no face and what cannot be read,
     and ``normalized/``, the mirror tree of I_n. Memory does not grow with the number of faces;
-    alignment goes on after an interruption. Returns the counts of
+    alignment goes on after an interruption. ``engine``: one of ``ENGINES``. Returns the counts of
     `norface_lib.photos.folders.align_tree`; errors as there, and :class:`CheckpointError` for a
     reader that belongs to another normalizer.
     """
     source, out = Path(source), Path(out)
-    normalizer, face, card = load_normalizer(weights, target)
-    networks = [load_reader(name, device) for name in readers]
-    for reader in networks:
-        check_normalizer(reader, weights, normalizer, card)
-    normalizer = normalizer.to(device_of(device))
+    networks = open_engine(engine, weights, target, readers, device)
 
     counts = align_tree(
         _as_folder(source, out),
         out / "aligned",
         detector,
-        size=normalizer.config.encoder.image_size,
+        size=networks.image_size,
         every=every,
         all_faces=all_faces,
         progress=progress,
@@ -184,10 +241,12 @@ def predict_tree(
     def write(part: Path) -> None:
         with part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow([*WHERE, *(name for reader in networks for name in reader.columns)])
+            writer.writerow(
+                [*WHERE, *(name for reader in networks.readers for name in reader.columns)]
+            )
             for start in range(0, len(faces), batch_size):
                 batch = faces.iloc[start : start + batch_size]
-                writer.writerows(_rows(batch, out, networks, normalizer, face))
+                writer.writerows(_rows(batch, out, networks))
                 bar.update(len(batch))
 
     write_atomically(out / PREDICTIONS, write)
@@ -197,18 +256,15 @@ def predict_tree(
 def _rows(
     batch: pd.DataFrame,
     out: Path,
-    readers: Sequence[Reader],
-    normalizer: Normalizer,
-    target: Tensor,
+    engine: TorchEngine | OnnxEngine,
 ) -> Iterator[list[Any]]:
     """Lines of the table for some lines of ``faces.csv``; writes the normalized faces."""
-    size = normalizer.config.encoder.image_size
-    originals = read_faces([out / "aligned" / name for name in batch["output"]], size)
-    normalized = normalize_faces(normalizer, target, originals)
+    files = [out / "aligned" / name for name in batch["output"]]
+    originals = read_faces(files, engine.image_size)
+    normalized, predictions = engine.run(originals)
     for name, image in zip(batch["output"], normalized, strict=True):
         write_png(out / "normalized" / name, image)
 
-    predictions = read_table(readers, originals, normalized)
     places = batch[list(WHERE)].astype(object)
     places = places.where(places.notna(), "")
     for place, values in zip(places.values.tolist(), predictions.values.tolist(), strict=True):

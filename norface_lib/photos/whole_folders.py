@@ -28,6 +28,7 @@ def predict(
     all_faces: bool = False,
     batch_size: int = 64,
     device: str = "auto",
+    engine: str = "torch",
     progress: bool = True,
 ) -> pd.DataFrame:
     """Reads the faces of an image, a video, or a folder of both: a row for each face and frame.
@@ -36,7 +37,8 @@ def predict(
     is a probability, ``AU12_intensity`` 0..5, ``emotion`` a name. ``detector``: ``mediapipe``,
     ``insightface``, or ``none`` for faces that are aligned already; ``readers``: classifiers by
     shipped name or path; ``every``: takes each k-th frame of a video; ``all_faces``: every face of
-    an image, else the largest. The table is also in ``out/predictions.csv``, beside ``aligned/``
+    an image, else the largest; ``engine``: ``torch``, or ``onnx`` for onnxruntime on the CPU. The
+    table is also in ``out/predictions.csv``, beside ``aligned/``
     and ``normalized/``; a call after an interruption goes on. Raises
     :class:`norface_lib.common.errors.DataError` for a source without images.
     """
@@ -51,6 +53,7 @@ def predict(
         all_faces=all_faces,
         batch_size=batch_size,
         device=device,
+        engine=engine,
         progress=progress,
     )
     return pd.read_csv(Path(out) / PREDICTIONS)

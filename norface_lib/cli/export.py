@@ -1,0 +1,43 @@
+"""Commands that hand weights on to others: ONNX files, and the Hugging Face Hub."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from norface_lib.cli.options import TargetOption
+
+app = typer.Typer()
+_PANEL = "Weights"
+
+
+@app.command(rich_help_panel=_PANEL)
+def export(
+    weights: Annotated[
+        list[str],
+        typer.Argument(
+            help="shipped names or paths: a normalizer, classifiers, or a normalizer with "
+            "classifiers that belong to it"
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="the ONNX file to write")],
+    target: TargetOption = None,
+    opset: Annotated[
+        int, typer.Option(help="version of the ONNX operations, 17 to 20", min=17, max=20)
+    ] = 20,
+) -> None:
+    """Write networks as an ONNX file, after a comparison with PyTorch.
+
+    Inputs are aligned faces (N, 3, S, S), RGB in 0..1; a normalizer's target is part of the file.
+    Outputs: `normalized`, and for each classifier probabilities or intensities, by its name.
+    Labels, crop and color order stand in the file's metadata.
+
+    Example: norface export tiny-photo tiny-photo-au tiny-photo-emotion faces.onnx
+    """
+    from norface_lib.networks.export_onnx import TOLERANCE, export_onnx
+
+    metadata = export_onnx(weights, out, target=target, opset=opset)
+    print(
+        f"{out}: {' and '.join(metadata['inputs'])} to {', '.join(metadata['outputs'])}; "
+        f"within {TOLERANCE:g} of PyTorch"
+    )
