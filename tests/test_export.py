@@ -231,11 +231,11 @@ def test_predict_gives_the_same_table_with_both_engines(tiny_benchmark, tmp_path
 
 
 def test_the_exported_file_is_kept_and_a_damaged_one_is_made_anew(cache, originals):
-    path = exported(["tiny-photo", *READERS[:1]], None)
+    path, _ = exported(["tiny-photo", *READERS[:1]], None)
     assert path.parent == cache
     before = path.stat().st_mtime_ns
-    assert exported(["tiny-photo", *READERS[:1]], None).stat().st_mtime_ns == before
-    assert exported(["tiny-photo", *READERS[1:2]], None) != path
+    assert exported(["tiny-photo", *READERS[:1]], None)[0].stat().st_mtime_ns == before
+    assert exported(["tiny-photo", *READERS[1:2]], None)[0] != path
 
     path.write_bytes(path.read_bytes()[:1000])
     engine = open_engine("onnx", "tiny-photo", None, READERS[:1])
@@ -245,7 +245,7 @@ def test_the_exported_file_is_kept_and_a_damaged_one_is_made_anew(cache, origina
 
 
 def test_a_file_of_other_weights_in_its_place_is_not_used(cache):
-    path = exported(["tiny-photo", *READERS[:1]], None)
+    path, _ = exported(["tiny-photo", *READERS[:1]], None)
     export_onnx(["tiny", "tiny-au"], path)
     engine = open_engine("onnx", "tiny-photo", None, READERS[:1])
     assert list(metadata(engine.path)["fingerprints"]) == ["tiny-photo", READERS[0]]

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -40,8 +40,7 @@ class OnnxEngine:
         names = [weights, *(reader.name for reader in readers)]
         self.readers = readers
         self.image_size = image_size
-        self.path = exported(names, target)
-        self.session = open_session(self.path)
+        self.path, self.session = exported(names, target)
 
     def run(self, originals: Faces) -> tuple[Faces, pd.DataFrame]:
         faces = to_tensor(originals).contiguous().numpy()
@@ -52,28 +51,31 @@ class OnnxEngine:
         return to_uint8(torch.from_numpy(normalized)), pd.concat(tables, axis=1)
 
 
-def exported(names: Sequence[str], target: str | None) -> Path:
-    """The ONNX file of a normalizer and its readers: that of an earlier call if there is one, else
-    a new one in the user's cache.
+def exported(names: Sequence[str], target: str | None) -> tuple[Path, Any]:
+    """The ONNX file of a normalizer and its readers, and its session: the file of an earlier call
+    if there is one, else a new one in the user's cache.
 
     Its name is a hash of all fingerprints, so that other weights never get this file.
     """
     paths = [find_weights(name) for name in names]
-    prints = [fingerprint(path, read_card(path)) for path in paths]
-    made_by = [prints, [path.stem for path in paths], target, OPSET, torch.__version__]
+    fingerprints = {path.stem: fingerprint(path, read_card(path)) for path in paths}
+    made_by = [fingerprints, target, OPSET, torch.__version__]
     key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
     path = models(f"onnx/{key}.onnx")
-    if not _is_whole(path, prints):
+
+    session = _session_of(path, fingerprints)
+    if session is None:
         export_onnx(names, path, target=target)
-    return path
+        session = open_session(path)
+    return path, session
 
 
-def _is_whole(path: Path, fingerprints: Sequence[str]) -> bool:
-    """Tells whether a file is there, readable, and of weights with these fingerprints."""
+def _session_of(path: Path, fingerprints: dict[str, str]) -> Any:
+    """The session of a file; None unless it is there, readable, and of these weights."""
     if not path.is_file():
-        return False
+        return None
     try:
-        about = metadata_of(open_session(path))
+        session = open_session(path)
     except CheckpointError:
-        return False
-    return list(about.get("fingerprints", {}).values()) == list(fingerprints)
+        return None
+    return session if metadata_of(session).get("fingerprints") == fingerprints else None
