@@ -49,6 +49,14 @@ def predict(
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
     engine: EngineOption = "torch",
+    overlay: Annotated[
+        bool,
+        typer.Option(
+            "--overlay",
+            help="also write OUT/overlay: pictures and videos with boxes, bars and normalized "
+            "faces",
+        ),
+    ] = False,
 ) -> None:
     """Predict AUs, their intensities and emotions from photographs and videos; write one table."""
     from norface_lib.images.crop import ALIGNED
@@ -68,6 +76,11 @@ def predict(
         device=device,
         engine=engine,
     )
+    if overlay:
+        from norface_lib.viz.overlay_files import OVERLAY, write_overlays
+
+        made = write_overlays(source, out)
+        print(", ".join(f"{made[kind]} {kind}" for kind in made) + f" (see {out / OVERLAY})")
     print_counts(counts, out / PREDICTIONS, ALIGNED)
 
 
