@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from norface_lib.common.errors import CheckpointError
 from norface_lib.common.files import sha256_of
 from norface_lib.images.arrays import to_tensor
+from norface_lib.networks.cards import FOLDER
 from norface_lib.networks.classifier import Classifier, ClassifierConfig
 from norface_lib.networks.encoder import EncoderConfig
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 from norface_lib.networks.weights import (
-    FOLDER,
     find_weights,
     load_classifier,
     load_evaluator,

@@ -41,3 +41,31 @@ def export(
         f"{out}: {' and '.join(metadata['inputs'])} to {', '.join(metadata['outputs'])}; "
         f"within {TOLERANCE:g} of PyTorch"
     )
+
+
+@app.command(rich_help_panel=_PANEL)
+def push(
+    weights: Annotated[
+        list[str],
+        typer.Argument(help="shipped names or paths; their normalizers are sent with them"),
+    ],
+    repository: Annotated[str, typer.Argument(help="owner/name on the Hugging Face Hub")],
+    private: Annotated[bool, typer.Option("--private", help="a new repository is private")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="list the files and send nothing")
+    ] = False,
+) -> None:
+    """Send weights to the Hugging Face Hub, with cards, target pictures and a README.
+
+    Needs the account of `hf auth login`. Commands take them as hf://owner/name, or with a revision
+    as hf://owner/name@revision.
+
+    Example: norface push my-normalizer.safetensors my-reader.safetensors owner/name --dry-run
+    """
+    from norface_lib.networks.hub import push_to_hub
+
+    files, revision = push_to_hub(weights, repository, private=private, dry_run=dry_run)
+    for name, content in files.items():
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        print(f"{size:>12,} bytes  {name}")
+    print("nothing was sent" if revision is None else f"hf://{repository}@{revision}")

@@ -18,7 +18,6 @@ from norface_lib.images.arrays import to_tensor
 from norface_lib.images.crop import NORFACE_CROP
 from norface_lib.images.files import read_face
 from norface_lib.networks.cards import (
-    FOLDER,
     check_fingerprint,
     fingerprint,
     read_card,
@@ -27,6 +26,7 @@ from norface_lib.networks.cards import (
 from norface_lib.networks.classifier import Classifier, ClassifierConfig
 from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
+from norface_lib.networks.places import find_normalizer, find_weights
 
 _BACKBONE = ("encoder.", "expression.")
 """Beginnings of the names of weights that a normalizer and a classifier share."""
@@ -72,11 +72,11 @@ def save_classifier(
     card = {"kind": "classifier", "backbone": "trained"} | card
     weights = _halved(model)
     if normalizer is not None:
-        source = find_weights(normalizer)
+        source = find_weights(normalizer, "normalizer")
         card["normalizer"] = {"name": source.stem, "sha256": read_card(source)["sha256"]}
         if _same(_backbone(weights), _backbone(_read(source, "normalizer")[1])):
             card["backbone"] = "normalizer"
-            if _find_normalizer(path, card) is not None:
+            if find_normalizer(path, card) is not None:
                 weights = {name: weights[name] for name in weights.keys() - _backbone(weights)}
     return _save(model.config, weights, path, card)
 
@@ -121,41 +121,6 @@ def _same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     )
 
 
-# --- finding --------------------------------------------------------------------------------------
-
-
-def find_weights(name: str | os.PathLike[str]) -> Path:
-    """The weights file of a name (``tiny``) or path. Raises :class:`CheckpointError` that lists
-    what is there."""
-    if Path(name).suffix == ".safetensors":
-        places = [Path(name)]
-    else:
-        places = [folder / f"{name}.safetensors" for folder in _folders()]
-    for place in places:
-        if place.is_file():
-            return place
-    shipped = ", ".join(sorted(path.stem for path in FOLDER.glob("*.safetensors"))) or "none"
-    raise CheckpointError(
-        f"no weights {str(name)!r} (looked for {', '.join(map(str, places))}; shipped: {shipped})"
-    )
-
-
-def _folders() -> list[Path]:
-    named = [Path(os.environ["NORFACE_WEIGHTS"])] if "NORFACE_WEIGHTS" in os.environ else []
-    return [*named, FOLDER]
-
-
-def _find_normalizer(path: Path, card: dict[str, Any]) -> Path | None:
-    """The file of the normalizer that a classifier's card names: beside the classifier, in
-    ``NORFACE_WEIGHTS``, or shipped. None if no file of this name has the card's SHA-256."""
-    reference = card["normalizer"]
-    for folder in (path.parent, *_folders()):
-        place = folder / f"{reference['name']}.safetensors"
-        if place.is_file() and read_card(place)["sha256"] == reference["sha256"]:
-            return place
-    return None
-
-
 def normalizer_hash(card: dict[str, Any]) -> str | None:
     """SHA-256 of the normalizer's weights that a classifier belongs to; None if its card names
     none."""
@@ -172,10 +137,12 @@ def load_normalizer(
     """A normalizer in evaluation mode, the face (1, 3, S, S) in [0, 1] of one of its targets
     (default: the first), its card.
 
+    ``name``: a shipped name, a path, a folder, or a repository ``hf://owner/name@revision``.
+
     Raises :class:`CheckpointError` if a file is missing or damaged, if weights and card do not
     fit, if a weight is no number, or if the weights do not know the target.
     """
-    path = find_weights(name)
+    path = find_weights(name, "normalizer")
     card, weights = _checked(path, "normalizer")
     model = _network(path, card, weights, lambda c: Normalizer(NormalizerConfig.from_dict(c)))
     names = target_names(card)
@@ -194,7 +161,7 @@ def load_classifier(name: str | os.PathLike[str]) -> tuple[Classifier, dict[str,
     beside it, in ``NORFACE_WEIGHTS``, or among the shipped weights. Errors as of
     :func:`load_normalizer`, and :class:`CheckpointError` if that normalizer is not there.
     """
-    path = find_weights(name)
+    path = find_weights(name, "classifier")
     card, weights = _checked(path, "classifier")
     if not _backbone(weights):
         weights |= _backbone_of_normalizer(path, card)
@@ -203,7 +170,7 @@ def load_classifier(name: str | os.PathLike[str]) -> tuple[Classifier, dict[str,
 
 def load_evaluator(name: str | os.PathLike[str] = "evaluator") -> tuple[Evaluator, dict[str, Any]]:
     """An evaluator in evaluation mode, and its card. Errors as of :func:`load_normalizer`."""
-    path = find_weights(name)
+    path = find_weights(name, "evaluator")
     card, weights = _checked(path, "evaluator")
     return _network(path, card, weights, lambda c: Evaluator(EvaluatorConfig.from_dict(c))), card
 
@@ -221,7 +188,7 @@ def _backbone_of_normalizer(path: Path, card: dict[str, Any]) -> dict[str, Tenso
             f"{path}: holds the head of a classifier alone, and its card names no normalizer; "
             "fetch file and card again"
         )
-    place = _find_normalizer(path, card)
+    place = find_normalizer(path, card)
     if place is None:
         name = card["normalizer"]["name"]
         raise CheckpointError(

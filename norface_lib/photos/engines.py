@@ -57,7 +57,8 @@ def exported(names: Sequence[str], target: str | None) -> tuple[Path, Any]:
 
     Its name is a hash of all fingerprints, so that other weights never get this file.
     """
-    paths = [find_weights(name) for name in names]
+    kinds = ["normalizer"] + ["classifier"] * (len(names) - 1)
+    paths = [find_weights(name, kind) for name, kind in zip(names, kinds, strict=True)]
     fingerprints = {path.stem: fingerprint(path, read_card(path)) for path in paths}
     made_by = [fingerprints, target, OPSET, torch.__version__]
     key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
@@ -65,7 +66,7 @@ def exported(names: Sequence[str], target: str | None) -> tuple[Path, Any]:
 
     session = _session_of(path, fingerprints)
     if session is None:
-        export_onnx(names, path, target=target)
+        export_onnx(paths, path, target=target)
         session = open_session(path)
     return path, session
 
