@@ -110,6 +110,7 @@ def test_any_value_of_any_entry_is_refused(weights, entry):
         refused(weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["config", "encoder"])
 def test_any_value_of_any_setting_loads_or_is_refused_in_weights_of_users(
     weights, part, monkeypatch
