@@ -17,7 +17,7 @@ import pytest
 
 from norface_lib.cli.reproduce import parameters_of
 from norface_lib.common.paths import NOTEBOOKS, ROOT, runs
-from norface_lib.networks.weights import FOLDER
+from norface_lib.networks.cards import FOLDER
 
 NAME, TOKEN = "00_quickstart", "quickstart"
 CHROMIUM = next(

@@ -24,7 +24,8 @@ from norface_lib.networks.weights import (
     save_normalizer,
 )
 from norface_lib.photos.detection import WholeImage
-from norface_lib.photos.prediction import load_reader, predict_tree, read_table
+from norface_lib.photos.prediction import predict_tree
+from norface_lib.photos.readers import load_reader, read_table
 from norface_lib.photos.readings import PLACES
 from norface_lib.tasks.tasks import task_of
 from norface_lib.training.classifier import predict as predict_faces
@@ -232,13 +233,20 @@ def test_a_reader_of_another_normalizer_is_refused(networks, tiny_benchmark, tmp
     predict(tmp_path, tiny_benchmark, reader, networks[1])
 
 
-def test_a_reader_with_a_backbone_of_its_own_goes_with_any_normalizer(
-    networks, tiny_benchmark, tmp_path
+@pytest.mark.parametrize(
+    ("inputs", "named", "fits"),
+    [("both", True, False), ("original", True, True), ("both", False, True)],
+)
+def test_a_reader_with_a_backbone_of_its_own_belongs_to_the_images_it_learned_from(
+    networks, tiny_benchmark, tmp_path, inputs, named, fits
 ):
     other = save_untrained_normalizer(tmp_path / "other.safetensors", tiny_benchmark, seed=1)
-    model, _ = load_classifier(networks[0][0])
-    torch.nn.init.ones_(model.encoder.vit.norm.bias)
-    reader = save_classifier(
-        model, tmp_path / "tuned.safetensors", {"task": "au_detection"}, normalizer=networks[1]
-    )
-    predict(tmp_path, tiny_benchmark, reader, other)
+    model = Classifier(ClassifierConfig(("AU12",), inputs=inputs, encoder=ENCODER, hidden=16))
+    card = {"task": "au_detection"}
+    path = tmp_path / "tuned.safetensors"
+    reader = save_classifier(model, path, card, normalizer=networks[1] if named else None)
+    if fits:
+        predict(tmp_path, tiny_benchmark, reader, other)
+    else:
+        with pytest.raises(CheckpointError, match="belongs to another normalizer"):
+            predict(tmp_path, tiny_benchmark, reader, other)

@@ -125,12 +125,14 @@ def test_the_choices_of_the_command_line_are_those_of_the_library():
     from norface_lib.networks.classifier import INPUTS
     from norface_lib.networks.normalizer import PRESETS
     from norface_lib.photos.detection import DETECTORS
+    from norface_lib.photos.engines import ENGINES
     from norface_lib.studies.experiment import DEFAULT_PROTOCOLS
 
     assert values_of(options.Layout) == set(DATASETS)
     assert values_of(options.Dataset) == set(DEFAULT_PROTOCOLS)
     assert values_of(options.GatedDataset) == set(VARIANTS)
     assert values_of(options.Detector) == set(DETECTORS)
+    assert values_of(options.Engine) == set(ENGINES)
     assert values_of(options.Pool) == set(POOLS)
     assert values_of(options.Preset) == set(PRESETS)
     assert values_of(options.Leakage) == set(LEAKAGE)

@@ -22,9 +22,10 @@ from norface_lib.datasets.normalized import MANIFEST, normalize_dataset, read_ma
 from norface_lib.images.files import write_png
 from norface_lib.photos import job, prediction
 from norface_lib.photos.detection import WholeImage
+from norface_lib.photos.engines import open_engine
 from norface_lib.photos.folders import align_tree
 from norface_lib.photos.listing import list_sources
-from norface_lib.photos.prediction import TorchEngine, predict_tree
+from norface_lib.photos.prediction import predict_tree
 from norface_lib.photos.readings import PREDICTIONS, read_predictions
 from norface_lib.photos.tables import FACES
 
@@ -316,24 +317,28 @@ def test_leftovers_of_a_killed_process_are_deleted_and_nothing_else(tmp_path):
 # --- reading --------------------------------------------------------------------------------------
 
 
-class Counts(TorchEngine):
-    """Counts the faces that it reads, and is interrupted before a batch."""
+class Counts:
+    """An engine that counts the faces that it reads, and is interrupted before a batch."""
 
-    def __init__(self, *, stops_at=None, **settings):
-        super().__init__(**settings)
+    def __init__(self, engine, stops_at=None):
+        self.engine = engine
+        self.size = engine.size
+        self.columns = engine.columns
+        self.fingerprint = engine.fingerprint
         self.stops_at = stops_at
         self.faces = 0
 
-    def read(self, originals, normalized):
+    def run(self, originals):
         if self.faces == self.stops_at:
             raise KeyboardInterrupt
         self.faces += len(originals)
-        return super().read(originals, normalized)
+        return self.engine.run(originals)
 
 
 def predicted(folder, networks, readers=slice(None), stops_at=None, **more):  # noqa: F811
     """Reads ``folder/in``, in batches of two; faces that the networks read, and the table."""
-    engine = Counts(readers=networks[0][readers], weights=networks[1], stops_at=stops_at)
+    opened = open_engine("torch", readers=networks[0][readers], weights=networks[1])
+    engine = Counts(opened, stops_at)
     try:
         predict_tree(
             folder / "in", folder / "out", WholeImage(), engine=engine, batch_size=2,
@@ -402,7 +407,7 @@ def test_readers_with_the_same_columns_are_told_apart_by_name(networks):  # noqa
     second = reader.with_name("second.safetensors")
     for suffix in (".safetensors", ".json"):
         second.with_suffix(suffix).write_bytes(reader.with_suffix(suffix).read_bytes())
-    engine = TorchEngine(readers=[reader, second], weights=str(networks[1]))
+    engine = open_engine("torch", readers=[reader, second], weights=str(networks[1]))
     names = ["au_detection.AU06", "au_detection.AU12", "second.AU06", "second.AU12"]
     assert engine.columns == names
 

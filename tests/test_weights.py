@@ -3,6 +3,7 @@ normalizer, and everything that is refused."""
 
 import json
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 
 import cv2
@@ -14,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from norface_lib.common.errors import CheckpointError
 from norface_lib.common.files import sha256_of
 from norface_lib.images.arrays import to_tensor
+from norface_lib.networks.cards import FOLDER
 from norface_lib.networks.classifier import Classifier, ClassifierConfig
 from norface_lib.networks.encoder import EncoderConfig
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 from norface_lib.networks.weights import (
-    FOLDER,
     find_weights,
     load_classifier,
     load_evaluator,
@@ -114,6 +115,7 @@ def test_a_changed_byte_in_a_weights_file_is_noticed(saved):
 def test_damaged_or_foreign_weights_are_refused(saved):
     with pytest.raises(CheckpointError, match="not of kind classifier"):
         load_classifier(saved)
+    edit(saved, fingerprint=None)  # which would notice each of these changes
     card_path = saved.with_suffix(".json")
     card = json.loads(card_path.read_text())
     for change, words in (
@@ -166,7 +168,18 @@ def test_tensors_of_another_training_are_refused(saved):
     with pytest.raises(CheckpointError, match="does not belong to these weights"):
         load_normalizer(saved)
     edit(saved, fingerprint=None)  # as cards from before there were fingerprints
-    load_normalizer(saved)
+    with pytest.warns(UserWarning, match=r"mine\.json: has no fingerprint"):
+        load_normalizer(saved)
+
+
+def test_numbers_that_are_too_large_for_half_precision_are_saved_as_they_are(
+    normalizer, tiny_benchmark, tmp_path
+):
+    model = deepcopy(normalizer)
+    model.expression.body[0].running_var[3] = 1e6
+    card = {"data": {"target": "noor"}}
+    path = save_normalizer(model, tiny_benchmark / "target.png", tmp_path / "w.safetensors", card)
+    assert load_normalizer(path)[0].expression.body[0].running_var[3] == 1e6
 
 
 # --- classifiers ----------------------------------------------------------------------------------
@@ -202,7 +215,7 @@ def test_a_head_finds_its_normalizer_beside_it_or_in_the_users_folder(
 
 def test_a_head_without_a_normalizer_in_its_card_is_refused(saved, classifier, tmp_path):
     path = save_classifier(classifier, tmp_path / "r.safetensors", {}, normalizer=saved)
-    edit(path, normalizer=None)
+    edit(path, normalizer=None, fingerprint=None)
     with pytest.raises(CheckpointError, match="its card names no normalizer"):
         load_classifier(path)
 

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from norface_lib.cli import data, evaluate, photos, project, training
+from norface_lib.cli import data, evaluate, export, photos, project, training
 from norface_lib.common.errors import NorfaceError
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Norface: normalize faces to one identity, and predict action units (AUs) and emotions.",
 )
-for commands in (photos.app, training.app, data.app, project.app):
+for commands in (photos.app, training.app, export.app, data.app, project.app):
     app.add_typer(commands)
 app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Training")
 

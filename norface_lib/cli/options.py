@@ -16,6 +16,7 @@ Dataset = Literal["bp4d", "bp4d_plus", "disfa", "affectnet", "rafdb", "rendered"
 GatedDataset = Literal["bp4d", "bp4d_plus", "disfa", "affectnet", "rafdb"]
 Layout = Literal["folder", "bp4d", "bp4d_plus", "disfa", "affectnet", "rafdb", "rendered"]
 Detector = Literal["mediapipe", "insightface", "none"]
+Engine = Literal["torch", "onnx"]
 Pool = Literal["pretrain", "lab", "evaluator", "wild"]
 Domain = Literal["lab", "wild"]
 Preset = Literal["tiny", "small", "base"]
@@ -94,6 +95,10 @@ NetworkOption = Annotated[
 ]
 BatchOption = Annotated[int, typer.Option(help="faces per batch")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1...")]
+EngineOption = Annotated[
+    Engine,
+    typer.Option(help="what computes the networks; onnx: on the CPU, exported at the first use"),
+]
 SeedOption = Annotated[int, typer.Option(help="seed of the random numbers")]
 
 

@@ -11,6 +11,7 @@ from norface_lib.cli.options import (
     DetectorOption,
     DeviceOption,
     EndSecondsOption,
+    EngineOption,
     EveryOption,
     LandmarkerOption,
     Layout,
@@ -63,6 +64,15 @@ def predict(
         TableFormat,
         typer.Option("--format", help="also writes it as parquet, or as a json list of records"),
     ] = "csv",
+    overlay: Annotated[
+        bool,
+        typer.Option(
+            "--overlay",
+            help="also write OUT/overlay: pictures and videos with boxes, bars and normalized "
+            "faces",
+        ),
+    ] = False,
+    engine: EngineOption = "torch",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Predict AUs, their intensities and emotions from photographs and videos; write one table with
@@ -72,7 +82,9 @@ def predict(
     """
     from norface_lib.images.crop import ALIGNED
     from norface_lib.photos.detection import open_detector
-    from norface_lib.photos.prediction import PREDICTIONS, READERS, predict_tree
+    from norface_lib.photos.prediction import predict_tree
+    from norface_lib.photos.readers import READERS
+    from norface_lib.photos.readings import PREDICTIONS
 
     counts = predict_tree(
         source,
@@ -88,8 +100,14 @@ def predict(
         batch_size=batch_size,
         device=device,
         table_format=table_format,
+        engine=engine,
         overwrite=overwrite,
     )
+    if overlay:
+        from norface_lib.viz.overlay_files import OVERLAY, write_overlays
+
+        made = write_overlays(source, out)
+        print(", ".join(f"{made[kind]} {kind}" for kind in made) + f" (see {out / OVERLAY})")
     print_counts(counts, out / PREDICTIONS, ALIGNED)
 
 

@@ -94,11 +94,11 @@ class NoisyTopKGate(nn.Module):
         nn.init.zeros_(self.noise.weight)
 
     def forward(self, x: Tensor) -> Gating:
-        clean = _at_least_float32(self.clean(x)).unflatten(-1, self.shape)
+        clean = _at_least_float32(self.clean(x)).reshape(-1, *self.shape)
         if not self.training:
             gates, kept = keep_top_k(clean, self.top_k)
             return Gating(gates, clean, kept)
-        noise = F.softplus(_at_least_float32(self.noise(x))).unflatten(-1, self.shape) + MIN_NOISE
+        noise = F.softplus(_at_least_float32(self.noise(x))).reshape(-1, *self.shape) + MIN_NOISE
         noisy = clean + noise * torch.randn_like(clean)
         gates, _ = keep_top_k(noisy, self.top_k)
         return Gating(gates, clean, selection_probability(clean, noisy, noise, self.top_k))
@@ -133,6 +133,9 @@ def sparse_sum(
     experts make them. Rows are sorted by expert once, so each expert gets one contiguous slice, and
     a device is waited for only once.
     """
+    if torch.onnx.is_in_onnx_export():  # a file holds one graph for all samples
+        return dense_sum(experts, x, gates, read)
+
     chosen = (gates != 0).any(dim=1).t()  # (m, N); NaN counts, as a broken sample must stay broken
     counts = chosen.sum(dim=1).tolist()
     # (R,) each, in the order of the experts
@@ -144,6 +147,19 @@ def sparse_sum(
     values = features if read is None else read(features)
     weights = gates.permute(2, 0, 1).flatten(0, 1).index_select(0, expert * len(x) + row)  # (R, C)
     return gates.new_zeros(len(x), values.shape[1]).index_add(0, row, weights * values)
+
+
+def dense_sum(
+    experts: Sequence[nn.Module],
+    x: Tensor,
+    gates: Tensor,
+    read: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Sum over experts as `sparse_sum`, but every expert computes all samples; the same arguments
+    and result."""
+    features = (expert(x) for expert in experts)
+    values = features if read is None else map(read, features)
+    return sum(gate * value for gate, value in zip(gates.unbind(-1), values, strict=True))
 
 
 class MixtureOfExperts(nn.Module):

@@ -196,7 +196,7 @@ class FaceDecoder(nn.Module):
         return tuple(detail(target) for detail in self.details)
 
     def forward(self, tokens: Tensor, details: tuple[Tensor, ...]) -> Tensor:
-        x = tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        x = tokens.transpose(1, 2).reshape(-1, tokens.shape[2], self.grid, self.grid)
         for stage, detail, block in zip(self.stages, details, self.blocks, strict=True):
             x = block(stage(x) + detail)
         return self.draw(x)
@@ -256,6 +256,6 @@ class Normalizer(nn.Module):
         ``expression``: the embedding (N, D) of the tokens if it is at hand already.
         """
         expression = self.expression(tokens) if expression is None else expression
-        merged = self.merging(target.tokens.expand(len(tokens), -1, -1), tokens, expression)
+        merged = self.merging(target.tokens.expand(tokens.shape[0], -1, -1), tokens, expression)
         normalized = target.image + self.decoder(merged, target.details)
         return normalized if self.training else normalized.clamp(0, 1)

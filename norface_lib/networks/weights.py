@@ -1,7 +1,5 @@
 """Weights on disk: safetensors with a JSON card beside them, loaded strictly or not at all."""
 
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,24 +13,26 @@ from torch import Tensor, nn
 
 from norface_lib.common.errors import CheckpointError
 from norface_lib.common.files import sha256_of, write_atomically, write_json
-from norface_lib.common.paths import inside, plain_name, target_picture
+from norface_lib.common.paths import target_picture
 from norface_lib.images.arrays import to_tensor
 from norface_lib.images.crop import NORFACE_CROP
 from norface_lib.images.files import read_face
+from norface_lib.networks.cards import (
+    check_fingerprint,
+    fingerprint,
+    read_card,
+    target_names,
+)
 from norface_lib.networks.classifier import Classifier, ClassifierConfig
 from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
-
-FOLDER = Path(__file__).parents[1] / "weights"
-"""Folder of the shipped weights. ``NORFACE_WEIGHTS`` names another one that is searched first."""
+from norface_lib.networks.places import find_normalizer, find_weights
 
 _BACKBONE = ("encoder.", "expression.")
 """Beginnings of the names of weights that a normalizer and a classifier share."""
 
-_FINGERPRINTED = (
-    *("kind", "config", "color", "range", "crop", "task", "backbone", "normalizer", "sha256"),
-)
-"""Entries of a card that decide what comes out of the network and what it means."""
+_TYPES = (*(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64),)
+"""Types of numbers in a file of weights."""
 
 
 # --- saving ---------------------------------------------------------------------------------------
@@ -72,11 +72,11 @@ def save_classifier(
     card = {"kind": "classifier", "backbone": "trained"} | card
     weights = _halved(model)
     if normalizer is not None:
-        source = find_weights(normalizer)
-        card["normalizer"] = {"name": source.stem, "sha256": _read_card(source)["sha256"]}
+        source = find_weights(normalizer, "normalizer")
+        card["normalizer"] = {"name": source.stem, "sha256": read_card(source)["sha256"]}
         if _same(_backbone(weights), _backbone(_read(source, "normalizer")[1])):
             card["backbone"] = "normalizer"
-            if _find_normalizer(path, card) is not None:
+            if find_normalizer(path, card) is not None:
                 weights = {name: weights[name] for name in weights.keys() - _backbone(weights)}
     return _save(model.config, weights, path, card)
 
@@ -99,12 +99,13 @@ def _save(config: Any, weights: dict[str, Tensor], path: Path, card: dict[str, A
 
 
 def _halved(model: nn.Module) -> dict[str, Tensor]:
-    """A network's weights in half precision, but integers as they are: a count of batches may be
-    larger than half precision can say."""
+    """A network's weights in half precision, but integers as they are, and numbers that are too
+    large for it: a count of batches may be."""
     weights = {}
     for name, value in model.state_dict().items():
-        value = value.half() if value.is_floating_point() else value
-        weights[name] = value.contiguous().cpu()
+        halved = value.half() if value.is_floating_point() else value
+        fits = bool((halved.isfinite() == value.isfinite()).all())
+        weights[name] = (halved if fits else value).contiguous().cpu()
     return weights
 
 
@@ -118,70 +119,6 @@ def _same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(
         torch.equal(value, theirs[name]) for name, value in ours.items()
     )
-
-
-def fingerprint(path: Path, card: dict[str, Any]) -> str:
-    """SHA-256, in hex, of what decides the outputs of weights: config with the label order, crop,
-    colors, task, normalizer, tensors (by ``card["sha256"]``), and the target pictures.
-
-    Raises :class:`CheckpointError` if a target picture is missing.
-    """
-    entries = {name: card[name] for name in _FINGERPRINTED if name in card}
-    digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode())
-    names = target_names(card) if card["kind"] == "normalizer" else ()
-    for name in names:
-        picture = target_picture(path.with_suffix(".png"), names, name)
-        if not picture.is_file():
-            raise CheckpointError(
-                f"{picture}: the target picture of {path.name} is missing; fetch it again"
-            )
-        digest.update(name.encode() + picture.read_bytes())
-    return digest.hexdigest()
-
-
-# --- finding --------------------------------------------------------------------------------------
-
-
-def find_weights(name: str | os.PathLike[str]) -> Path:
-    """The weights file of a name (``tiny``) or path. Raises :class:`CheckpointError` that lists
-    what is there."""
-    if Path(name).suffix == ".safetensors":
-        places = [Path(name)]
-    else:
-        places = [folder / f"{name}.safetensors" for folder in _folders()]
-    for place in places:
-        if place.is_file():
-            return place
-    shipped = ", ".join(sorted(path.stem for path in FOLDER.glob("*.safetensors"))) or "none"
-    raise CheckpointError(
-        f"no weights {str(name)!r} (looked for {', '.join(map(str, places))}; shipped: {shipped})"
-    )
-
-
-def _folders() -> list[Path]:
-    named = [Path(os.environ["NORFACE_WEIGHTS"])] if "NORFACE_WEIGHTS" in os.environ else []
-    return [*named, FOLDER]
-
-
-def _find_normalizer(path: Path, card: dict[str, Any]) -> Path | None:
-    """The file of the normalizer that a classifier's card names: beside the classifier, in
-    ``NORFACE_WEIGHTS``, or shipped. None if no file of this name has the card's SHA-256."""
-    reference = card["normalizer"]
-    for folder in (path.parent, *_folders()):
-        place = inside(folder, f"{reference['name']}.safetensors")
-        if place.is_file() and _read_card(place)["sha256"] == reference["sha256"]:
-            return place
-    return None
-
-
-def target_names(card: dict[str, Any]) -> tuple[str, ...]:
-    """Names of the target identities that a normalizer was trained to synthesize.
-
-    Raises :class:`norface_lib.common.errors.DataError` for one that is no name of a file: pictures
-    and folders are called by it.
-    """
-    names = str(card["data"]["target"]).split("+")
-    return tuple(plain_name(name, "target of the card of these weights") for name in names)
 
 
 def normalizer_hash(card: dict[str, Any]) -> str | None:
@@ -200,11 +137,13 @@ def load_normalizer(
     """A normalizer in evaluation mode, the face (1, 3, S, S) in [0, 1] of one of its targets
     (default: the first), its card.
 
+    ``name``: a shipped name, a path, a folder, or a repository ``hf://owner/name@revision``.
+
     Raises :class:`CheckpointError` if a file is missing or damaged, if weights and card do not
     fit, if a weight is no number, or if the weights do not know the target.
     """
-    path = find_weights(name)
-    card, weights = _read(path, "normalizer")
+    path = find_weights(name, "normalizer")
+    card, weights = _checked(path, "normalizer")
     model = _network(path, card, weights, lambda c: Normalizer(NormalizerConfig.from_dict(c)))
     names = target_names(card)
     if target is not None and target not in names:
@@ -222,8 +161,8 @@ def load_classifier(name: str | os.PathLike[str]) -> tuple[Classifier, dict[str,
     beside it, in ``NORFACE_WEIGHTS``, or among the shipped weights. Errors as of
     :func:`load_normalizer`, and :class:`CheckpointError` if that normalizer is not there.
     """
-    path = find_weights(name)
-    card, weights = _read(path, "classifier")
+    path = find_weights(name, "classifier")
+    card, weights = _checked(path, "classifier")
     if not _backbone(weights):
         weights |= _backbone_of_normalizer(path, card)
     return _network(path, card, weights, lambda c: Classifier(ClassifierConfig.from_dict(c))), card
@@ -231,9 +170,16 @@ def load_classifier(name: str | os.PathLike[str]) -> tuple[Classifier, dict[str,
 
 def load_evaluator(name: str | os.PathLike[str] = "evaluator") -> tuple[Evaluator, dict[str, Any]]:
     """An evaluator in evaluation mode, and its card. Errors as of :func:`load_normalizer`."""
-    path = find_weights(name)
-    card, weights = _read(path, "evaluator")
+    path = find_weights(name, "evaluator")
+    card, weights = _checked(path, "evaluator")
     return _network(path, card, weights, lambda c: Evaluator(EvaluatorConfig.from_dict(c))), card
+
+
+def _checked(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Card and weights as `_read` gives them, if they belong together with their pictures."""
+    card, weights = _read(path, kind)
+    check_fingerprint(path, card)
+    return card, weights
 
 
 def _backbone_of_normalizer(path: Path, card: dict[str, Any]) -> dict[str, Tensor]:
@@ -242,7 +188,7 @@ def _backbone_of_normalizer(path: Path, card: dict[str, Any]) -> dict[str, Tenso
             f"{path}: holds the head of a classifier alone, and its card names no normalizer; "
             "fetch file and card again"
         )
-    place = _find_normalizer(path, card)
+    place = find_normalizer(path, card)
     if place is None:
         name = card["normalizer"]["name"]
         raise CheckpointError(
@@ -256,7 +202,7 @@ def _backbone_of_normalizer(path: Path, card: dict[str, Any]) -> dict[str, Tenso
 
 def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Card and weights of a file, undamaged, of one kind, of our crop, and all of them numbers."""
-    card = _read_card(path)
+    card = read_card(path)
     if card["kind"] != kind:
         raise CheckpointError(
             f"{path}: these are weights of kind {card['kind']}, not of kind {kind}"
@@ -272,29 +218,17 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     try:
         weights = load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: no safetensors file: {error}") from error
     for name, value in weights.items():
+        if value.dtype not in _TYPES:
+            raise CheckpointError(f"{path}: the weight {name} is of an unknown type, {value.dtype}")
         if not value.isfinite().all():
             raise CheckpointError(
                 f"{path}: the weight {name} holds values that are no finite numbers, as after a "
                 "training that diverged; train again, or use other weights"
             )
     return card, weights
-
-
-def _read_card(path: Path) -> dict[str, Any]:
-    card_path = path.with_suffix(".json")
-    try:
-        card = json.loads(card_path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{card_path}: the card of these weights is missing or damaged"
-        ) from error
-    missing = {"kind", "config", "crop", "sha256"} - card.keys()
-    if missing:
-        raise CheckpointError(f"{card_path}: the card lacks {', '.join(sorted(missing))}")
-    return card
 
 
 def _network(
@@ -305,15 +239,48 @@ def _network(
 ) -> Any:
     """The network of a card with its weights, in evaluation mode."""
     try:
+        with torch.device("meta"):  # a wrong size costs no memory
+            _check_tensors(build(card["config"]).state_dict(), weights)
         model = build(card["config"])
         model.load_state_dict(weights, strict=True)
-    except (RuntimeError, TypeError, KeyError, ValueError) as error:
+        _check_colors(model)
+    except _MISFITS as error:
         raise CheckpointError(f"{path}: the weights do not fit their card: {error}") from error
-    # cards from before there were fingerprints have none
-    if "fingerprint" in card and card["fingerprint"] != fingerprint(path, card):
-        raise CheckpointError(
-            f"{path.with_suffix('.json')}: does not belong to these weights (its config, label "
-            "order, target picture and tensors do not have its fingerprint); fetch all files of "
-            f"{path.stem} again"
-        )
     return model.to(memory_format=torch.channels_last).eval()
+
+
+_MISFITS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError),
+    *(RuntimeError, TypeError, ValueError),
+)
+"""Errors of a network that is built with settings of any type and size."""
+
+
+def _check_tensors(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    """Raises ``ValueError`` unless the weights have the names, shapes and kinds of number that a
+    network needs."""
+    for words, names in (
+        ("there is no", expected.keys() - weights.keys()),
+        ("nothing takes the", weights.keys() - expected.keys()),
+    ):
+        if names:
+            raise ValueError(f"{words} weight {', '.join(sorted(names)[:3])}")
+    for name, value in weights.items():
+        if value.shape != expected[name].shape:
+            raise ValueError(
+                f"{name} is of shape {tuple(value.shape)}, not {tuple(expected[name].shape)}"
+            )
+        # the other way round old files do it: counts of batches in half precision
+        if expected[name].is_floating_point() and not value.is_floating_point():
+            raise ValueError(f"{name} holds {value.dtype}, not {expected[name].dtype}")
+
+
+def _check_colors(model: nn.Module) -> None:
+    """Raises ``ValueError`` unless images are standardized by finite numbers, and divided by
+    positive ones."""
+    for name, values in model.named_buffers():
+        end = name.rpartition(".")[2]
+        if end in ("mean", "std") and not values.isfinite().all():
+            raise ValueError(f"the {end} of colors is not finite")
+        if end == "std" and not (values > 0).all():
+            raise ValueError("the std of colors must be positive")

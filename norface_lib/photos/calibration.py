@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from norface_lib import labels
 from norface_lib.common.errors import CheckpointError
 from norface_lib.faces.sampling import RENDERED_AUS, Sides
-from norface_lib.networks.weights import FOLDER
+from norface_lib.networks.cards import FOLDER
 
 UNSEEN = ("cheekSquint", "noseSneer")
 """Actions without a signal in their scores: on photographs and on rendered faces alike they stay at

@@ -275,4 +275,6 @@ def _note_crops(
     elif entry.get("done") and name in known:
         known[name].done = True
         outputs = [row["output"] for row in entry["rows"] if row.get("output")]
-        known[name].outputs = [inside(out, output).relative_to(out).as_posix() for output in outputs]
+        for output in outputs:
+            inside(out, output)
+        known[name].outputs = outputs

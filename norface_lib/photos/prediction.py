@@ -1,39 +1,28 @@
 """Photographs and videos in, a tidy table out: faces detected, aligned, normalized, and read for
 AUs, intensities and emotions."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
-import torch
-from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from norface_lib.common.devices import device_of
 from norface_lib.common.errors import CheckpointError, DataError, NorfaceError, StoppedError
 from norface_lib.common.failures import not_read, writing
 from norface_lib.common.locks import only_process
 from norface_lib.common.paths import inside
 from norface_lib.datasets.normalized import check_batch_size
-from norface_lib.images.arrays import Faces, to_tensor
+from norface_lib.images.arrays import Faces
 from norface_lib.images.crop import ALIGNED
 from norface_lib.images.files import read_face, write_png
-from norface_lib.networks.classifier import Classifier
-from norface_lib.networks.inference import normalize_faces
-from norface_lib.networks.normalizer import Normalizer
-from norface_lib.networks.weights import load_classifier, load_normalizer, normalizer_hash
 from norface_lib.photos.detection import Detector
+from norface_lib.photos.engines import Engine, open_engine
 from norface_lib.photos.folders import align_tree
 from norface_lib.photos.listing import Sources, list_sources
+from norface_lib.photos.readers import READERS
 from norface_lib.photos.readings import (
-    PREDICTIONS,
     Readings,
     check_format,
     read_predictions,
@@ -41,181 +30,6 @@ from norface_lib.photos.readings import (
     write_predictions,
 )
 from norface_lib.photos.tables import FACES
-from norface_lib.tasks.tasks import Task, task_of
-
-__all__ = ["PREDICTIONS", "READERS", "load_reader", "predict_tree", "read_table"]
-
-READERS = ("tiny-photo-au", "tiny-photo-intensity", "tiny-photo-emotion")
-"""Shipped classifiers for photographs: AU detection, AU intensity, emotion."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reader:
-    """A classifier, what its outputs mean, and which normalizer it belongs to."""
-
-    name: str  # of its weights, for messages
-    model: Classifier
-    task: Task
-    backbone: str  # hash of encoder and expression embedding
-    trained: bool  # whether the backbone was trained with the head
-    normalizer: str | None  # SHA-256 of the weights of its normalizer, if its card names them
-    fingerprint: str = ""  # of its card, which names the hash of its weights
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """``AU12`` holds a probability, ``AU12_intensity`` 0..5, ``emotion`` a name and ``happy``
-        its probability."""
-        if self.task.name == "au_intensity":
-            return tuple(f"{name}_intensity" for name in self.task.outputs)
-        return ("emotion", *self.task.outputs) if self.task.name == "emotion" else self.task.outputs
-
-    def table(self, logits: Tensor) -> pd.DataFrame:
-        """A row for each face with its ``columns``, from the network's logits (N, L)."""
-        values = self.task.predictions(logits).astype(float)
-        table = pd.DataFrame(values.round(4), columns=self.columns[-values.shape[1] :])
-        if self.task.name == "emotion":
-            table.insert(0, "emotion", [self.task.outputs[i] for i in values.argmax(axis=1)])
-        return table
-
-
-def load_reader(name: str, device: str = "auto") -> Reader:
-    """A classifier by shipped name or path. Raises :class:`CheckpointError` if its card does not
-    name its task."""
-    model, card = load_classifier(name)
-    if "task" not in card:
-        raise CheckpointError(f"{name}: the card of these weights does not say their task")
-    config = model.config
-    # cards from before this entry: only a backbone that was trained has stochastic depth
-    trained = card.get("backbone") == "trained" or config.drop_path_rate > 0
-    return Reader(
-        name=str(name),
-        model=model.to(device_of(device)),
-        task=task_of(card["task"], config.labels),
-        backbone=_backbone_hash(model),
-        trained=trained or config.timm_name is not None,
-        normalizer=normalizer_hash(card),
-        fingerprint=json.dumps(card, sort_keys=True),
-    )
-
-
-def _backbone_hash(model: Classifier | Normalizer) -> str:
-    digest = hashlib.sha256(str(model.encoder.image_size).encode())
-    for part in (model.encoder, model.expression):
-        for key, value in part.state_dict().items():
-            digest.update(key.encode() + value.contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def check_normalizer(
-    reader: Reader, weights: str, normalizer: Normalizer, card: dict[str, Any]
-) -> None:
-    """Raises :class:`CheckpointError` if a reader with a frozen backbone belongs to another
-    normalizer than this one, of these ``weights`` and this card."""
-    if reader.trained:
-        return
-    if reader.normalizer is None:
-        fits = reader.backbone == _backbone_hash(normalizer)
-    else:
-        fits = reader.normalizer == card["sha256"]
-    if not fits:
-        raise CheckpointError(
-            f"{reader.name}: belongs to another normalizer than {weights}; give the weights that "
-            "its card names as normalizer, or a reader that was trained on these"
-        )
-
-
-@torch.inference_mode()
-def read_table(readers: Sequence[Reader], originals: Faces, normalized: Faces) -> pd.DataFrame:
-    """All columns of some readers, a row for each face. A batch (N, S, S, 3) is embedded once for
-    all readers of one backbone."""
-    faces = {"original": originals, "normalized": normalized}
-    embeddings: dict[tuple[str, str], Tensor] = {}
-    tables = []
-    for reader in readers:
-        inputs = {}
-        for kind, images in faces.items():
-            if reader.model.config.inputs not in (kind, "both"):
-                continue
-            key = (reader.backbone, kind)
-            if key not in embeddings:
-                embeddings[key] = reader.model.embed(to_tensor(images).to(_device(reader.model)))
-            inputs[kind] = embeddings[key]
-        tables.append(reader.table(reader.model.head(**inputs).logits))
-    return pd.concat(tables, axis=1).set_axis(columns_of(readers), axis=1)
-
-
-def columns_of(readers: Sequence[Reader]) -> list[str]:
-    """All columns of some readers. One that several of them have is named ``<reader>.AU12``."""
-    names = [Path(reader.name).stem for reader in readers]
-    if len(set(names)) < len(names):
-        names = [f"{name}-{number}" for number, name in enumerate(names, start=1)]
-    counts = Counter(column for reader in readers for column in reader.columns)
-    return [
-        f"{name}.{column}" if counts[column] > 1 else column
-        for name, reader in zip(names, readers, strict=True)
-        for column in reader.columns
-    ]
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
-
-
-class Engine(Protocol):
-    """Networks that normalize and read a batch of faces. ``size``: pixels of a face;
-    ``fingerprint``: a text that is another one if they would read another value; ``columns``: of
-    what they read."""
-
-    size: int
-    fingerprint: str
-    columns: list[str]
-
-    def normalize(self, originals: Faces) -> Faces:
-        """I_n of a batch (N, S, S, 3) of 8 bits, RGB."""
-        ...
-
-    def read(self, originals: Faces, normalized: Faces) -> pd.DataFrame:
-        """A row of ``columns`` for each face of a batch."""
-        ...
-
-
-class TorchEngine:
-    """The networks as `torch` runs them.
-
-    Raises :class:`CheckpointError` for a reader that belongs to another normalizer.
-    """
-
-    def __init__(
-        self,
-        *,
-        weights: str = "tiny-photo",
-        target: str | None = None,
-        readers: Sequence[str] = READERS,
-        device: str = "auto",
-    ):
-        normalizer, self.target, card = load_normalizer(weights, target)
-        self.readers = [load_reader(name, device) for name in readers]
-        for reader in self.readers:
-            check_normalizer(reader, weights, normalizer, card)
-        self.normalizer = normalizer.to(device_of(device))
-        self.size = normalizer.config.encoder.image_size
-        self.columns = columns_of(self.readers)
-        self.fingerprint = self._fingerprint(card)
-
-    def _fingerprint(self, card: dict[str, Any]) -> str:
-        digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode())
-        digest.update(self.target.numpy().tobytes())
-        for reader in self.readers:
-            digest.update(f"{reader.name}\n{reader.fingerprint}\n".encode())
-        return digest.hexdigest()
-
-    def normalize(self, originals: Faces) -> Faces:
-        """I_n of a batch (N, S, S, 3) of 8 bits, RGB."""
-        return normalize_faces(self.normalizer, self.target, originals)
-
-    def read(self, originals: Faces, normalized: Faces) -> pd.DataFrame:
-        """A row of ``columns`` for each face of a batch."""
-        return read_table(self.readers, originals, normalized)
 
 
 def predict_tree(
@@ -234,7 +48,7 @@ def predict_tree(
     device: str = "auto",
     table_format: str = "csv",
     overwrite: bool = False,
-    engine: Engine | None = None,
+    engine: str | Engine = "torch",
     progress: bool = True,
 ) -> Counter[str]:
     """Reads the faces of images and videos into ``out/predictions.csv``: a row for each face, and
@@ -244,8 +58,8 @@ def predict_tree(
     no search: the detector ``none``. Beside the table lie ``aligned/`` with ``faces.csv``, and
     ``normalized/``, the mirror tree of I_n. ``table_format``: ``parquet`` or ``json`` for a second
     file with the same table. ``overwrite``: deletes first what an earlier call made in ``out``.
-    ``engine``: runs the networks instead of `torch`; then ``readers``, ``weights``, ``target`` and
-    ``device`` mean nothing.
+    ``engine``: one of `norface_lib.photos.engines.ENGINES`, or an open one; then ``readers``,
+    ``weights``, ``target`` and ``device`` mean nothing.
 
     A call after an interruption goes on, and reads only what was not read by the same networks; the
     tables of what is done are there even then. Memory does not grow with the size of images and
@@ -255,7 +69,8 @@ def predict_tree(
     out = Path(out)
     check_batch_size(batch_size)
     check_format(table_format)
-    engine = engine or TorchEngine(weights=weights, target=target, readers=readers, device=device)
+    if isinstance(engine, str):
+        engine = open_engine(engine, weights=weights, target=target, readers=readers, device=device)
     listing = list_sources(source, out)
 
     with only_process(out):
@@ -315,12 +130,12 @@ def _read_all(
         for first in range(0, len(missing), batch_size):
             batch = missing[first : first + batch_size]
             originals = _crops([inside(out / "aligned", name) for name in batch], engine.size)
-            normalized = engine.normalize(originals)
+            normalized, table = engine.run(originals)
             for output, image in zip(batch, normalized, strict=True):
                 path = inside(out / "normalized", output, writes=True)
                 with writing(path):
                     write_png(path, image)
-            readings.append(batch, engine.read(originals, normalized).values.tolist())
+            readings.append(batch, table.values.tolist())
             bar.update(len(batch))
 
 

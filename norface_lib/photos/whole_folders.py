@@ -14,7 +14,8 @@ from norface_lib.images.crop import ALIGNED
 from norface_lib.photos.detection import Detector, open_detector
 from norface_lib.photos.folders import align_tree
 from norface_lib.photos.listing import Sources, list_sources, one_folder
-from norface_lib.photos.prediction import READERS, predict_tree
+from norface_lib.photos.prediction import predict_tree
+from norface_lib.photos.readers import READERS
 from norface_lib.photos.readings import PREDICTIONS, read_predictions
 from norface_lib.photos.tables import FACES
 
@@ -36,6 +37,7 @@ def predict(
     device: str = "auto",
     table_format: str = "csv",
     overwrite: bool = False,
+    engine: str = "torch",
     progress: bool = True,
 ) -> pd.DataFrame:
     """Reads the faces of images and videos: a row for each face, and for each file and frame
@@ -48,11 +50,11 @@ def predict(
     ``none`` for faces that are aligned already; ``levels``: how far mediapipe searches for small
     faces; ``readers``: classifiers by shipped name or path; ``every``: takes each k-th frame of a
     video; ``start``, ``end``: only those between these seconds; ``all_faces``: every face of an
-    image, else the largest. The table is also in ``out/predictions.csv``, and in another
-    ``table_format`` (``parquet``, ``json``) beside it, next to ``aligned/`` and ``normalized/``; a
-    call after an interruption goes on, and ``overwrite`` starts anew. Raises
-    :class:`norface_lib.common.errors.DataError` for sources without images, and for an ``out`` that
-    other sources or settings have made.
+    image, else the largest; ``engine``: ``torch``, or ``onnx`` for onnxruntime on the CPU. The
+    table is also in ``out/predictions.csv``, and in another ``table_format`` (``parquet``,
+    ``json``) beside it, next to ``aligned/`` and ``normalized/``; a call after an interruption goes
+    on, and ``overwrite`` starts anew. Raises :class:`norface_lib.common.errors.DataError` for
+    sources without images, and for an ``out`` that other sources or settings have made.
     """
     predict_tree(
         source,
@@ -69,6 +71,7 @@ def predict(
         device=device,
         table_format=table_format,
         overwrite=overwrite,
+        engine=engine,
         progress=progress,
     )
     return read_predictions(Path(out) / PREDICTIONS)

@@ -1,7 +1,1 @@
-"""Figures as pure functions, and controls for notebooks."""
-
-from norface_lib.common.errors import needs
-
-with needs("notebooks"):
-    import ipywidgets  # noqa: F401
-    import seaborn  # noqa: F401
+"""Figures as pure functions, controls for notebooks, and predictions over their photographs."""

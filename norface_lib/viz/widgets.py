@@ -6,15 +6,12 @@ from html import escape
 from io import BytesIO
 
 import cv2
-import ipywidgets
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from norface_lib import labels
-from norface_lib.common.errors import DataError, NorfaceError
+from norface_lib.common.errors import DataError, NorfaceError, needs
 from norface_lib.faces.sampling import Frame, Person, sample_face
 from norface_lib.faces.scene import Camera, Light
 from norface_lib.faces.studio import Studio
@@ -23,6 +20,11 @@ from norface_lib.images.crop import align_face, pixels_within
 from norface_lib.images.files import SMALLEST, decode
 from norface_lib.photos.detection import Detector
 from norface_lib.viz import plots
+
+with needs("notebooks"):
+    import ipywidgets
+    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
 Face = NDArray[np.uint8]
 """(S, S, 3) RGB of 8 bits."""

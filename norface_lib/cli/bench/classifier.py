@@ -1,6 +1,6 @@
 """Speed of the classifier: beside its backbone, by inputs, with sparse and with dense experts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -25,7 +25,7 @@ from norface_lib.networks.classifier import (
     auxiliary_loss,
     parameter_count,
 )
-from norface_lib.networks.mixtures import MixtureOfExperts, OutputMixture, sparse_sum
+from norface_lib.networks.mixtures import MixtureOfExperts, OutputMixture, dense_sum, sparse_sum
 from norface_lib.networks.normalizer import PRESETS
 from norface_lib.tasks.tasks import Detection
 from norface_lib.training.classifier import predict
@@ -137,19 +137,6 @@ def input_figures(batch: int) -> Iterator[Figure]:
 
 def _classified(model: Classifier, faces: np.ndarray, batch: int) -> int:
     return len(predict(model, faces, faces, Detection(labels.columns()), batch_size=batch))
-
-
-def dense_sum(
-    experts: Sequence[nn.Module],
-    x: Tensor,
-    gates: Tensor,
-    read: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
-    """Sum over experts as `norface_lib.networks.mixtures.sparse_sum`, but every expert computes all
-    samples; the same arguments and result."""
-    features = (expert(x) for expert in experts)
-    values = features if read is None else map(read, features)
-    return sum(gate * value for gate, value in zip(gates.unbind(-1), values, strict=True))
 
 
 def sparse_figure(

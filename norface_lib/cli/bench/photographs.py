@@ -7,7 +7,6 @@ import resource
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -24,9 +23,13 @@ from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.sampling import sample_face, sample_frame
 from norface_lib.faces.studio import Studio
 from norface_lib.faces.writing import render_subject
+from norface_lib.images.arrays import Faces
 from norface_lib.images.crop import align_face
+from norface_lib.images.files import read_faces
 from norface_lib.photos.detection import Detector, open_detector
+from norface_lib.photos.engines import ENGINES, open_engine
 from norface_lib.photos.prediction import predict_tree
+from norface_lib.photos.readers import READERS
 
 
 def bench_render(seconds: float = 20.0) -> Iterator[Figure]:
@@ -130,12 +133,14 @@ def _align_all(detector: Detector, images: NDArray[np.uint8]) -> int:
     return len(crops)
 
 
-def bench_end_to_end(photos: int = 96) -> Iterator[Figure]:
-    """Faces a second of `predict` on a folder of photographs: found, cropped, normalized, read by
-    three networks, all written.
+def bench_end_to_end(photos: int = 96, turns: int = 5) -> Iterator[Figure]:
+    """Faces a second of `predict` on a folder of photographs by each engine: found, cropped,
+    normalized, read by three networks, all written.
 
-    JPEGs of 640 x 480 px with a face each. Loading the networks is part of it. ``first_call``: the
-    same for the first call of this process.
+    JPEGs of 640 x 480 px with a face each; medians of calls in turns. Loading the networks is part
+    of it; exporting them, once for each machine, is not. ``first_call``: the same for the first
+    call of this process by this engine, with the export. ``networks``: faces a second of normalizer
+    and readers alone, in batches of 64 and of one.
     """
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "photographs")
@@ -145,26 +150,47 @@ def bench_end_to_end(photos: int = 96) -> Iterator[Figure]:
             cv2.imwrite(str(source / f"{number:04d}.jpg"), image[..., ::-1])
 
         detector = open_detector("mediapipe")
-        first_seconds, _ = _predict_seconds(source, Path(folder, "first"), detector)
-        seconds, counts = _predict_seconds(source, Path(folder, "second"), detector)
+        seconds: dict[str, list[float]] = {engine: [] for engine in ENGINES}
+        for turn in range(1 + turns):
+            for engine in ENGINES:
+                out = Path(folder, f"{engine}-{turn}")
+                started = time.perf_counter()
+                counts = predict_tree(source, out, detector, engine=engine, progress=False)
+                seconds[engine].append(time.perf_counter() - started)
+        crops = sorted(Path(folder, "torch-0", "aligned").rglob("*.png"))
+        rates = {batch: _rates_of_networks(read_faces(crops[:64], 112), batch) for batch in (64, 1)}
 
     faces = counts["aligned"]
-    yield figure_of(
-        "end_to_end",
-        faces / seconds,
-        "faces/s",
-        width=640,
-        height=480,
-        faces=faces,
-        first_call=round(faces / first_seconds, 1),
-        threads=torch.get_num_threads(),
-    )
+    for engine, (first, *later) in seconds.items():
+        yield figure_of(
+            "end_to_end",
+            faces / float(np.median(later)),
+            "faces/s",
+            engine=engine,
+            width=640,
+            height=480,
+            faces=faces,
+            first_call=round(faces / first, 1),
+            networks=round(rates[64][engine], 1),
+            networks_one_by_one=round(rates[1][engine], 1),
+            threads=torch.get_num_threads(),
+        )
 
 
-def _predict_seconds(source: Path, out: Path, detector: Detector) -> tuple[float, Counter[str]]:
-    started = time.perf_counter()
-    counts = predict_tree(source, out, detector, progress=False)
-    return time.perf_counter() - started, counts
+def _rates_of_networks(faces: Faces, batch: int, turns: int = 5) -> dict[str, float]:
+    """Faces a second of normalizer and readers alone by each engine: medians of runs in turns."""
+    engines = {
+        name: open_engine(name, weights="tiny-photo", readers=READERS, device="cpu")
+        for name in ENGINES
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ENGINES}
+    for _ in range(1 + turns):
+        for name, engine in engines.items():
+            started = time.perf_counter()
+            for start in range(0, len(faces), batch):
+                engine.run(faces[start : start + batch])
+            seconds[name].append(time.perf_counter() - started)
+    return {name: len(faces) / float(np.median(values[1:])) for name, values in seconds.items()}
 
 
 def _photographs(count: int) -> NDArray[np.uint8]:

@@ -1,5 +1,10 @@
 """Figures as pure functions: arrays in, a matplotlib figure or an image out."""
 
+from norface_lib.common.errors import needs
+
+with needs("notebooks"):
+    import seaborn  # noqa: F401
+
 from norface_lib.viz.plots.charts import (
     INPUT_COLORS,
     base_rates,
