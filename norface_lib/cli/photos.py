@@ -106,7 +106,8 @@ def normalize(
         batch_size=batch_size,
         device=device,
     )
-    print_counts(counts, MANIFEST, "normalized", "there already")
+    files = sorted(out.glob(f"*/{MANIFEST}"))
+    print_counts(counts, MANIFEST, "normalized", "there already", files=files)
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -121,12 +122,14 @@ def align(
         ),
     ],
     detector: DetectorOption = "mediapipe",
-    size: Annotated[int, typer.Option(help="width of an aligned face in pixels")] = 112,
+    size: Annotated[
+        int, typer.Option(min=32, max=1024, help="width of an aligned face in pixels")
+    ] = 112,
     every: EveryOption = 1,
     all_faces: AllFacesOption = False,
     model: LandmarkerOption = None,
     levels: Annotated[
-        int, typer.Option(help="0 to 3: how far mediapipe searches for small faces")
+        int, typer.Option(min=0, max=3, help="0 to 3: how far mediapipe searches for small faces")
     ] = 1,
     layout: Annotated[
         Layout,
@@ -154,7 +157,7 @@ def align(
     faces = open_detector(detector, model, levels=levels)
     if layout == "folder":
         counts = align_tree(source, out, faces, size=size, every=every, all_faces=all_faces)
-        print_counts(counts, FACES, ALIGNED)
+        print_counts(counts, FACES, ALIGNED, files=[out / FACES])
         return
 
     options = {} if task is None else {"task": task}
