@@ -48,18 +48,18 @@ def interrupts_held() -> Iterator[None]:
 
 
 @contextmanager
-def workers_ended() -> Iterator[None]:
+def workers_ended() -> Iterator[list[BaseProcess]]:
     """Ends the worker processes that started within the block if it is left by an error or a stop,
-    so that nobody waits for what they were doing."""
-    before = set(multiprocessing.active_children())
+    so that nobody waits for what they were doing. Yields an empty list, for the block's use."""
+    before = frozenset(multiprocessing.active_children())
     try:
-        yield
+        yield []
     except BaseException:
         end_workers(before)
         raise
 
 
-def end_workers(others: set[BaseProcess] = frozenset()) -> None:
+def end_workers(others: frozenset[BaseProcess] = frozenset()) -> None:
     """Ends all worker processes of this process but some ``others``."""
     for worker in set(multiprocessing.active_children()) - others:
         worker.kill()
