@@ -1,11 +1,26 @@
 """Commands that make and show datasets."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from norface_lib.cli.options import GatedDataset, Layout, PhotoSource, Pool, SeedOption, Task
+from norface_lib.cli import checks
+from norface_lib.cli.options import (
+    FramesOption,
+    GatedDataset,
+    Layout,
+    PhotoSource,
+    Pool,
+    SeedOption,
+    SubjectsOption,
+    Task,
+    Variant,
+)
+from norface_lib.cli.output import show
+
+if TYPE_CHECKING:
+    from norface_lib.datasets.report import Report
 
 app = typer.Typer()
 _PANEL = "Datasets"
@@ -17,27 +32,35 @@ def render(
     pool: Annotated[
         Pool, typer.Option(help="which people to render; no two pools share any")
     ] = "lab",
-    subjects: Annotated[int, typer.Option(help="number of people")] = 30,
-    frames: Annotated[int, typer.Option(help="images of each person")] = 30,
-    size: Annotated[int, typer.Option(help="width of an image in pixels")] = 112,
+    subjects: SubjectsOption = 30,
+    frames: FramesOption = 30,
+    size: Annotated[int, typer.Option(min=32, max=1024, help="width of an image in pixels")] = 112,
     seed: SeedOption = 0,
     sequence: Annotated[
-        int, typer.Option(help="frames of a sequence from onset to offset; 1: single images")
+        int,
+        typer.Option(
+            min=1, max=10_000, help="frames of a sequence from onset to offset; 1: single images"
+        ),
     ] = 1,
     target: Annotated[
         str,
         typer.Option(
             help="identity of the true normalized images: noor, emil, ada, or several in turn: "
-            "noor+ada"
+            "noor+ada",
+            callback=checks.targets,
         ),
     ] = "noor",
     strength: Annotated[
         float,
         typer.Option(
-            help="strength of expressions: 1 reaches intensity E (5), 0.5 intensity C (3)"
+            min=0.01,
+            max=1,
+            help="strength of expressions: 1 reaches intensity E (5), 0.5 intensity C (3)",
         ),
     ] = 1.0,
-    workers: Annotated[int | None, typer.Option(help="processes; default: one per core")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="processes; default: one per core")
+    ] = None,
 ) -> None:
     """Render a benchmark: faces with AU labels and their true normalized images."""
     from norface_lib.faces.benchmark import BenchmarkSpec
@@ -54,6 +77,10 @@ def render(
         strength=strength,
     )
     write_benchmark(spec, out, workers=workers)
+    table = out / "labels.csv"
+    counts = {"subjects": subjects, "images": subjects * frames}
+    text = ", ".join(f"{count} {what}" for what, count in counts.items())
+    show(f"{text} (see {table})", counts=counts, files=[table])
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -65,7 +92,9 @@ def fetch(
     from norface_lib.photos.sources import PEOPLE
     from norface_lib.photos.sources import fetch as run
 
-    print(f"{run(name, out)} (people: {out / PEOPLE})")
+    folder = run(name, out)
+    people = out / PEOPLE
+    show(f"{folder} (people: {people})", files=[folder, people])
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -77,10 +106,13 @@ def pseudo_pairs(
         typer.Option(help="CSV with the columns image and, if known, subject and emotion"),
     ] = None,
     target: Annotated[
-        str, typer.Option(help="identity of the rendered faces: noor, emil or ada")
+        str,
+        typer.Option(
+            help="identity of the rendered faces: noor, emil or ada", callback=checks.target
+        ),
     ] = "noor",
     held_out: Annotated[
-        float, typer.Option(help="share of the people for the test benchmark")
+        float, typer.Option(min=0, max=1, help="share of the people for the test benchmark")
     ] = 0.15,
     calibrate: Annotated[
         bool,
@@ -107,7 +139,8 @@ def pseudo_pairs(
         held_out=held_out,
         mirrored=mirrored,
     )
-    print(", ".join(f"{count} {status}" for status, count in counts.items()))
+    text = ", ".join(f"{count} {status}" for status, count in counts.items())
+    show(text, counts=counts, files=[out])
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -121,7 +154,8 @@ def join(
     """Join several benchmarks into one, to train on rendered faces and photographs together."""
     from norface_lib.datasets.joined import join_benchmarks
 
-    print(f"{join_benchmarks(parts, out)} faces")
+    count = join_benchmarks(parts, out)
+    show(f"{count} faces", counts={"faces": count}, files=[out])
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -130,7 +164,7 @@ def write_as(
     benchmark: Annotated[Path, typer.Argument(help="a rendered benchmark")],
     out: Annotated[Path, typer.Argument(help="folder to write, which must not exist")],
     variant: Annotated[
-        str | None,
+        Variant | None,
         typer.Option(
             help="bp4d, bp4d_plus, disfa: images, video, or zip (not disfa); affectnet: old, new, "
             "folders; rafdb: aligned, original, folders"
@@ -147,11 +181,10 @@ def write_as(
     from norface_lib.datasets.write_as import CLEAN
     from norface_lib.datasets.write_as import write_as as run
 
-    print(
-        run(
-            layout, benchmark, out, variant=variant, quirks=Quirks() if quirks else CLEAN, seed=seed
-        )
+    report = run(
+        layout, benchmark, out, variant=variant, quirks=Quirks() if quirks else CLEAN, seed=seed
     )
+    show(report, files=[out], **_counts_of(report))
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -166,11 +199,17 @@ def inspect(
     ] = False,
     first_frame: Annotated[
         int | None,
-        typer.Option(help="number of a sequence's first image, 0 or 1, if it cannot be found out"),
+        typer.Option(
+            min=0,
+            max=1,
+            help="number of a sequence's first image, 0 or 1, if it cannot be found out",
+        ),
     ] = None,
     first_label: Annotated[
         int | None,
-        typer.Option(help="number of its first label row, 0 or 1, if it cannot be found out"),
+        typer.Option(
+            min=0, max=1, help="number of its first label row, 0 or 1, if it cannot be found out"
+        ),
     ] = None,
     save_index: Annotated[
         Path | None,
@@ -184,10 +223,28 @@ def inspect(
     options = {"task": task, "first_frame": first_frame, "first_label": first_label}
     stated = {option: value for option, value in options.items() if value is not None}
     data = open_dataset(name, root, **stated)
-    print(data.check() if check else data.report)
-    if data.published:
-        print(f"published: {data.published}")
-    for label, rate in data.base_rates().items():
-        print(f"  {label:<10}{rate:7.1%}")
+    report = data.check() if check else data.report
+    rates = {label: float(rate) for label, rate in data.base_rates().items()}
     if save_index:
         data.save_index(save_index)
+
+    lines = [str(report)]
+    if data.published:
+        lines.append(f"published: {data.published}")
+    lines += [f"  {label:<10}{rate:7.1%}" for label, rate in rates.items()]
+    show(
+        "\n".join(lines),
+        files=[save_index] if save_index else [],
+        base_rates=rates,
+        **_counts_of(report),
+    )
+
+
+def _counts_of(report: "Report") -> dict[str, dict[str, int]]:
+    """How many there are, and how many were dropped or noted for which reason."""
+    return {
+        "counts": report.found,
+        "dropped": report.dropped,
+        "noted": report.noted,
+        "unused": report.unused,
+    }

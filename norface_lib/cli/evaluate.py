@@ -5,12 +5,16 @@ from typing import Annotated
 
 import typer
 
+from norface_lib.cli import checks
 from norface_lib.cli.options import (
     Domain,
+    FramesOption,
     NormalizerOption,
     SeedOption,
+    SubjectsOption,
     TargetOption,
 )
+from norface_lib.cli.output import show
 
 app = typer.Typer(
     no_args_is_help=True, help="Measure a normalizer on people that no network was trained on."
@@ -21,19 +25,16 @@ app = typer.Typer(
 def evaluate_normalizer(
     weights: NormalizerOption = "tiny",
     domain: Annotated[Domain, typer.Option(help="how the people are photographed")] = "lab",
-    subjects: Annotated[int, typer.Option(help="number of people")] = 60,
-    frames: Annotated[int, typer.Option(help="images of each person")] = 20,
+    subjects: SubjectsOption = 60,
+    frames: FramesOption = 20,
     seed: SeedOption = 0,
     evaluator: Annotated[
         str, typer.Option(help="weights of the evaluator: a shipped name or a path")
     ] = "evaluator",
     target: TargetOption = None,
-    json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Measure, on rendered faces: the distance to the true normalized image, the AUs that the
     evaluator predicts from it, and what is left of person, pose, light and background."""
-    from json import dumps
-
     from norface_lib.studies.normalizer_measures import as_text
     from norface_lib.studies.normalizer_measures import evaluate_normalizer as run
 
@@ -46,7 +47,7 @@ def evaluate_normalizer(
         evaluator=evaluator,
         target=target,
     )
-    print(dumps(result, indent=2) if json else as_text(result))
+    show(as_text(result), **result)
 
 
 @app.command("photographs")
@@ -68,7 +69,8 @@ def evaluate_photographs(
         ),
     ] = None,
     embedding: Annotated[
-        str, typer.Option(help="a face recognizer, as in arcface:PATH.onnx")
+        str,
+        typer.Option(help="a face recognizer, as in arcface:PATH.onnx", callback=checks.network),
     ] = "arcface",
     model: Annotated[
         Path | None, typer.Option(help="MediaPipe's .task file, downloaded if missing")
@@ -95,4 +97,5 @@ def evaluate_photographs(
         out=out,
         sheet=sheet,
     )
-    print(as_text(result))
+    files = [file for file in (out, sheet) if file]
+    show(as_text(result), result=result, files=files)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from norface_lib.cli.options import TargetOption
+from norface_lib.cli.output import show
 
 app = typer.Typer()
 _PANEL = "Weights"
@@ -31,15 +32,16 @@ def export(
     Inputs are aligned faces (N, 3, S, S), RGB in 0..1; a normalizer's target is part of the file.
     Outputs: `normalized`, and for each classifier probabilities or intensities, by its name.
     Labels, crop and color order stand in the file's metadata.
-
-    Example: norface export tiny-photo tiny-photo-au tiny-photo-emotion faces.onnx
     """
     from norface_lib.networks.export_onnx import TOLERANCE, export_onnx
 
     metadata = export_onnx(weights, out, target=target, opset=opset)
-    print(
+    show(
         f"{out}: {' and '.join(metadata['inputs'])} to {', '.join(metadata['outputs'])}; "
-        f"within {TOLERANCE:g} of PyTorch"
+        f"within {TOLERANCE:g} of PyTorch",
+        files=[out],
+        inputs=list(metadata["inputs"]),
+        outputs=list(metadata["outputs"]),
     )
 
 
@@ -59,13 +61,13 @@ def push(
 
     Needs the account of `hf auth login`. Commands take them as hf://owner/name, or with a revision
     as hf://owner/name@revision.
-
-    Example: norface push my-normalizer.safetensors my-reader.safetensors owner/name --dry-run
     """
     from norface_lib.networks.hub import push_to_hub
 
     files, revision = push_to_hub(weights, repository, private=private, dry_run=dry_run)
+    sizes = {}
     for name, content in files.items():
-        size = len(content) if isinstance(content, bytes) else content.stat().st_size
-        print(f"{size:>12,} bytes  {name}")
-    print("nothing was sent" if revision is None else f"hf://{repository}@{revision}")
+        sizes[name] = len(content) if isinstance(content, bytes) else content.stat().st_size
+    lines = [f"{size:>12,} bytes  {name}" for name, size in sizes.items()]
+    lines.append("nothing was sent" if revision is None else f"hf://{repository}@{revision}")
+    show("\n".join(lines), sizes=sizes, revision=revision)

@@ -4,12 +4,15 @@ The choices are written out here, since `--help` should not wait for torch; a te
 with the library's own lists.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from norface_lib.cli import checks
+from norface_lib.cli.output import REFUSED, show
 
 Task = Literal["au_detection", "au_intensity", "emotion"]
 Dataset = Literal["bp4d", "bp4d_plus", "disfa", "affectnet", "rafdb", "rendered"]
@@ -24,6 +27,7 @@ Leakage = Literal["pretrained", "per-fold", "all"]
 TableFormat = Literal["csv", "parquet", "json"]
 Profile = Literal["smoke", "quick", "full"]
 PhotoSource = Literal["lfw", "celeba"]
+Variant = Literal["images", "video", "zip", "old", "new", "folders", "aligned", "original"]
 
 
 class Input(StrEnum):
@@ -52,16 +56,18 @@ LandmarkerOption = Annotated[
     Path | None,
     typer.Option(help="MediaPipe's .task file, downloaded if missing, or insightface's folder"),
 ]
-EveryOption = Annotated[int, typer.Option(help="use every k-th frame of a video")]
+EveryOption = Annotated[
+    int, typer.Option(min=1, max=1_000_000, help="use every k-th frame of a video")
+]
 StartSecondsOption = Annotated[
-    float, typer.Option("--start", help="seconds of a video at which it begins")
+    float, typer.Option("--start", min=0, help="seconds of a video at which it begins")
 ]
 EndSecondsOption = Annotated[
     float | None,
-    typer.Option("--end", help="seconds of a video after which it ends"),
+    typer.Option("--end", min=0, help="seconds of a video after which it ends"),
 ]
 LevelsOption = Annotated[
-    int, typer.Option(help="0 to 3: how far mediapipe searches for small faces")
+    int, typer.Option(min=0, max=3, help="0 to 3: how far mediapipe searches for small faces")
 ]
 OverwriteOption = Annotated[
     bool,
@@ -85,26 +91,53 @@ StartOption = Annotated[
 ]
 TermOption = Annotated[
     list[str] | None,
-    typer.Option(help="weight of a term of the loss, as in perceptual=0.1; may be repeated"),
+    typer.Option(
+        help="weight of a term of the loss, as in perceptual=0.1; may be repeated",
+        callback=checks.terms,
+    ),
 ]
 NetworkOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="a frozen network of the loss, as in identity=arcface:PATH.onnx; may be repeated"
+        help="a frozen network of the loss, as in identity=arcface:PATH.onnx; may be repeated",
+        callback=checks.networks,
     ),
 ]
-BatchOption = Annotated[int, typer.Option(help="faces per batch")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1...")]
+BatchOption = Annotated[int, typer.Option(min=1, max=65_536, help="faces per batch")]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:1...", callback=checks.device)
+]
 EngineOption = Annotated[
     Engine,
     typer.Option(help="what computes the networks; onnx: on the CPU, exported at the first use"),
 ]
-SeedOption = Annotated[int, typer.Option(help="seed of the random numbers")]
+SeedOption = Annotated[
+    int, typer.Option(min=0, max=checks.LARGEST_SEED, help="seed of the random numbers")
+]
+SubjectsOption = Annotated[int, typer.Option(min=1, max=1_000_000, help="number of people")]
+FramesOption = Annotated[int, typer.Option(min=1, max=1_000_000, help="images of each person")]
 
 
-def print_counts(counts: Mapping[str, int], file: Path | str, *needed: str) -> None:
-    """Prints how many have which status and the file that lists them; exit code 1 if none has a
-    needed status."""
-    print(", ".join(f"{count} {status}" for status, count in counts.items()) + f" (see {file})")
-    if not any(counts.get(status) for status in needed):
-        raise typer.Exit(1)
+def print_counts(
+    counts: Mapping[str, int], file: Path | str, *needed: str, files: Sequence[Path] = ()
+) -> None:
+    """Shows how many have which status and the file that lists them.
+
+    Says so if none has a needed status, which is no error: photographs may show no face. Exit code
+    1 if everything was unreadable. ``files``: paths for ``--json``; default ``file``.
+    """
+    text = ", ".join(f"{count} {status}" for status, count in counts.items()) + f" (see {file})"
+    failures = sum(counts.get(status, 0) for status in _UNREADABLE)
+    unreadable = failures > 0 and sum(counts.values()) == failures + counts.get(_LEFT_OUT, 0)
+    if unreadable:
+        text += ": nothing could be read"
+    elif not any(counts.get(status) for status in needed):
+        text += ": no face was found"
+
+    show(text, counts=counts, files=files or [file])
+    if unreadable:
+        raise typer.Exit(REFUSED)
+
+
+_UNREADABLE = ("unreadable", "missing", "no permission", "failed")
+_LEFT_OUT = "left out"

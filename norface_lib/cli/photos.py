@@ -25,6 +25,7 @@ from norface_lib.cli.options import (
     Task,
     print_counts,
 )
+from norface_lib.cli.output import show
 
 app = typer.Typer()
 _PANEL = "Photographs and videos"
@@ -107,7 +108,8 @@ def predict(
         from norface_lib.viz.overlay_files import OVERLAY, write_overlays
 
         made = write_overlays(source, out)
-        print(", ".join(f"{made[kind]} {kind}" for kind in made) + f" (see {out / OVERLAY})")
+        text = ", ".join(f"{made[kind]} {kind}" for kind in made)
+        show(f"{text} (see {out / OVERLAY})", overlays=made)
     print_counts(counts, out / PREDICTIONS, ALIGNED)
 
 
@@ -156,7 +158,8 @@ def normalize(
         device=device,
         overwrite=overwrite,
     )
-    print_counts(counts, MANIFEST, "normalized", "there already")
+    files = sorted(out.glob(f"*/{MANIFEST}"))
+    print_counts(counts, MANIFEST, "normalized", "there already", files=files)
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -175,7 +178,9 @@ def align(
         ),
     ],
     detector: DetectorOption = "mediapipe",
-    size: Annotated[int, typer.Option(help="width of an aligned face in pixels")] = 112,
+    size: Annotated[
+        int, typer.Option(min=48, max=1024, help="width of an aligned face in pixels")
+    ] = 112,
     every: EveryOption = 1,
     start: StartSecondsOption = 0.0,
     end: EndSecondsOption = None,
@@ -220,7 +225,7 @@ def align(
             all_faces=all_faces,
             overwrite=overwrite,
         )
-        print_counts(counts, FACES, ALIGNED)
+        print_counts(counts, FACES, ALIGNED, files=[out / FACES])
         return
 
     options = {} if task is None else {"task": task}

@@ -1,12 +1,15 @@
 """Commands for work on this project: all notebooks, their outputs, and speed."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from norface_lib.cli import checks
 from norface_lib.cli.options import Profile, Stage
-from norface_lib.common.paths import require_checkout
+from norface_lib.cli.output import show
+from norface_lib.common.paths import NOTEBOOKS, require_checkout, runs
 
 app = typer.Typer()
 _PANEL = "This project"
@@ -20,14 +23,21 @@ def reproduce(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="run only the notebooks whose names start with this; may be repeated"),
+        typer.Option(
+            help="run only the notebooks whose names start with this; may be repeated",
+            callback=checks.words,
+        ),
     ] = None,
 ) -> None:
     """Run the notebooks in order, normalize a folder of faces, and print the table of results."""
     require_checkout("reproduce")
     from norface_lib.cli.reproduce import reproduce as run
+    from norface_lib.cli.reproduce import table
 
-    run(profile, photos=photos, only=only)
+    summary = run(profile, photos=photos, only=only)
+    folder = runs() / profile
+    files = [folder / "summary.json"]
+    show(table(summary), files=files, summary=summary)
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -41,6 +51,7 @@ def publish(
     from norface_lib.cli.publish import publish as run
 
     run(profile)
+    show(f"the notebooks show the outputs of {profile}", files=sorted(NOTEBOOKS.glob("*.ipynb")))
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -52,4 +63,7 @@ def bench(
     """Measure the speed of each stage on this machine; print one JSON line per number."""
     from norface_lib.cli.bench import run
 
-    run(stages or list(Stage))
+    figures = []
+    for figure in run(stages or list(Stage)):
+        figures.append(figure)
+        show(json.dumps(figure), figures=figures)

@@ -54,7 +54,8 @@ def reproduce(
     names = _chosen(only)
     folder = runs() / profile
     before = _seconds_of_last_run(folder)
-    steps = len(names) + (only is None)
+    everything = not only
+    steps = len(names) + everything
     started = time.monotonic()
 
     seconds: dict[str, float] = {}
@@ -63,7 +64,7 @@ def reproduce(
         seconds[name] = _run(name, profile, folder)
 
     summary: dict[str, Any] = {"profile": profile, "seconds": seconds}
-    if only is None:
+    if everything:
         print(f"[{steps}/{steps}] faces of a folder", flush=True)
         faces_started = time.monotonic()
         summary["faces"] = _read_faces(profile, folder, photos)
@@ -74,13 +75,12 @@ def reproduce(
     summary["versions"] = versions()
 
     write_json(summary, folder / "summary.json")
-    print(table(summary))
     return summary
 
 
 def _chosen(only: list[str] | None) -> list[str]:
     """Names of the notebooks that start with one of some words, or of all."""
-    if only is None:
+    if not only:
         return notebook_names()
     names = [name for name in notebook_names() if name.startswith(tuple(only))]
     if not names:
@@ -105,7 +105,7 @@ def _run(name: str, profile: str, folder: Path) -> float:
             parameters=parameters_of(name, profile),
             kernel_name="python3",
             cwd=str(NOTEBOOKS),
-            progress_bar={"desc": "    cells", "file": sys.stdout, "mininterval": 5.0},
+            progress_bar={"desc": "    cells", "file": sys.stderr, "mininterval": 5.0},
             # its warning that local sockets are not encrypted
             extra_arguments=["--IPKernelApp.log_level=40"],
         )

@@ -1,10 +1,12 @@
 """Commands that train the normalizer, the evaluator and classifiers."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from norface_lib.cli import checks
+from norface_lib.cli.checks import MOST_STEPS
 from norface_lib.cli.options import (
     Dataset,
     DeviceOption,
@@ -19,6 +21,10 @@ from norface_lib.cli.options import (
     Task,
     TermOption,
 )
+from norface_lib.cli.output import show
+
+if TYPE_CHECKING:
+    from norface_lib.studies.result import Result
 
 app = typer.Typer()
 _PANEL = "Training"
@@ -40,7 +46,8 @@ def train(
     protocol: Annotated[
         str,
         typer.Option(
-            help="such as disfa/3fold or rendered/5fold-seed0; default: the dataset's usual one"
+            help="such as disfa/3fold or rendered/5fold-seed0; default: the dataset's usual one",
+            callback=checks.protocol,
         ),
     ] = "",
     weights: NormalizerOption = "tiny",
@@ -48,11 +55,16 @@ def train(
         str,
         typer.Option(
             help="the normalizer's encoder, frozen or tuned (fine-tuned); scratch: from random "
-            "initialization; or timm:NAME"
+            "initialization; or timm:NAME",
+            callback=checks.backbone,
         ),
     ] = "frozen",
     encoder: Annotated[
-        str, typer.Option(help="weights of a backbone that is trained: a file, or timm:NAME")
+        str,
+        typer.Option(
+            help="weights of a backbone that is trained: a file, or timm:NAME",
+            callback=checks.encoder,
+        ),
     ] = "",
     inputs: Annotated[
         list[Input] | None,
@@ -62,13 +74,20 @@ def train(
         str,
         typer.Option(
             help="bce, dice, asymmetric; mse, smooth_l1, ccc, ordinal; ce; or a sum such as "
-            "bce+dice; default: the task's own"
+            "bce+dice; default: the task's own",
+            callback=checks.loss,
         ),
     ] = "",
     steps: Annotated[
-        int, typer.Option(help="steps of each training; 0: what suits the backbone")
+        int,
+        typer.Option(
+            min=0, max=MOST_STEPS, help="steps of each training; 0: what suits the backbone"
+        ),
     ] = 0,
-    seeds: Annotated[str, typer.Option(help="seeds, as in 0,1,2: one training for each")] = "0",
+    seeds: Annotated[
+        str,
+        typer.Option(help="seeds, as in 0,1,2: one training for each", callback=checks.seeds),
+    ] = "0",
     balanced: Annotated[
         bool, typer.Option(help="sample rare classes as often as common ones")
     ] = False,
@@ -84,7 +103,11 @@ def train(
     ] = False,
     tuning_steps: Annotated[
         int,
-        typer.Option(help="steps of the normalizer's fine-tuning, for --leakage per-fold and all"),
+        typer.Option(
+            min=1,
+            max=MOST_STEPS,
+            help="steps of the normalizer's fine-tuning, for --leakage per-fold and all",
+        ),
     ] = 200,
     term: TermOption = None,
     network: NetworkOption = None,
@@ -120,7 +143,13 @@ def train(
         balanced=balanced,
         final=final,
     )
-    print(experiment.run(out, device=device).report())
+    result = experiment.run(out, device=device)
+    show(result.report(), files=[result.path], scores=_scores(result))
+
+
+def _scores(result: "Result") -> dict[str, float]:
+    """The one number of each row that is quoted."""
+    return {name: float(row.score) for name, row in result.rows.items()}
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -129,19 +158,24 @@ def train_normalizer(
     out: Annotated[Path, typer.Argument(help="folder for checkpoints, logs and the weights")],
     preset: Annotated[Preset, typer.Option(help="size of the network")] = "tiny",
     masked_steps: Annotated[
-        int, typer.Option(help="steps of masked autoencoding; 0 leaves it out")
+        int,
+        typer.Option(min=0, max=MOST_STEPS, help="steps of masked autoencoding; 0 leaves it out"),
     ] = 0,
     expression_steps: Annotated[
-        int, typer.Option(help="steps of the expression stage; 0 leaves it out")
+        int,
+        typer.Option(min=0, max=MOST_STEPS, help="steps of the expression stage; 0 leaves it out"),
     ] = 2000,
     synthesis_steps: Annotated[
-        int, typer.Option(help="steps of the synthesis stage; 0 leaves it out")
+        int, typer.Option(min=1, max=MOST_STEPS, help="steps of the synthesis stage")
     ] = 3500,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     start: StartOption = None,
     encoder: Annotated[
-        str | None, typer.Option(help="weights of a ViT for the encoder: a file, or timm:NAME")
+        str | None,
+        typer.Option(
+            help="weights of a ViT for the encoder: a file, or timm:NAME", callback=checks.encoder
+        ),
     ] = None,
     faces: Annotated[
         Path | None,
@@ -152,11 +186,14 @@ def train_normalizer(
     degraded: Annotated[
         float,
         typer.Option(
-            help="share of the originals that are degraded: gray, blurred, noisy, occluded..."
+            min=0,
+            max=1,
+            help="share of the originals that are degraded: gray, blurred, noisy, occluded...",
         ),
     ] = 0.0,
     name: Annotated[
-        str | None, typer.Option(help="name of the weights; default: the preset's")
+        str | None,
+        typer.Option(help="name of the weights; default: the preset's", callback=checks.file_name),
     ] = None,
     term: TermOption = None,
     network: NetworkOption = None,
@@ -173,7 +210,7 @@ def train_normalizer(
     training = NormalizerTraining.of_steps(
         expression_steps, synthesis_steps, seed=seed, masked=masked_steps, terms=terms
     )
-    train_and_save(
+    path = train_and_save(
         data,
         out,
         preset=preset,
@@ -184,13 +221,14 @@ def train_normalizer(
         faces=faces,
         name=name,
     )
+    show(f"the weights are in {path}", files=[path])
 
 
 @app.command(rich_help_panel=_PANEL)
 def train_evaluator(
     data: Annotated[Path, typer.Argument(help="a rendered benchmark of the pool evaluator")],
     out: Annotated[Path, typer.Argument(help="folder for the checkpoint, the log and the weights")],
-    steps: Annotated[int, typer.Option(help="steps of the training")] = 1500,
+    steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="steps of the training")] = 1500,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     start: StartOption = None,
@@ -199,4 +237,5 @@ def train_evaluator(
     again."""
     from norface_lib.training.evaluator import train_and_save
 
-    train_and_save(data, out, steps=steps, seed=seed, device=device, start=start)
+    path = train_and_save(data, out, steps=steps, seed=seed, device=device, start=start)
+    show(f"the weights are in {path}", files=[path])

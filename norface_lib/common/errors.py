@@ -1,11 +1,23 @@
 """Errors that a user can act on; the command line prints them as one sentence and exits with 1."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_ADDRESS = re.compile(r"<(?:\w+\.)*(\w+)[^<>]* at 0x[0-9a-fA-F]+>| at 0x[0-9a-fA-F]+")
+
+
+def without_addresses(text: str) -> str:
+    """A text without addresses in memory: ``<_io.BytesIO object at 0x7f...>`` becomes
+    ``BytesIO``."""
+    return _ADDRESS.sub(lambda match: match[1] or "", text)
 
 
 class NorfaceError(Exception):
     """Base of all errors whose message names what was wrong, where, and the cure."""
+
+    def __str__(self) -> str:
+        return without_addresses(super().__str__())
 
 
 class DataError(NorfaceError):

@@ -50,8 +50,13 @@ def models(name: str) -> Path:
         if path.exists():
             return path
 
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return user_cache / "norface" / name
+    return user_cache() / "norface" / name
+
+
+def user_cache() -> Path:
+    """Folder of what programs of this user download or make once; ``XDG_CACHE_HOME`` names another
+    one."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def target_picture(first: Path, targets: Sequence[str], name: str) -> Path:

@@ -4,11 +4,11 @@ import json
 import multiprocessing
 import os
 import shutil
-import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import lru_cache
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import cv2
@@ -22,6 +22,7 @@ from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_json, write_table
 from norface_lib.common.locks import only_process
 from norface_lib.common.paths import target_picture
+from norface_lib.common.processes import end_with_parent, interrupts_held, workers_ended
 from norface_lib.faces.benchmark import TARGETS, BenchmarkSpec, face_of, frames_of, subject_name
 from norface_lib.faces.sampling import RENDERED_AUS, Frame, Sides
 from norface_lib.faces.studio import Studio
@@ -134,23 +135,37 @@ def _render_all(
         initial=spec.subjects - len(missing),
         unit="subject",
         disable=not progress,
-        file=sys.stdout,
     )
     context = multiprocessing.get_context("spawn")  # Warp must not be forked
-    with bar, ProcessPoolExecutor(min(workers, len(missing)), context) as pool:
-        jobs = [pool.submit(render_subject, spec, number, str(root)) for number in missing]
+    pool = ProcessPoolExecutor(min(workers, len(missing)), context, initializer=end_with_parent)
+    with bar, pool, workers_ended() as processes:
+        with interrupts_held():
+            jobs = [pool.submit(render_subject, spec, number, str(root)) for number in missing]
+        processes += multiprocessing.active_children()
         try:
             for job in as_completed(jobs):
                 job.result()
                 bar.update()
         except BrokenProcessPool as error:
-            raise DataError(
-                f"{root}: a rendering process was killed (out of memory?); the same call goes on "
-                "from here"
-            ) from error
+            raise DataError(_reason_of_end(root, processes)) from error
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _reason_of_end(root: Path, processes: list[BaseProcess]) -> str:
+    """The sentence for rendering processes that ended by themselves."""
+    for process in processes:
+        process.join(timeout=5)
+    # a process that fails while it starts ends with 1, one that the system kills with -9
+    if any(process.exitcode == 1 for process in processes):
+        return (
+            f"{root}: the rendering processes could not start; a script that renders must do so "
+            'below `if __name__ == "__main__":`, since each process imports it'
+        )
+    return (
+        f"{root}: a rendering process was killed (out of memory?); the same call goes on from here"
+    )
 
 
 # --- one subject ----------------------------------------------------------------------------------
@@ -182,15 +197,12 @@ def render_subject(spec: BenchmarkSpec, number: int, root: str) -> str:
 
 def _render_frames(spec: BenchmarkSpec, number: int, part: Path) -> list[dict[str, object]]:
     """Writes the images of a subject below ``part`` and returns its label rows."""
-    parent = os.getppid()
     face = face_of(spec, number)
     studios = [_studio(spec.size, target) for target in spec.targets]
     texture = studios[0].renderer.textures(face.texture[None])
 
     rows = []
     for frame_number, (frame, rng) in enumerate(frames_of(spec, number)):
-        if os.getppid() != parent:
-            raise SystemExit("the process that asked for this subject is gone")
         row = label_row(subject_name(spec.pool, number), frame_number, frame, spec.sequence)
         _write_image(part / str(row["image"]), studios[0].original(face, frame, rng, texture))
 

@@ -58,7 +58,8 @@ def _unpaired_tuning() -> NormalizerTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Settings of an experiment. Raises ``ValueError`` for those that do not fit each other.
+    """Settings of an experiment. Raises ``ValueError`` for those that do not fit each other, and
+    :class:`norface_lib.common.errors.CheckpointError` for weights that are not there.
 
     ``data``: the name of a dataset, or the specification of a rendered benchmark, which is rendered
     where it is missing. ``root``: folder of the dataset; of a benchmark, default in the cache.
@@ -107,6 +108,13 @@ class Experiment:
         if check_leakage(self.leakage) == "per-fold" and self.final:
             raise ValueError(
                 "per-fold has a normalizer for each fold, and none for a final classifier"
+            )
+        task_of(self.task, (), self.loss)
+        find_weights(self.weights)
+        if self.steps < 0 or not self.seeds or min(self.seeds) < 0:
+            raise ValueError(
+                f"steps and seeds must be at least 0, and there must be a seed; got {self.steps} "
+                f"and {self.seeds}"
             )
         if not self.protocol:
             object.__setattr__(self, "protocol", DEFAULT_PROTOCOLS[self.dataset])

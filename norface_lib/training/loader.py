@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from norface_lib.common.processes import end_with_parent
+
 Choose = Callable[[Tensor, torch.Generator], Tensor]
 """``choose(rows, generator)``: the rows that are read in place of a step's rows (B,), by chance."""
 
@@ -121,6 +123,7 @@ def make_loader(
         num_workers=workers,
         pin_memory=gpu,
         multiprocessing_context="fork" if forked else None,
+        worker_init_fn=end_with_parent if workers else None,
     )
 
 

@@ -52,8 +52,9 @@ class LossWeights:
     r1: float = 0.0  # of the discriminator's gradient penalty, beside that
 
     def __post_init__(self):
-        if bad := [name for name, value in asdict(self).items() if not value >= 0]:
-            raise ValueError(f"the weight of a term must be at least 0: {', '.join(bad)}")
+        bad = [name for name, value in asdict(self).items() if not 0 <= value < float("inf")]
+        if bad:
+            raise ValueError(f"weights of terms must be finite and at least 0: {', '.join(bad)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Speed of each stage on this machine: one JSON line for each figure."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import import_module
+from typing import Any
 
 from norface_lib.cli.options import Stage
 from norface_lib.common.records import machine, versions
@@ -17,11 +17,11 @@ _STAGES = {
 """Module and function that measure each stage."""
 
 
-def run(stages: Iterable[Stage]) -> None:
-    """Prints the figures of some stages, each with the machine and the versions."""
+def run(stages: Iterable[Stage]) -> Iterator[dict[str, Any]]:
+    """The figures of some stages as they are measured, each with the machine and the versions."""
     about = {"machine": machine(), "versions": versions()}
     for stage in stages:
         module, function = _STAGES[stage].split(".")
         measure = getattr(import_module(f"{__name__}.{module}"), function)
         for figure in measure():
-            print(json.dumps(figure | about), flush=True)
+            yield figure | about

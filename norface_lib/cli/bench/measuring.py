@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from norface_lib.common.processes import end_with_parent
+
 Figure = dict[str, Any]
 """One measured number: ``name``, ``value``, ``unit``, and what it depends on."""
 
@@ -24,7 +26,7 @@ def figure_of(name: str, value: float, unit: str, **more: Any) -> Figure:
 def in_own_process(function: Callable[..., Figure], **arguments: Any) -> Figure:
     """Calls a function in a new process, so that its peak of memory is its own."""
     context = multiprocessing.get_context("spawn")  # Warp and CUDA must not be forked
-    with ProcessPoolExecutor(1, context) as pool:
+    with ProcessPoolExecutor(1, context, initializer=end_with_parent) as pool:
         return pool.submit(function, **arguments).result()
 
 

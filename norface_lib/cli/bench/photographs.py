@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from norface_lib.cli.bench.measuring import Figure, best_rate, figure_of
+from norface_lib.common.processes import end_with_parent
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.sampling import sample_face, sample_frame
 from norface_lib.faces.studio import Studio
@@ -82,7 +83,7 @@ def _render_in_processes(size: int, processes: int, seconds: float) -> list[_Ren
             processes=processes,
             ready=manager.Barrier(processes),
         )
-        with ProcessPoolExecutor(processes, context) as pool:
+        with ProcessPoolExecutor(processes, context, initializer=end_with_parent) as pool:
             return list(pool.map(job, range(processes)))
 
 

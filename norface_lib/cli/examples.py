@@ -1,0 +1,59 @@
+"""Examples of every command, which its help ends with. A test reads each as the command would."""
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "predict": (
+        "norface predict me.jpg out",
+        "norface predict holiday out --all-faces",
+        "norface predict monday/*.jpg interview.mp4 out --format parquet --overlay",
+        "norface predict interview.mp4 out --start 60 --end 90 --every 5 --device cuda",
+    ),
+    "normalize": (
+        "norface normalize holiday out --detector mediapipe --weights tiny-photo",
+        "norface normalize /your/BP4D out --layout bp4d --points points/points.csv",
+    ),
+    "align": (
+        "norface align holiday aligned --all-faces --levels 2",
+        "norface align /your/BP4D points --layout bp4d --task au_detection",
+    ),
+    "train": (
+        "norface train /your/DISFA out --dataset disfa --points points/points.csv --seeds 0,1,2",
+        "norface train lab out --task au_intensity --loss mse+ccc",
+    ),
+    "train-normalizer": (
+        "norface train-normalizer pretrain out --device cuda",
+        "norface train-normalizer pretrain out --start tiny --name mine --faces aligned",
+    ),
+    "train-evaluator": ("norface train-evaluator people out --steps 3000",),
+    "evaluate normalizer": (
+        "norface evaluate normalizer --weights tiny --domain lab",
+        "norface evaluate normalizer --weights out/tiny.safetensors --domain wild --json",
+    ),
+    "evaluate photographs": (
+        "norface evaluate photographs pairs/test --weights tiny-photo --sheet sheet.png",
+    ),
+    "render": (
+        "norface render lab --subjects 30 --frames 30",
+        "norface render pretrain --pool pretrain --subjects 400 --frames 10 --seed 1",
+    ),
+    "fetch": ("norface fetch lfw photographs",),
+    "pseudo-pairs": ("norface pseudo-pairs aligned pairs --table photographs/people.csv",),
+    "join": ("norface join both pretrain pairs/train",),
+    "write-as": ("norface write-as disfa lab out --variant video",),
+    "export": (
+        "norface export tiny-photo tiny-photo-au tiny-photo-emotion faces.onnx",
+        "norface export tiny tiny.onnx --opset 17",
+    ),
+    "push": ("norface push my-normalizer.safetensors my-reader.safetensors owner/name --dry-run",),
+    "inspect": (
+        "norface inspect bp4d /your/BP4D --task au_detection",
+        "norface inspect folder holiday --check",
+    ),
+    "doctor": ("norface doctor", "norface doctor --json"),
+    "reproduce": (
+        "norface reproduce --profile smoke",
+        "norface reproduce --photos faces",
+        "norface reproduce --only 05",
+    ),
+    "publish": ("norface publish --profile quick",),
+    "bench": ("norface bench", "norface bench normalize classify"),
+}
