@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from norface_lib.common.errors import DataError
-from norface_lib.datasets.frames import VIDEO_SUFFIXES, read_video
 from norface_lib.images.crop import (
     ALIGNED,
     POINT_COLUMNS,
@@ -43,6 +42,7 @@ from norface_lib.photos.journal import (
     open_journal,
     write_tables,
 )
+from norface_lib.photos.videos import VIDEO_SUFFIXES, read_video
 
 
 def align_tree(
