@@ -10,10 +10,10 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,9 +30,6 @@ IN_VIDEO = re.compile(
     rf"(?P<file>.+({'|'.join(map(re.escape, VIDEO_SUFFIXES))}))#(?P<position>\d+)", re.IGNORECASE
 )
 """Names of a frame in a zip (``a.zip!b/c.jpg``) and of one in a video (``a.avi#12``)."""
-
-_FRAMES_MISCOUNTED = 2
-"""By how much a whole video's own count of its frames may be too high."""
 
 _SKIP_AHEAD = 64
 """Frames of a video that are decoded and thrown away rather than sought: a seek goes back to the
@@ -122,38 +119,6 @@ def _open_video(path: Path) -> cv2.VideoCapture:
             "convert it again"
         )
     return video
-
-
-class VideoFrame(NamedTuple):
-    """A frame of a video: its position, counted from 0, the seconds since the first frame as the
-    container gives them (None if it gives none), and the image (H, W, 3) RGB."""
-
-    position: int
-    time_s: float | None
-    image: NDArray[np.uint8]
-
-
-def read_video(path: Path, every: int = 1, first: int = 0) -> Iterator[VideoFrame]:
-    """Each ``every``-th frame of a video from the one at ``first`` on, one in memory at a time.
-
-    Raises :class:`DataError` for a video that cannot be opened, and after the last readable frame
-    of one that breaks off early.
-    """
-    video = _open_video(path)
-    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-    position = 0
-    while video.grab():
-        if position >= first and position % every == 0:
-            good, frame = video.retrieve()
-            if not good:
-                break
-            time_s = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            yield VideoFrame(position, time_s, np.ascontiguousarray(frame[..., ::-1]))
-        position += 1
-    if position < count - _FRAMES_MISCOUNTED or position == 0:
-        raise DataError(
-            f"{path}: breaks off after frame {position} of {count}; download or convert it again"
-        )
 
 
 class _Video:

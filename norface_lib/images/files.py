@@ -1,22 +1,26 @@
 """Reading and writing face images. Color order is RGB everywhere."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from norface_lib.common.errors import DataError
+from norface_lib.common.errors import DataError, MissingExtraError, NorfaceError
 from norface_lib.common.files import write_atomically
 from norface_lib.common.tree import walk_tree
 from norface_lib.images.crop import NORFACE_CROP, Crop, similarity, warp
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif",
+)  # fmt: skip
+"""Suffixes of image files. HEIC and HEIF need the extra ``photos``."""
 
 SMALLEST = 48
 """Pixels along a side below which a face shows no action units."""
@@ -59,19 +63,75 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
     also for a truncated JPEG, which OpenCV would fill with gray, for one of more than 179 million
     pixels, and for pixels that are floating point numbers, whose range is not known.
     """
+    with open_image(io.BytesIO(data), name) as image:
+        return as_rgb(ImageOps.exif_transpose(image))
+
+
+def pages(data: bytes, name: str) -> int:
+    """Number of pages of a TIFF, or of pictures in a HEIC; 1 for any other image. `decode` reads
+    the first (of a HEIC the one that it calls its primary one).
+
+    Raises :class:`DataError` for what is no image.
+    """
+    with open_image(io.BytesIO(data), name) as image:
+        return getattr(image, "n_frames", 1) if image.format in ("TIFF", "HEIF") else 1
+
+
+@contextmanager
+def open_image(file: BinaryIO, name: str) -> Iterator[Image.Image]:
+    """An image that Pillow reads from an open file.
+
+    What goes wrong within the block because of the image becomes a :class:`DataError` that names
+    it. A HEIC without the extra ``photos`` raises :class:`MissingExtraError`.
+    """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return _as_rgb(ImageOps.exif_transpose(image))
+        if is_heic(file):
+            _register_heic(name)
+        with Image.open(file) as image:
+            yield image
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: too large an image ({error}); shrink it first") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except UnidentifiedImageError as error:
+        # its own text names the object in memory
         raise DataError(
-            f"{name}: not a readable image (truncated, damaged, or not one of "
-            f"{', '.join(SUFFIXES)}): {error}"
+            f"{name}: not a readable image (damaged, or not one of {', '.join(SUFFIXES)})"
+        ) from error
+    except (NorfaceError, MemoryError):
+        raise
+    except Exception as error:  # damaged images let Pillow's decoders fail in many ways
+        raise DataError(
+            f"{name}: not a readable image: {error}; download or save it again"
         ) from error
 
 
-def _as_rgb(image: Image.Image) -> NDArray[np.uint8]:
+_HEIC_BRANDS = (
+    b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1",
+)  # fmt: skip
+"""Brands of ISO/IEC 23008-12 that phones write. AVIF has others, and Pillow reads it itself."""
+
+
+def is_heic(file: BinaryIO) -> bool:
+    """True for an open file that starts as a HEIC does."""
+    start = file.read(12)
+    file.seek(0)
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
+
+
+def _register_heic(name: str) -> None:
+    """Teaches Pillow to read HEIC. It comes out upright: the file's own turn is applied, and its
+    EXIF says so."""
+    try:
+        import pi_heif
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f'{name}: HEIC images need the package pi_heif: pip install "norface[photos]", or save '
+            "it as JPEG"
+        ) from error
+    pi_heif.register_heif_opener()
+
+
+def as_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Pillow's image as (H, W, 3) RGB of 8 bits; see `decode`."""
     if image.mode == "F":
         raise ValueError("its pixels are floating point numbers; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # gray of 16 bits, which convert() would clip at 255

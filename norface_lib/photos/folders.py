@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 from tqdm.auto import tqdm
 
 from norface_lib.common.errors import NorfaceError
@@ -37,6 +36,7 @@ from norface_lib.photos.tables import (
     write_blendshapes,
     write_faces,
 )
+from norface_lib.photos.videos import frame_count
 
 
 def align_tree(
@@ -180,4 +180,4 @@ def _frames_of(source: Source) -> int:
     """Frames of a video by its own count, 0 if it tells none."""
     if not source.path.is_file():
         return 0
-    return max(int(cv2.VideoCapture(str(source.path)).get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+    return frame_count(source.path) or 0

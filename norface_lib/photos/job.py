@@ -13,14 +13,13 @@ from tqdm.auto import tqdm
 
 from norface_lib.common.errors import DataError, StoppedError
 from norface_lib.common.failures import check_readable, is_passing, not_read, reason_of, writing
-from norface_lib.datasets.frames import VideoFrame, read_video
 from norface_lib.images.crop import (
     ALIGNED,
     POINT_COLUMNS,
     align_face,
     pixels_within,
 )
-from norface_lib.images.files import decode, write_png
+from norface_lib.images.files import decode, pages, write_png
 from norface_lib.photos.detection import Detector, Face
 from norface_lib.photos.journal import (
     AlignmentJournal,
@@ -41,6 +40,7 @@ from norface_lib.photos.tables import (
     KEY,
     POSE,
 )
+from norface_lib.photos.videos import VideoFrame, read_video
 
 Rows = list[dict[str, Any]]
 
@@ -97,8 +97,13 @@ class Job:
 
     def _image(self) -> tuple[Rows, list[Any]]:
         path = self.source.path
-        image = decode(path.read_bytes(), str(path))
-        return self._faces(image, self.detector.detect(image))
+        data = path.read_bytes()
+        image = decode(data, str(path))
+        rows, shapes = self._faces(image, self.detector.detect(image))
+        count = pages(data, str(path))
+        if count > 1:
+            rows[0].setdefault("error", f"only the first of its {count} pages was read")
+        return rows, shapes
 
     def _frames(self, progress: Progress, bar: tqdm | None) -> tuple[Rows, list[Any]]:
         """Logs each frame; returns the rows that are left at the end."""
@@ -138,6 +143,8 @@ class Job:
         if frame.time_s is not None:
             key["time_s"] = round(frame.time_s, 4)
         try:
+            if frame.image is None:
+                raise DataError("this frame cannot be decoded; download or convert the video again")
             faces = self.detector.detect(frame.image)
         except Exception as error:
             progress.tracker.number([])

@@ -7,14 +7,15 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
 from norface_lib.common.errors import DataError
 from norface_lib.common.failures import is_passing, not_read
 from norface_lib.common.files import short_path
-from norface_lib.datasets.frames import VIDEO_SUFFIXES
 from norface_lib.images.files import SUFFIXES
+from norface_lib.photos.videos import VIDEO_SUFFIXES, is_video
 
 Sources = str | PathLike[str] | Sequence[str | PathLike[str]]
 """One or several files, folders, or patterns such as ``photos/*.jpg``."""
@@ -31,10 +32,10 @@ class Source:
     name: str
     root: Path
 
-    @property
+    @cached_property
     def is_video(self) -> bool:
-        """True for a video by its suffix."""
-        return self.path.suffix.lower() in VIDEO_SUFFIXES
+        """True for a video by its suffix, and for a moving picture."""
+        return is_video(self.path)
 
 
 @dataclass
@@ -261,7 +262,7 @@ def output_names(names: Iterable[tuple[str, bool]], out: Path) -> dict[str, Path
     """
     all_names = list(names)
     paths = {name: PurePosixPath(name) for name, _ in all_names}
-    stems = Counter(paths[name].with_suffix("") for name, is_video in all_names if not is_video)
+    stems = Counter(paths[name].with_suffix("") for name, is_film in all_names if not is_film)
     numbered = set()
     for stem in stems:
         start, _, end = stem.name.rpartition("_")
@@ -269,8 +270,8 @@ def output_names(names: Iterable[tuple[str, bool]], out: Path) -> dict[str, Path
             numbered.add(stem.with_name(start or "_"))
 
     outputs = {}
-    for name, is_video in all_names:
+    for name, is_film in all_names:
         stem = paths[name].with_suffix("")
-        plain = not is_video and stems[stem] == 1 and stem not in numbered
+        plain = not is_film and stems[stem] == 1 and stem not in numbered
         outputs[name] = short_path(stem if plain else paths[name], out)
     return outputs

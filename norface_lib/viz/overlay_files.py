@@ -15,12 +15,12 @@ from tqdm.auto import tqdm
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_atomically
 from norface_lib.common.paths import inside
-from norface_lib.datasets.frames import VIDEO_SUFFIXES, VideoFrame, read_video
 from norface_lib.images.crop import ALIGNED
 from norface_lib.images.files import decode, read_face
 from norface_lib.photos.listing import Sources, list_sources
 from norface_lib.photos.readings import PREDICTIONS, read_predictions
 from norface_lib.photos.tables import FACES, KEY
+from norface_lib.photos.videos import VideoFrame, frame_rate, read_video
 from norface_lib.viz.overlay import Picture, Reading, layout_of, overlay
 
 OVERLAY = "overlay"
@@ -54,14 +54,16 @@ def write_overlays(source: Sources, out: Path, *, progress: bool = True) -> Coun
         if rows.empty:
             counts["without a face"] += 1
             continue
-        target = _free(inside(out / OVERLAY, _overlay_name(name), writes=True), written)
+        is_video = rows["frame"].notna().any()
+        overlay_name = _overlay_name(name, is_video)
+        target = _free(inside(out / OVERLAY, overlay_name, writes=True), written)
         written.add(target)
         try:
-            if _is_video(name):
+            if is_video:
                 _write_video(paths[name], target, rows, out)
             else:
                 _write_picture(paths[name], target, rows, out)
-            counts["videos" if _is_video(name) else "pictures"] += 1
+            counts["videos" if is_video else "pictures"] += 1
         except (DataError, FileNotFoundError, KeyError):
             counts["unreadable"] += 1
     _delete_others(out / OVERLAY, written)
@@ -81,12 +83,8 @@ def _faces_of(out: Path) -> pd.DataFrame:
     return faces.merge(predictions[[*KEY, *new]], on=list(KEY), how="left")
 
 
-def _is_video(name: str) -> bool:
-    return Path(name).suffix.lower() in VIDEO_SUFFIXES
-
-
-def _overlay_name(name: str) -> str:
-    if _is_video(name):
+def _overlay_name(name: str, is_video: bool) -> str:
+    if is_video:
         return f"{name}.mp4"
     return name if name.lower().endswith((".jpg", ".jpeg")) else f"{name}.jpg"
 
@@ -150,6 +148,8 @@ def _shown(
     readings: list[Reading] = []
     try:
         for position, time_s, image in video:
+            if image is None:
+                continue  # it cannot be decoded: the frame before stays
             layout = layout or layout_of(image.shape[1], image.shape[0], most)
             if position in frames:
                 readings = _readings(frames[position], out)
@@ -164,8 +164,8 @@ def _shown(
 
 def _rate(source: Path) -> float:
     """Frames a second by the container, within reason."""
-    rate = cv2.VideoCapture(str(source)).get(cv2.CAP_PROP_FPS)
-    return min(rate, FASTEST) if np.isfinite(rate) and rate >= 1 else 25.0
+    rate = frame_rate(source) or 0.0
+    return min(rate, FASTEST) if rate >= 1 else 25.0
 
 
 def _encode(path: Path, frames: Iterator[tuple[float | None, Picture]], rate: float) -> None:
