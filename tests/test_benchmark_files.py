@@ -126,6 +126,8 @@ def test_every_row_has_its_images_and_there_is_nothing_else(table, tiny_benchmar
         "target.png",
         "labels.csv",
         "benchmark.json",
+        ".norface.lock",
+        ".norface.lock.pid",
     }
     assert BenchmarkSpec(**json.loads((tiny_benchmark / "benchmark.json").read_text())) == tiny_spec
 
@@ -162,9 +164,7 @@ def test_a_subject_with_a_truncated_or_missing_image_is_rendered_again(
     image = root / "images" / "lab0001" / "0002.jpg"
     image.write_bytes(image.read_bytes()[:-100])
     (root / "truth" / "lab0003" / "0000.png").unlink()
-    monkeypatch.setattr(
-        writing, "ProcessPoolExecutor", lambda workers, context: ThreadPoolExecutor(1)
-    )
+    monkeypatch.setattr(writing, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
     write_benchmark(tiny_spec, root, progress=False)
     assert "2 of 4 subjects have missing or truncated images" in capsys.readouterr().out
     assert files_of(root) == whole
@@ -215,9 +215,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_files(
         rendered.append(number)
         return render_subject(spec, number, folder)
 
-    monkeypatch.setattr(
-        writing, "ProcessPoolExecutor", lambda workers, context: ThreadPoolExecutor(1)
-    )
+    monkeypatch.setattr(writing, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
     monkeypatch.setattr(writing, "_write_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_benchmark(tiny_spec, root, progress=False)
@@ -238,8 +236,6 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_files(
 
 
 def test_progress_counts_subjects(tiny_spec, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        writing, "ProcessPoolExecutor", lambda workers, context: ThreadPoolExecutor(1)
-    )
+    monkeypatch.setattr(writing, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
     write_benchmark(replace(tiny_spec, subjects=1, frames=1), tmp_path, progress=True)
-    assert "render lab: 100%" in capsys.readouterr().out
+    assert "render lab: 100%" in capsys.readouterr().err

@@ -171,7 +171,7 @@ def test_the_names_of_the_checks_are_those_of_the_library():
 
     from norface_lib.datasets.write_as import VARIANTS
     from norface_lib.faces.benchmark import TARGETS
-    from norface_lib.photos.journal import UNREADABLE
+    from norface_lib.photos import statuses
     from norface_lib.studies.recipes import BACKBONES
     from norface_lib.tasks.tasks import TASKS
     from norface_lib.training.normalizer_losses import LossWeights, SynthesisTerms
@@ -183,7 +183,8 @@ def test_the_names_of_the_checks_are_those_of_the_library():
     assert tuple(TARGETS) == checks.TARGETS
     assert {*checks.BACKBONES, "timm:NAME"} == set(BACKBONES)
     assert set(options.Variant.__args__) == set(sum(VARIANTS.values(), ()))
-    assert options._UNREADABLE == UNREADABLE
+    assert (statuses.UNREADABLE, *statuses.TRIED_AGAIN) == options._UNREADABLE
+    assert options._LEFT_OUT == statuses.LEFT_OUT
 
 
 # --- results, messages, JSON ----------------------------------------------------------------------
@@ -240,7 +241,7 @@ def test_every_command_takes_json_and_quiet(name):
         ({"aligned": 2, "no face": 1}, 0, "2 aligned, 1 no face (see t.csv)"),
         ({"no face": 3}, 0, "3 no face (see t.csv): no face was found"),
         ({"no face": 1, "unreadable": 2}, 0, "no face was found"),
-        ({"unreadable": 2, "other files": 1}, 1, "nothing could be read"),
+        ({"unreadable": 2, "left out": 1}, 1, "nothing could be read"),
     ],
 )
 def test_only_where_nothing_could_be_read_the_exit_code_is_1(counts, code, words):

@@ -327,8 +327,11 @@ def test_a_video_that_breaks_off_or_is_none_is_listed(tmp_path):
     path = film(tmp_path / "in/half.avi", walk_past(30))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     counts, table = run(tmp_path / "in", tmp_path / "out")
-    assert counts["unreadable"] == 2
-    assert set(table[table["status"] == "unreadable"]["source"]) == {"none.mp4", "half.avi"}
+    failures = table[table["status"] == "unreadable"]
+    assert counts["unreadable"] == len(failures)
+    assert set(failures["source"]) == {"none.mp4", "half.avi"}
+    (sentence,) = failures["error"][failures["source"] == "half.avi"].dropna()
+    assert "breaks off after frame" in sentence
 
 
 def test_tracks_go_by_overlap_and_survive_a_gap():

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from safetensors.numpy import load_file
 
+from norface_lib.cli import packages
 from norface_lib.common.errors import MissingExtraError, needs
 from norface_lib.common.paths import ROOT
 
@@ -35,6 +36,16 @@ def declared():
     """Requirements of the package and of all extras."""
     lines = PROJECT["dependencies"] + [line for extra in EXTRAS.values() for line in extra]
     return [Requirement(line) for line in lines]
+
+
+def test_doctor_looks_for_the_packages_of_each_extra():
+    def names(lines):
+        return {re.match(r"[\w.-]+", line)[0].lower() for line in lines}
+
+    assert {name.lower() for name in packages.CORE.values()} == names(PROJECT["dependencies"])
+    for extra, modules in packages.EXTRAS.items():
+        assert {name.lower() for name in modules.values()} == names(EXTRAS[extra]), extra
+    assert packages.EXTRAS.keys() == EXTRAS.keys() - {"test", "all"}
 
 
 def test_requirements_pin_what_the_package_and_its_extras_name():

@@ -5,6 +5,7 @@ Names are written out here, since `--help` should not wait for torch; a test com
 library's own.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,13 @@ def device(name: str) -> str:
 
         device_of(name)
     return name
+
+
+def seconds(number: float | None) -> float | None:
+    """A time in a video."""
+    if number is not None and not math.isfinite(number):
+        raise BadParameter(f"{number} is no number of seconds")
+    return number
 
 
 def seeds(text: str) -> str:
@@ -109,6 +117,13 @@ def file_name(text: str | None) -> str | None:
     """A name for files to write, which cannot lead to another folder."""
     if text is not None and not re.fullmatch(r"\w[\w.-]*", text):
         raise BadParameter(f"{text!r} is no name for a file: use letters, digits, '-' and '_'")
+    return text
+
+
+def repository(text: str) -> str:
+    """A repository of the Hugging Face Hub."""
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text):
+        raise BadParameter(f"{text!r} must be OWNER/NAME, as on the Hugging Face Hub")
     return text
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from norface_lib.cli import checks
 from norface_lib.cli.options import TargetOption
 from norface_lib.cli.output import show
 
@@ -51,7 +52,10 @@ def push(
         list[str],
         typer.Argument(help="shipped names or paths; their normalizers are sent with them"),
     ],
-    repository: Annotated[str, typer.Argument(help="owner/name on the Hugging Face Hub")],
+    repository: Annotated[
+        str,
+        typer.Argument(help="owner/name on the Hugging Face Hub", callback=checks.repository),
+    ],
     private: Annotated[bool, typer.Option("--private", help="a new repository is private")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="list the files and send nothing")

@@ -60,11 +60,16 @@ EveryOption = Annotated[
     int, typer.Option(min=1, max=1_000_000, help="use every k-th frame of a video")
 ]
 StartSecondsOption = Annotated[
-    float, typer.Option("--start", min=0, help="seconds of a video at which it begins")
+    float,
+    typer.Option(
+        "--start", min=0, max=1_000_000, help="seconds of a video at which it begins", callback=checks.seconds
+    ),
 ]
 EndSecondsOption = Annotated[
     float | None,
-    typer.Option("--end", min=0, help="seconds of a video after which it ends"),
+    typer.Option(
+        "--end", min=0, max=1_000_000, help="seconds of a video after which it ends", callback=checks.seconds
+    ),
 ]
 LevelsOption = Annotated[
     int, typer.Option(min=0, max=3, help="0 to 3: how far mediapipe searches for small faces")

@@ -59,7 +59,9 @@ def _settings_are_small(value: Any) -> bool:
 
 
 def _is_data(value: Any) -> bool:
-    target = value.get("target", "none") if isinstance(value, dict) else None
+    """Tells whether a card describes its training data well: by a dataset's name, or by a
+    dictionary, with plain names of targets if it names any."""
+    target = value.get("target", "none") if isinstance(value, dict) else value
     return _is_text(target) and all(map(_PLAIN_NAME.fullmatch, target.split("+")))
 
 
@@ -83,7 +85,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "task": (TASK_NAMES.__contains__, f"one of {', '.join(TASK_NAMES)}"),
     "backbone": (("normalizer", "trained").__contains__, "normalizer or trained"),
     "normalizer": (_is_reference, "a hash, or a plain name and a hash"),
-    "data": (_is_data, "a description with the plain names of targets, joined by +"),
+    "data": (_is_data, "a dataset's name, or a description with plain names of targets"),
 }
 """Test of each entry that decides anything, and the words for what it should be."""
 
@@ -111,7 +113,8 @@ def read_card(weights: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{path}: the entry {name} must be {words}, not {value[:60]}; fetch the card again"
             )
-    if card["kind"] == "normalizer" and "target" not in card["data"]:
+    named = isinstance(card.get("data"), dict) and "target" in card["data"]
+    if card["kind"] == "normalizer" and not named:
         raise CheckpointError(f"{path}: the card lacks data.target; fetch it again")
     return card
 

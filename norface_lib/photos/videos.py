@@ -164,7 +164,7 @@ def _video_stream(container: "av.container.InputContainer", path: Path) -> "av.V
         raise DataError(f"{path}: holds no pictures, only other streams; leave it out")
     if stream.codec_context is None:
         raise DataError(f"{path}: its codec is unknown to this FFmpeg; {_CONVERT}")
-    stream.thread_type = "AUTO"
+    stream.thread_type = "SLICE"  # frame threads lose whole frames before a damaged one
     return stream
 
 
@@ -188,7 +188,8 @@ class _Film:
         self.packets = 0
         self.frames = 0
         self.lost: list[int] = []
-        self.first_pts: int | None = None
+        self.waiting: list[int | None] = []
+        self.first_stamp: int | None = None
         self.last_s = 0.0
         self.failed = False
 
@@ -196,12 +197,25 @@ class _Film:
         for packet in self._demuxed():
             for frame in self._decoded(packet):
                 if frame is None:
-                    self.lost.append(self.frames)
-                    yield self.frames, None, lambda: None
-                else:
-                    yield self.frames, self._time(frame), partial(_upright, frame, self.aspect)
+                    self.waiting.append(_stamp(packet))
+                    continue
+                yield from self._lost_before(_stamp(frame))
+                yield self.frames, self._time(_stamp(frame)), partial(_upright, frame, self.aspect)
                 self.frames += 1
+        if self._ends_early():
+            self.waiting.clear()  # half a frame is no frame
+        yield from self._lost_before(None)
         self._check()
+
+    def _lost_before(self, stamp: int | None) -> Iterator[Lazy]:
+        """Frames that could not be decoded and are shown before the one of a time stamp: all, if
+        that is None. Packets come in another order than their frames are shown in."""
+        due = [lost for lost in self.waiting if None in (lost, stamp) or lost < stamp]
+        for lost in sorted(due, key=lambda lost: -1 if lost is None else lost):
+            self.waiting.remove(lost)
+            self.lost.append(self.frames)
+            yield self.frames, self._time(lost), lambda: None
+            self.frames += 1
 
     def _demuxed(self) -> Iterator["av.Packet"]:
         """Packets of the video. Those of other streams only show how far the file goes."""
@@ -233,14 +247,13 @@ class _Film:
         except av.error.FFmpegError:
             return [None] if packet.size else []
 
-    def _time(self, frame: "av.VideoFrame") -> float | None:
-        """Seconds since the first frame."""
-        pts = frame.pts if frame.pts is not None else frame.dts
-        if pts is None or not frame.time_base:
+    def _time(self, stamp: int | None) -> float | None:
+        """Seconds since the first frame of a time stamp."""
+        if stamp is None or not self.stream.time_base:
             return None
-        if self.first_pts is None:
-            self.first_pts = pts
-        return float((pts - self.first_pts) * frame.time_base)
+        if self.first_stamp is None:
+            self.first_stamp = stamp
+        return float((stamp - self.first_stamp) * self.stream.time_base)
 
     def _check(self) -> None:
         """Raises :class:`DataError` if all frames are missing, or the last ones."""
@@ -251,11 +264,10 @@ class _Film:
                 f"FFmpeg lacks the codec; {_CONVERT}"
             )
         if self._ends_early():
-            cut = self.frames - 1 in self.lost  # half a frame is no frame
             duration = self.container.duration
             whole = f" of {duration / 1e6:.2f} s" if duration else ""
             raise DataError(
-                f"{self.path}: breaks off after frame {self.frames - cut}, at {self.last_s:.2f} s"
+                f"{self.path}: breaks off after frame {self.frames}, at {self.last_s:.2f} s"
                 f"{whole}; download it again"
             )
 
@@ -271,6 +283,11 @@ class _Film:
         rate = self.stream.average_rate or Fraction(25)
         tolerated = _SECONDS_SHORT + float(_FRAMES_SHORT / rate)
         return self.last_s < self.container.duration / 1e6 - tolerated
+
+
+def _stamp(timed: "av.Packet | av.VideoFrame") -> int | None:
+    """When a packet or frame is shown, in units of its stream; None if nothing says so."""
+    return timed.pts if timed.pts is not None else timed.dts
 
 
 def _upright(frame: "av.VideoFrame", aspect: Fraction) -> NDArray[np.uint8]:
