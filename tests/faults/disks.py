@@ -65,7 +65,7 @@ def _mount(folder: Path, options: str) -> None:
 
 
 def disk_try(name: str, bench: Bench, number: int, random: Random) -> Faults:
-    """Runs a command on a disk that is too small: one sentence is due, and later the clean result."""
+    """Runs a command on a disk that is too small: a sentence is due, and later the clean result."""
     clean = clean_run(bench, name)
     folder = bench.place(f"disk-{name}")
     share = random.uniform(0, 1)
