@@ -93,7 +93,9 @@ def note() -> str:
     return "tmpfs" if can_mount() else "limit of the file size"
 
 
+TRIES = {"render": 4, "align": 10, "normalize": 10, "predict": 10, "train": 10}
+
 KINDS = [
-    Kind(name=f"disk full: {name}", attempt=partial(disk_try, name), tries=10, note=note())
-    for name in ("render", "align", "normalize", "predict", "train")
+    Kind(name=f"disk full: {name}", attempt=partial(disk_try, name), tries=tries, note=note())
+    for name, tries in TRIES.items()
 ]
