@@ -15,7 +15,7 @@ if sys.version_info < (3, 11):
 endef
 export CHECK_PYTHON
 
-.PHONY: help reproduce test mutants lab lint format clean
+.PHONY: help reproduce test mutants faults lab lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -30,6 +30,9 @@ test: lint  ## ruff, then all tests; ARGS="-m 'not slow'" for a part of them
 
 mutants: $(STAMP)  ## plant 50 faults, one at a time, and report which tests notice; ARGS="loop crop" for some
 	$(BIN)/python tests/mutants.py $(ARGS)
+
+faults: $(STAMP)  ## kill commands, fill disks, damage inputs; write docs/faults.md; ARGS="kill zips" for some
+	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab --notebook-dir=notebooks $(ARGS)

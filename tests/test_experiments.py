@@ -105,6 +105,7 @@ def test_an_interrupted_run_ends_with_the_same_numbers(benchmark, tmp_path, monk
     resumed = experiment.run(tmp_path / "cut")
     for name, row in whole.rows.items():
         np.testing.assert_array_equal(row.per_fold, resumed.rows[name].per_fold)
+    assert resumed.counts == whole.counts  # what the first call normalized counts, too
     (added,) = resumed.differences().values()
     assert added["value"] == resumed.rows["both"].score - resumed.rows["original"].score
 

@@ -1,5 +1,6 @@
 """Files are whole or absent."""
 
+import errno
 import json
 import os
 
@@ -53,6 +54,35 @@ def test_an_interrupt_leaves_no_part_either(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_atomically(tmp_path / "b.txt", interrupted)
     assert os.listdir(tmp_path) == []
+
+
+def full_for_the_system(part):
+    raise OSError(errno.ENOSPC, "no room")  # as a write to an open file: it names no path
+
+
+def full_for_safetensors(part):
+    raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def full_for_torch(part):
+    try:
+        full_for_the_system(part)
+    finally:
+        raise RuntimeError("unexpected pos 576 vs 534")
+
+
+@pytest.mark.parametrize("write", [full_for_the_system, full_for_safetensors, full_for_torch])
+def test_a_full_disk_is_an_error_of_the_system_that_names_the_file(tmp_path, write):
+    with pytest.raises(OSError, match="No space left") as error:
+        write_atomically(tmp_path / "b.txt", write)
+    assert error.value.errno == errno.ENOSPC
+    assert error.value.filename == str(tmp_path / "b.txt")
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        write_atomically(tmp_path / "b.txt", lambda part: (tmp_path / "c" / "d").read_text())
+    assert error.value.filename == str(tmp_path / "c" / "d")
 
 
 def test_a_rename_that_fails_leaves_no_part(tmp_path):

@@ -30,6 +30,7 @@ from norface_lib.networks.normalizer import PRESETS, Normalizer
 from norface_lib.networks.weights import load_normalizer, save_normalizer
 from norface_lib.photos.dataset_points import find_points
 from norface_lib.photos.detection import Face
+from norface_lib.photos.whole_folders import normalize
 
 ONE_BROKEN = replace(CLEAN, unreadable=True)
 
@@ -70,10 +71,19 @@ def opened(layout, benchmark, tmp_path, variant=None, quirks=CLEAN):
         ("2D+3D/F001.zip!F001/T1/12.jpg", "2D+3D/F001.zip/F001/T1/12.png"),
         ("Videos/F001_T1.mp4#11", "Videos/F001_T1.mp4/11.png"),
         ("odd!name#1.jpg", "odd!name#1.png"),
+        ("a.b/c.d.jpg", "a.b/c.d.png"),
     ],
 )
 def test_the_mirror_of_a_path(path, mirror):
     assert mirror_of(path).as_posix() == mirror
+
+
+def test_entries_of_a_zip_may_have_names_that_no_file_system_takes():
+    paths = [f"F001.zip!{'x' * 300}/T1/{'y' * 300}{number}.jpg" for number in (1, 2)]
+    mirrors = [mirror_of(path) for path in paths]
+    assert mirrors[0].parent == mirrors[1].parent and mirrors[0] != mirrors[1]
+    assert all(len(name) < 255 for mirror in mirrors for name in mirror.parts)
+    assert all(mirror.suffix == ".png" for mirror in mirrors)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +193,48 @@ def test_an_original_that_changed_is_drawn_anew(tiny_benchmark, tmp_path, weight
     assert again == {"there already": 11, "normalized": 1}
     hashes = read_manifest(tmp_path / "out/noor").set_index("path")["sha256"]
     assert hashes["lab0000/0000.jpg"] == hashes["lab0001/0001.jpg"]
+
+
+def test_an_original_that_became_unreadable_leaves_no_normalized_image(
+    tiny_benchmark, tmp_path, weights
+):
+    root = shutil.copytree(tiny_benchmark / "images", tmp_path / "faces")
+    normalize_dataset(open_dataset("folder", root), tmp_path / "out", weights, progress=False)
+    path = root / "lab0001/0001.jpg"
+    path.write_bytes(path.read_bytes()[:100])
+    again = normalize_dataset(
+        open_dataset("folder", root), tmp_path / "out", weights, progress=False
+    )
+    assert again == {"there already": 11, "unreadable": 1}
+    row = read_manifest(tmp_path / "out/noor").set_index("path").loc["lab0001/0001.jpg"]
+    assert row["normalized"] == "" and row["error"]
+    assert not (tmp_path / "out/noor/lab0001/0001.png").exists()
+    assert len(list((tmp_path / "out/noor").rglob("*.png"))) == 11
+
+
+def test_normalizing_a_dataset_tells_what_its_loader_left_out(benchmark, tmp_path, weights, capsys):
+    opened("bp4d", benchmark, tmp_path)
+    image = sorted((tmp_path / "bp4d").rglob("*.jpg"))[0]
+    image.rename(image.with_suffix(".gone"))
+    normalize(tmp_path / "bp4d", tmp_path / "out", layout="bp4d", weights=str(weights))
+    assert image.stem in capsys.readouterr().out
+
+
+def test_a_full_disk_is_an_error_before_faces_are_mapped_into_memory(
+    benchmark, tmp_path, weights, monkeypatch
+):
+    """A mapped file that finds no room ends the process."""
+    data = opened("disfa", benchmark, tmp_path)
+    normalize_dataset(data, tmp_path / "out", weights, progress=False)
+
+    def full(descriptor, start, length):
+        assert length > 12 * 112 * 112 * 3
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        load_pairs(data, tmp_path / "out/noor", 112, tmp_path / "memory")
+    assert not list((tmp_path / "memory").glob("*.np*"))
 
 
 def test_what_would_go_wrong_is_refused(tiny_benchmark, tmp_path, weights):

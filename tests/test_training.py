@@ -109,6 +109,29 @@ def test_the_log_has_a_line_every_few_steps(tmp_path):
     assert {"loss", "figure", "seconds"} <= lines[0].keys()
 
 
+def test_the_log_has_each_line_once_however_a_run_was_stopped(tmp_path):
+    """Steps after the last checkpoint are trained again; a killed process may leave half a line."""
+    config = replace(CONFIG, checkpoint_seconds=1e9)
+    with pytest.raises(Stopped):
+        fit(network(), stopping_at(7), DATA, config, folder=tmp_path, progress=False)
+    with (tmp_path / "train.jsonl").open("a") as log:
+        log.write('{"step": 9, "lo')
+    fit(network(), loss, DATA, config, folder=tmp_path, progress=False)
+    lines = (tmp_path / "train.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [3, 6, 9, 12]
+
+
+def test_a_full_disk_stops_a_training_with_the_name_of_its_file(tmp_path, monkeypatch):
+    def full(state, file):
+        file.close()
+        raise RuntimeError("unexpected pos 576 vs 534") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        fit(network(), loss, DATA, CONFIG, folder=tmp_path, progress=False)
+    assert error.value.filename == str(tmp_path / "train.ckpt")
+
+
 def test_other_settings_or_a_damaged_checkpoint_are_refused(tmp_path):
     fit(network(), loss, DATA, CONFIG, folder=tmp_path, progress=False)
     with pytest.raises(CheckpointError, match=r"train\.ckpt: was made with other settings"):

@@ -1,6 +1,7 @@
 """Writing files so that a reader never sees half of one, names that any file system takes, and
 hashes of content."""
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,12 @@ _LONGEST = 200
 
 _LONGEST_PATH = 3500
 """Bytes of a path: Linux takes 4,096."""
+
+_DISK_ERRORS = {
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO") if hasattr(errno, name)
+}
+
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
 _PART = re.compile(r"\..+\.\d+\.part", re.DOTALL)
 
@@ -61,7 +68,8 @@ def remove_empty(folder: Path, top: Path) -> None:
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
     """Calls ``write`` with a temporary path in the same folder, then renames it to ``path``. A
-    failure leaves the old file."""
+    failure leaves the old file. A full or failing disk is an ``OSError`` that names ``path``,
+    whatever error the library that writes makes of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -69,9 +77,25 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
     try:
         write(temporary)
         os.replace(temporary, path)
+    except Exception as error:
+        if number := _disk_error(error):
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _disk_error(error: BaseException | None) -> int:
+    """Number of the disk's error behind an error, 0 if there is none: torch raises a
+    ``RuntimeError`` while it handles that one, and safetensors names it in a text."""
+    while error is not None:
+        match = _SYSTEM_ERROR.search(str(error))
+        number = int(match[1]) if match else getattr(error, "errno", None)
+        if number in _DISK_ERRORS:
+            return number
+        error = error.__cause__ or error.__context__
+    return 0
 
 
 def write_json(content: object, path: Path) -> Path:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from norface_lib.common.errors import DataError
 from norface_lib.common.failures import writing
-from norface_lib.common.files import remove_empty, write_atomically, write_json
+from norface_lib.common.files import remove_empty, short_name, write_atomically, write_json
 from norface_lib.common.paths import inside
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.frames import IN_VIDEO, IN_ZIP
@@ -36,14 +36,18 @@ def mirror_of(path: str) -> Path:
 
     ``F001/T1/12.jpg`` -> ``F001/T1/12.png``; ``F001.zip!F001/T1/12.jpg`` ->
     ``F001.zip/F001/T1/12.png``; ``F001_T1.mp4#11`` -> ``F001_T1.mp4/11.png``. All are PNG: what an
-    expression moves is little beside JPEG's noise. Raises :class:`DataError` for a name that leads
-    out of a folder.
+    expression moves is little beside JPEG's noise. Names that no file system takes, which an entry
+    of a zip may have, are shortened. Raises :class:`DataError` for a name that leads out of a
+    folder.
     """
     if match := IN_VIDEO.fullmatch(path):
         return inside(Path(), match["file"]) / f"{match['position']}.png"
     if match := IN_ZIP.fullmatch(path):
-        return inside(inside(Path(), match["file"]), match["entry"]).with_suffix(".png")
-    return inside(Path(), path).with_suffix(".png")
+        place = inside(inside(Path(), match["file"]), match["entry"])
+    else:
+        place = inside(Path(), path)
+    folders = [short_name(name) for name in place.parent.parts]
+    return Path(*folders, f"{short_name(place.stem)}.png")
 
 
 _ROOT = ".source.json"
@@ -72,10 +76,11 @@ def forget_missing(done: dict[str, Row], data: FaceDataset, folder: Path) -> Non
     for path in [path for path in done if path not in here]:
         match = IN_VIDEO.fullmatch(path) or IN_ZIP.fullmatch(path)
         if not (data.root / (match["file"] if match else path)).exists():
-            _remove_image(folder, done.pop(path))
+            remove_image(folder, done.pop(path))
 
 
-def _remove_image(folder: Path, row: Row) -> None:
+def remove_image(folder: Path, row: Row) -> None:
+    """Deletes the normalized image of a row, if it has one, and folders that become empty."""
     if row.normalized:
         path = folder / row.normalized
         path.unlink(missing_ok=True)
@@ -88,7 +93,7 @@ def remove_normalized(folder: Path) -> None:
     if (folder / MANIFEST).exists():
         table = read_manifest(folder)
         for row in table.itertuples(index=False):
-            _remove_image(folder, Row(*row))
+            remove_image(folder, Row(*row))
     for name in (MANIFEST, _ROOT):
         (folder / name).unlink(missing_ok=True)
 

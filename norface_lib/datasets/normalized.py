@@ -8,6 +8,7 @@ bytes of its own.
 """
 
 import hashlib
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -24,7 +25,7 @@ from norface_lib.common.devices import device_of
 from norface_lib.common.errors import DataError, NorfaceError
 from norface_lib.common.failures import is_passing, not_read, writing
 from norface_lib.common.files import write_atomically
-from norface_lib.common.locks import only_process
+from norface_lib.common.locks import only_process, only_writer
 from norface_lib.common.paths import inside, plain_name
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.manifest import (
@@ -35,6 +36,7 @@ from norface_lib.datasets.manifest import (
     manifest_rows,
     mirror_of,
     read_manifest,
+    remove_image,
     remove_normalized,
     write_manifest,
 )
@@ -136,6 +138,8 @@ class _Run:
 
         for status, row in rows:
             self.counts[status] += 1
+            if row.error and row.path in self.done:  # it could be read before it changed
+                remove_image(self.folder, self.done[row.path])
             digest = hashes.get(row.path, row.normalized_sha256)
             self.done[row.path] = row._replace(normalized_sha256=digest)
         if time.monotonic() - self.saved > _SAVE_SECONDS:
@@ -266,7 +270,20 @@ def _gathered(
 
     if path is None:
         return fill(np.empty(shape, np.uint8))
-    write_atomically(
-        path, lambda part: fill(np.lib.format.open_memmap(part, "w+", np.uint8, shape)).flush()
-    )
+
+    def write(part: Path) -> None:
+        faces = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+        _reserve(part)
+        fill(faces).flush()
+
+    with only_writer(path.with_suffix("")):
+        write_atomically(path, write)
     return np.load(path, mmap_mode="r")
+
+
+def _reserve(path: Path) -> None:
+    """Takes the room of a new file from the disk, where that can be done: a full disk is an
+    ``OSError`` then, while a file that is mapped into memory would end the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from norface_lib.common.files import write_atomically
+from norface_lib.common.locks import only_writer
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.networks.classifier import Classifier
 from norface_lib.networks.normalizer import Normalizer
@@ -146,7 +147,8 @@ def embed(
             "normalized": _embeddings(pairs.normalized, backbone, batch_size, progress),
         }
         if keep is not None:
-            write_atomically(keep, lambda part: save_file(embeddings, part))
+            with only_writer(keep.with_suffix("")):
+                write_atomically(keep, lambda part: save_file(embeddings, part))
     return EmbeddedPairs(backbone, **embeddings, labels=pairs.labels, subjects=pairs.subjects)
 
 

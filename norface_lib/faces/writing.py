@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from norface_lib import labels
 from norface_lib.common.errors import DataError
+from norface_lib.common.failures import writing
 from norface_lib.common.files import write_json, write_table
 from norface_lib.common.locks import only_process
 from norface_lib.common.paths import target_picture
@@ -223,11 +224,12 @@ expression moves is little beside JPEG's noise."""
 
 
 def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     done, data = cv2.imencode(path.suffix, image[..., ::-1], _ENCODINGS[path.suffix])
     if not done:
         raise DataError(f"{path}: OpenCV could not encode the image")
-    path.write_bytes(data.tobytes())
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.tobytes())
 
 
 # --- what is there already ------------------------------------------------------------------------

@@ -128,6 +128,8 @@ def normalize(
 
     if points is not None:
         data = data.aligned_by(Path(points))
+    if progress and (data.report.dropped or data.report.noted):
+        print(data.report)
     return aligned + normalize_dataset(
         data,
         out,

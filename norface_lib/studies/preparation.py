@@ -1,6 +1,7 @@
 """Data of an experiment: normalized pairs, the folds of a protocol, and embeddings."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,11 +127,14 @@ def prepare(
 
 
 def _counts(data: FaceDataset, part: FaceDataset, normalized: Mapping[str, int]) -> dict[str, Any]:
-    """Numbers of frames and subjects; nothing that was dropped is silent."""
+    """Numbers of frames and subjects; nothing that was dropped is silent. They are the same after
+    an interruption: what an earlier call normalized counts as normalized."""
+    normalized = Counter(normalized)
+    normalized["normalized"] += normalized.pop("there already", 0)
     return {
         "found": data.report.found,
         "dropped_by_the_loader": data.report.dropped,
-        "normalized": dict(normalized),
+        "normalized": dict(+normalized),
         "frames": len(part),
         "not_normalized": len(data) - len(part),
         "subjects": int(part.index["subject"].nunique()),

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 
 from norface_lib.common.devices import mixed_precision
 from norface_lib.common.errors import CheckpointError, NorfaceError
+from norface_lib.common.failures import writing
 from norface_lib.common.files import write_atomically
 from norface_lib.common.locks import only_writer
 from norface_lib.training.loader import Choose, StepSampler, make_loader
@@ -138,7 +139,12 @@ class _Run:
             "model": self.model.state_dict(),
         }
         state |= {name: part.state_dict() for name, part in self._training_parts().items()}
-        write_atomically(path, lambda part: torch.save(state, part))
+
+        def write(part: Path) -> None:
+            with part.open("wb") as file:  # given a path, torch hides why it cannot write
+                torch.save(state, file)
+
+        write_atomically(path, write)
 
     def _training_parts(self) -> dict[str, Any]:
         return {
@@ -252,6 +258,8 @@ def fit(
             mininterval=1.0,
         ) as bar,
     ):
+        if writes:
+            _rewind(Path(folder) / f"{name}.jsonl", run.step)
         while not run.finished:
             batch = next(batches)
             sampler.seed_step(run.step)
@@ -302,14 +310,24 @@ def _step(run: _Run, task: nn.Module, batch: Any) -> dict[str, float]:
 
 def _log(path: Path, step: int, figures: dict[str, float], seconds: float) -> None:
     """Appends one line; a line is short enough to be written as a whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with writing(path), path.open("a") as file:
         file.write(json.dumps({"step": step, **figures, "seconds": round(seconds, 1)}) + os.linesep)
     if os.environ.get("NORFACE_TENSORBOARD") == "1":
         board = _tensorboard(path.parent / "tensorboard" / path.stem)
         for name, value in figures.items():
             board.add_scalar(name, value, step)
         board.flush()
+
+
+def _rewind(log: Path, step: int) -> None:
+    """Deletes the lines after a step, which is trained again since no checkpoint followed it, and
+    the half line of a process that was killed."""
+    if not log.exists():
+        return
+    lines = log.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        write_atomically(log, lambda part: part.write_text("".join(kept)))
 
 
 @lru_cache

@@ -2,9 +2,9 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from random import Random
 
@@ -19,40 +19,48 @@ OUT = "RESULTS"
 
 
 @dataclass
+class Shared:
+    """What is made once for all benches: a folder of inputs and of clean runs."""
+
+    folder: Path
+    clean: dict[str, "Clean"] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+
+@dataclass
 class Bench:
     """What every kind of fault needs: a server, a folder to work in, and small inputs."""
 
     server: Server
     folder: Path
-    clean: dict[str, "Clean"] = field(default_factory=dict)
+    shared: Shared
 
-    @cached_property
+    @property
     def benchmark(self) -> Path:
         """A rendered benchmark: six subjects with three frames each, at 112 px."""
-        return self._made("benchmark", self._render)
+        return self.once("benchmark", self._render)
 
-    @cached_property
+    @property
     def faces(self) -> Path:
         """A folder of six aligned faces in two subfolders, and a video of three."""
-        return self._made("faces", self._gather)
+        return self.once("faces", self._gather)
 
     def place(self, name: str) -> Path:
         """An empty folder for a try."""
-        folder = self.folder / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder
+        return empty(self.folder / name)
 
-    def _made(self, name: str, make: Callable[[Path], None]) -> Path:
-        folder = self.folder / "inputs" / name
-        if not folder.exists():
-            part = self.place(f"inputs/{name}.making")
-            make(part)
-            part.rename(folder)
+    def once(self, name: str, make: Callable[[Path], None]) -> Path:
+        """A folder that all benches read: ``make`` fills it, the first time."""
+        folder = self.shared.folder / name
+        with self.shared.lock:
+            if not folder.exists():
+                part = empty(self.shared.folder / f"{name}.making")
+                make(part)
+                part.rename(folder)
         return folder
 
     def _render(self, folder: Path) -> None:
-        outcome = self.server.run([*RENDER[:-1], folder], folder)
+        outcome = self.server.run(rendering(folder, subjects=6, frames=3), folder)
         if outcome.code:
             raise RuntimeError(f"the inputs could not be rendered: {outcome.err}")
 
@@ -65,6 +73,13 @@ class Bench:
         write_video(folder / "clip.avi", [cv2.imread(str(image)) for image in images[:3]])
 
 
+def empty(folder: Path) -> Path:
+    """A folder without content, made if it is missing."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
 def write_video(path: Path, frames: list[np.ndarray]) -> None:
     """Writes frames (H, W, 3) BGR as a video that holds each as an image of its own."""
     height, width = frames[0].shape[:2]
@@ -75,10 +90,10 @@ def write_video(path: Path, frames: list[np.ndarray]) -> None:
     writer.release()
 
 
-RENDER = [
-    *("render", "--pool", "pretrain", "--subjects", "6", "--frames", "3", "--workers", "2"),
-    OUT,
-]
+def rendering(out: str | Path, *, subjects: int, frames: int) -> list[str]:
+    """The command line that renders a benchmark."""
+    sizes = ("--subjects", str(subjects), "--frames", str(frames), "--workers", "2")
+    return ["render", "--pool", "pretrain", *sizes, str(out)]
 
 
 def arguments_of(name: str, bench: Bench) -> list[str]:
@@ -88,7 +103,7 @@ def arguments_of(name: str, bench: Bench) -> list[str]:
     inputs = ("--inputs", "both", "--inputs", "original")
     lengths = ("--expression-steps", "3", "--synthesis-steps", "2")
     return {
-        "render": RENDER,
+        "render": rendering(OUT, subjects=3, frames=2),
         "align": ["align", faces, OUT, "--detector", "none"],
         "normalize": ["normalize", faces, OUT, *small],
         "predict": ["predict", faces, OUT, "--detector", "none", *small],
@@ -135,38 +150,40 @@ class Clean:
 
 
 RENDERED_ALREADY = {"train-normalizer": ("held-out", "watched")}
-"""Benchmarks below `OUT` that take most of the time of a command, and that `render` tries anyway."""
+"""Benchmarks below `OUT` that take most of a command's time, and that `render` tries anyway."""
 
 
 def clean_run(bench: Bench, name: str) -> Clean:
     """The undisturbed run of a command, made once; its time is that of a second run."""
-    if name in bench.clean:
-        return bench.clean[name]
-    folder = bench.folder / "clean" / name
+    with bench.shared.lock:
+        if name not in bench.shared.clean:
+            bench.shared.clean[name] = _clean_run(bench, name)
+        return bench.shared.clean[name]
+
+
+def _clean_run(bench: Bench, name: str) -> Clean:
+    folder = bench.shared.folder / "clean" / name
+    kept = empty(bench.shared.folder / "clean" / f"{name}.kept")
     given = RENDERED_ALREADY.get(name, ())
     arguments = arguments_of(name, bench)
     for _ in range(2):
-        kept = bench.folder / "clean" / f"{name}.kept"
         for part in given:
             if (folder / OUT / part).exists():
-                (kept / part).parent.mkdir(parents=True, exist_ok=True)
                 (folder / OUT / part).rename(kept / part)
-        shutil.rmtree(folder, ignore_errors=True)
-        (folder / OUT).parent.mkdir(parents=True)
-        if kept.exists():
-            kept.rename(folder / OUT)
+        empty(folder)
+        shutil.move(kept, folder / OUT)
+        kept.mkdir()
+
         outcome = bench.server.run(arguments, folder)
         if outcome.code:
             raise RuntimeError(f"{name} fails undisturbed: {outcome.last_line}")
-
-    bench.clean[name] = Clean(
+    return Clean(
         arguments=arguments,
         folder=folder,
         content=snapshot(folder / OUT),
         seconds=outcome.seconds,
         given=given,
     )
-    return bench.clean[name]
 
 
 def same_command_again(

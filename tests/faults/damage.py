@@ -1,6 +1,7 @@
 """Damage to files by a seeded random generator: bytes of any file, and cells of label tables."""
 
 import io
+import warnings
 import zipfile
 from collections.abc import Callable
 from random import Random
@@ -46,11 +47,13 @@ def random_head(data: bytes, random: Random) -> bytes:
     return random.randbytes(16) + data[16:]
 
 
+SIZES = (b"\xff\xff\xff\x7f", bytes(4), b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff")
+
+
 def random_size(data: bytes, random: Random) -> bytes:
     """A number near the beginning, where sizes stand, becomes huge, zero or negative."""
     start = random.randrange(min(len(data), 64))
-    number = random.choice((b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff"))
-    return data[:start] + number + data[start + 4 :]
+    return data[:start] + random.choice(SIZES) + data[start + 4 :]
 
 
 def doubled(data: bytes, random: Random) -> bytes:
@@ -176,7 +179,8 @@ def damaged_zip(data: bytes, random: Random) -> bytes:
         entries.append(entries[0])
 
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target:
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target:
+        warnings.simplefilter("ignore")  # two entries of one name
         for entry, bytes_of_entry in entries:
             target.writestr(entry, bytes_of_entry)
     return file.getvalue()

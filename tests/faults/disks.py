@@ -65,7 +65,7 @@ def _mount(folder: Path, options: str) -> None:
 
 
 def disk_try(name: str, bench: Bench, number: int, random: Random) -> Faults:
-    """Runs a command on a disk that is too small: one sentence is due, and later the clean result."""
+    """Runs a command on a disk that is too small: a sentence is due, and later the clean result."""
     clean = clean_run(bench, name)
     folder = bench.place(f"disk-{name}")
     share = random.uniform(0, 1)
@@ -93,7 +93,9 @@ def note() -> str:
     return "tmpfs" if can_mount() else "limit of the file size"
 
 
+TRIES = {"render": 4, "align": 10, "normalize": 10, "predict": 10, "train": 10}
+
 KINDS = [
-    Kind(name=f"disk full: {name}", attempt=partial(disk_try, name), tries=10, note=note())
-    for name in ("render", "align", "normalize", "predict", "train")
+    Kind(name=f"disk full: {name}", attempt=partial(disk_try, name), tries=tries, note=note())
+    for name, tries in TRIES.items()
 ]

@@ -13,7 +13,7 @@ from random import Random
 import cv2
 
 from faults.commands import OUT, Bench, Kind, write_video
-from faults.comparing import Faults, bad_end
+from faults.comparing import Faults, bad_end, same_cell
 from faults.damage import damaged, damaged_array, damaged_table, damaged_zip
 from faults.running import Outcome
 
@@ -25,61 +25,127 @@ PARENT = "faces"
 
 
 def image_try(bench: Bench, number: int, random: Random) -> Faults:
-    """Aligns a folder of twenty damaged images and three whole ones."""
-    images = whole_images(bench)
-    bases = [images / f"base{suffix}" for suffix in IMAGE_SUFFIXES]
-    return folder_try(bench, random, images, bases, count=20)
+    """Runs a command on twenty damaged images and a whole one of each format."""
+    suffixes = IMAGE_SUFFIXES
+    return folder_try(bench, number, random, whole_images(bench), suffixes, count=20)
 
 
 def video_try(bench: Bench, number: int, random: Random) -> Faults:
-    """Aligns a folder of ten damaged videos and three whole files."""
-    videos = whole_videos(bench)
-    bases = [videos / f"base{suffix}" for suffix in VIDEO_SUFFIXES]
-    return folder_try(bench, random, videos, bases, count=10)
+    """Runs a command on ten damaged videos and a whole one of each container."""
+    suffixes = VIDEO_SUFFIXES
+    return folder_try(bench, number, random, whole_videos(bench), suffixes, count=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tabled:
+    """A command for a folder of faces, and the table that it writes below `OUT`."""
+
+    arguments: list[str]
+    table: str
+
+
+TABLED = (
+    Tabled(arguments=["align", PARENT, OUT, "--detector", "none"], table="faces.csv"),
+    Tabled(
+        arguments=["predict", PARENT, OUT, "--detector", "none", "--batch-size", "8"],
+        table="predictions.csv",
+    ),
+)
 
 
 def folder_try(
-    bench: Bench, random: Random, whole: Path, bases: list[Path], *, count: int
+    bench: Bench,
+    number: int,
+    random: Random,
+    whole: Path,
+    suffixes: tuple[str, ...],
+    *,
+    count: int,
 ) -> Faults:
-    """Aligns whole files together with damaged copies of them."""
-    clean = aligned_rows(bench, whole)
+    """Runs a command on a folder of whole files together with damaged copies of them."""
+    command = TABLED[number % len(TABLED)]
+    clean = whole_rows(bench, command, whole)
     folder = bench.place("damaged")
     shutil.copytree(whole, folder / PARENT)
-    names = []
-    for copy in range(count):
-        base = random.choice(bases)
-        wrong_suffix = random.random() < 0.1
-        suffix = random.choice((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)) if wrong_suffix else base.suffix
-        content = base.read_bytes()
-        names.append(f"damaged{copy:02d}{suffix}")
-        (folder / PARENT / names[-1]).write_bytes(
-            content if wrong_suffix else damaged(content, random)
-        )
-
-    outcome = bench.server.run(["align", PARENT, OUT, "--detector", "none"], folder)
-    faults = Faults(tries=count, wrong=bad_end(outcome, [], refused=False))
-    rows = rows_of(folder / OUT / "faces.csv")
-    listed = {row["source"] for row in rows}
-    faults.lost += [f"{name} has no row" for name in names if name not in listed]
-    faults.wrong += [
-        f"{row['source']}: unreadable without a reason"
-        for row in rows
-        if row["status"] == "unreadable" and not (row.get("error") or row.get("reason"))
+    names = [
+        add_damaged(folder / PARENT, whole, random, suffixes, f"damaged{copy:02d}")
+        for copy in range(count)
     ]
-    now = [row for row in rows if row["source"] not in names]
-    faults.lost += [f"{row['source']}: another row, or none" for row in clean if row not in now]
+
+    outcome = bench.server.run(command.arguments, folder)
+    faults = Faults(tries=count, wrong=bad_end(outcome, [], refused=False))
+    rows = rows_of(folder / OUT / command.table)
+    faults.add(faults_of_table(clean, rows, names))
     return faults
 
 
-def aligned_rows(bench: Bench, whole: Path) -> list[dict[str, str]]:
-    """Rows of `faces.csv` of a folder without damaged files."""
-    folder = bench.folder / "clean" / f"aligned-{whole.name}"
-    if not folder.exists():
+def add_damaged(
+    folder: Path, whole: Path, random: Random, suffixes: tuple[str, ...], stem: str
+) -> str:
+    """Writes a damaged copy of a whole file, or one with the suffix of another kind, and returns
+    its name."""
+    suffix = random.choice(suffixes)
+    content = (whole / f"base{suffix}").read_bytes()
+    if random.random() < 0.1:
+        suffix = random.choice((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+    else:
+        content = damaged(content, random)
+    path = folder / f"{stem}{suffix}"
+    path.write_bytes(content)
+    return path.name
+
+
+def faults_of_table(
+    clean: list[dict[str, str]], rows: list[dict[str, str]], names: Iterable[str]
+) -> Faults:
+    """Each damaged file must have a row, with a reason if it is unreadable; the rows of whole files
+    must be those of a run without damaged ones."""
+    faults = Faults()
+    names = set(names)
+    missing = names - {row["source"] for row in rows}
+    faults.lost += [f"{name} has no row" for name in sorted(missing)]
+    faults.wrong += [
+        f"{row['source']}: {row['status']} without a reason"
+        for row in rows
+        if row["status"] in ("unreadable", "failed") and not row.get("error")
+    ]
+
+    others = [row for row in rows if row["source"] not in names]
+    keys = [tuple(row.get(name, "") for name in ROW_KEY) for row in others]
+    now = dict(zip(keys, others, strict=True))
+    if len(now) < len(others):
+        faults.wrong.append(f"{len(others) - len(now)} rows are there twice")
+    for row in clean:
+        key = tuple(row.get(name, "") for name in ROW_KEY)
+        if key not in now:
+            faults.lost.append(f"{' '.join(key)}: no row any more")
+        elif not same_row(row, now.pop(key)):
+            faults.wrong.append(f"{' '.join(key)}: other values")
+    faults.wrong += [f"{' '.join(key)}: a row too much" for key in now]
+    return faults
+
+
+ROW_KEY = ("source", "frame", "face")
+
+
+def same_row(first: dict[str, str], second: dict[str, str]) -> bool:
+    """True if the rows have the same texts, and almost the same numbers."""
+    return first.keys() == second.keys() and all(
+        same_cell(first[name], second[name]) for name in first
+    )
+
+
+def whole_rows(bench: Bench, command: Tabled, whole: Path) -> list[dict[str, str]]:
+    """Rows of a command's table for a folder without damaged files."""
+
+    def make(folder: Path) -> None:
         shutil.copytree(whole, folder / PARENT)
-        outcome = bench.server.run(["align", PARENT, OUT, "--detector", "none"], folder)
+        outcome = bench.server.run(command.arguments, folder)
         if outcome.code:
-            raise RuntimeError(f"align fails on whole files: {outcome.last_line}")
-    return rows_of(folder / OUT / "faces.csv")
+            raise RuntimeError(f"{command.arguments[0]} fails: {outcome.last_line}")
+
+    folder = bench.once(f"clean/{command.arguments[0]}-{whole.name}", make)
+    return rows_of(folder / OUT / command.table)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -91,25 +157,25 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def whole_images(bench: Bench) -> Path:
-    """A folder with the same face in each image format."""
-    folder = bench.folder / "inputs" / "images"
-    if not folder.exists():
+    """A folder with a face in each image format."""
+
+    def make(folder: Path) -> None:
         face = cv2.imread(str(next((bench.benchmark / "images").rglob("*.jpg"))))
-        folder.mkdir(parents=True)
         for suffix in IMAGE_SUFFIXES:
             cv2.imwrite(str(folder / f"base{suffix}"), face)
-    return folder
+
+    return bench.once("images", make)
 
 
 def whole_videos(bench: Bench) -> Path:
     """A folder with the same video of six frames in each container."""
-    folder = bench.folder / "inputs" / "videos"
-    if not folder.exists():
+
+    def make(folder: Path) -> None:
         paths = sorted((bench.benchmark / "images").rglob("*.jpg"))[:6]
-        folder.mkdir(parents=True)
         for suffix in VIDEO_SUFFIXES:
             write_video(folder / f"base{suffix}", [cv2.imread(str(path)) for path in paths])
-    return folder
+
+    return bench.once("videos", make)
 
 
 # --- datasets -------------------------------------------------------------------------------------
@@ -210,11 +276,13 @@ def dataset_try(bench: Bench, layout: Layout, random: Random, *, check: bool) ->
 
 def normalize_try(bench: Bench, random: Random) -> Faults:
     """Normalizes a dataset with one damaged zip and compares the rows of the manifest."""
-    clean_folder = bench.folder / "clean" / "normalized-zips"
     arguments = ["normalize", "root", OUT, "--layout", "bp4d"]
-    if not clean_folder.exists():
-        shutil.copytree(dataset_of(bench, ZIPS), clean_folder / "root")
-        bench.server.run(arguments, clean_folder)
+
+    def make(folder: Path) -> None:
+        shutil.copytree(dataset_of(bench, ZIPS), folder / "root")
+        bench.server.run(arguments, folder)
+
+    clean_folder = bench.once("clean/normalized-zips", make)
     folder, path = damaged_dataset(bench, ZIPS, random)
     outcome = bench.server.run(arguments, folder)
 
@@ -227,6 +295,7 @@ def normalize_try(bench: Bench, random: Random) -> Faults:
         )
         faults.add(faults_of_rows(clean, now, path.name, path, outcome))
     extra = {place.name for place in folder.iterdir()} - {"root", OUT}
+    extra |= {str(place) for place in folder.parents if (place / "ESCAPED").exists()}
     faults.wrong += [f"{name} was written outside of {OUT}" for name in sorted(extra)]
     return about(faults, f"normalize, {path.name}: ")
 
@@ -276,15 +345,14 @@ def damaged_dataset(bench: Bench, layout: Layout, random: Random) -> tuple[Path,
 
 def dataset_of(bench: Bench, layout: Layout) -> Path:
     """A dataset in a layout, without faults."""
-    root = bench.folder / "inputs" / f"{layout.dataset}-{layout.variant}"
-    if not root.exists():
-        call = ["write-as", layout.dataset, bench.benchmark, root]
-        outcome = bench.server.run(
-            [*call, "--variant", layout.variant, "--no-quirks"], bench.folder
-        )
+
+    def make(folder: Path) -> None:
+        call = ["write-as", layout.dataset, bench.benchmark, folder / "data"]
+        outcome = bench.server.run([*call, "--variant", layout.variant, "--no-quirks"], folder)
         if outcome.code:
             raise RuntimeError(f"{layout.dataset} could not be written: {outcome.last_line}")
-    return root
+
+    return bench.once(f"{layout.dataset}-{layout.variant}", make) / "data"
 
 
 def inspect_arguments(layout: Layout, *, check: bool) -> list[str]:
@@ -294,13 +362,14 @@ def inspect_arguments(layout: Layout, *, check: bool) -> list[str]:
 
 def inspected(bench: Bench, layout: Layout) -> list[dict[str, str]]:
     """Rows of the index of a dataset without faults."""
-    folder = bench.folder / "clean" / f"inspect-{layout.dataset}-{layout.variant}"
-    if not folder.exists():
-        folder.mkdir(parents=True)
+
+    def make(folder: Path) -> None:
         shutil.copytree(dataset_of(bench, layout), folder / "root")
         outcome = bench.server.run(inspect_arguments(layout, check=False), folder)
         if outcome.code:
             raise RuntimeError(f"inspect fails on a whole dataset: {outcome.last_line}")
+
+    folder = bench.once(f"clean/inspect-{layout.dataset}-{layout.variant}", make)
     return rows_of(folder / "index.csv")
 
 

@@ -117,6 +117,8 @@ def environment(folder: Path) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
+        # without it, the server has a thread of pyarrow, and may not fork
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",
         "COLUMNS": "200",
     }
     kept = {name: value for name, value in os.environ.items() if name != "NORFACE_WEIGHTS"}

@@ -4,22 +4,30 @@ import datetime
 import hashlib
 import json
 import math
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from faults import disks, doubles, kills
-from faults.commands import Bench, Kind
+from tqdm import tqdm
+
+from faults import changes, disks, doubles, inputs, kills, weights
+from faults.commands import Bench, Kind, Shared
 from faults.comparing import Faults
 from faults.running import ROOT, Server
 
-KINDS = [*kills.KINDS, *disks.KINDS, *doubles.KINDS]
+JOURNALS = ROOT / "runs" / "faults"
+
+KINDS = [
+    *(*kills.KINDS, *disks.KINDS, *doubles.KINDS, *changes.KINDS, *inputs.KINDS, *weights.KINDS),
+]
 
 
 @dataclass
@@ -62,33 +70,47 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                self.known[entry["kind"], entry["number"]] = entry
+                with suppress(ValueError):  # half a line, of a suite that was killed
+                    entry = json.loads(line)
+                    self.known[entry["kind"], entry["number"]] = entry
 
     def add(self, kind: str, number: int, faults: Faults, seconds: float) -> None:
         """Writes down an attempt."""
         entry = {"kind": kind, "number": number, "seconds": round(seconds, 2), **asdict(faults)}
         with self.lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write("\n" * (file.tell() > 0) + json.dumps(entry))
 
 
 def run_suite(
     kinds: Sequence[Kind], *, tries: int | None, seed: int, workers: int, out: Path
 ) -> list[Row]:
     """Tries the kinds, prints what goes wrong and the table, and writes both."""
-    started = time.monotonic()
-    journal = Journal(ROOT / "runs" / "faults" / f"{code_hash()}-{seed}.jsonl")
+    journal = Journal(JOURNALS / f"{code_hash()}-{seed}.jsonl")
     with tempfile.TemporaryDirectory(prefix="norface-faults-") as work:
         benches = _Benches(Path(work))
-        with ThreadPoolExecutor(min(workers, len(kinds))) as pool:
-            running = [pool.submit(try_kind, kind, benches, journal, tries, seed) for kind in kinds]
-            rows = [future.result() for future in running]
+        total = sum(attempts(kind, tries) for kind in kinds)
+        bar = tqdm(total=total, desc="faults", unit="attempt", mininterval=5)
+        with bar, ThreadPoolExecutor(min(workers, len(kinds))) as pool:
+            try:
+                running = [
+                    pool.submit(try_kind, kind, benches, journal, tries, seed, bar)
+                    for kind in kinds
+                ]
+                rows = [future.result() for future in running]
+            except BaseException:
+                benches.stopped = True
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         benches.close()
 
-    wall = time.monotonic() - started
-    write_report(rows, out, seed=seed, wall=wall)
+    write_report(rows, out, seed=seed, workers=workers)
     print(table(rows))
     return rows
+
+
+def attempts(kind: Kind, tries: int | None) -> int:
+    """How often a kind is attempted for a number of tries; None: that of a full run."""
+    return math.ceil((tries or kind.tries) / kind.batch)
 
 
 class _Benches:
@@ -96,14 +118,16 @@ class _Benches:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.shared = Shared(folder / "shared")
         self.local = threading.local()
         self.benches: list[Bench] = []
+        self.stopped = False
 
     def get(self) -> Bench:
         """The bench of this thread."""
         if not hasattr(self.local, "bench"):
             folder = self.folder / str(threading.get_ident())
-            self.local.bench = Bench(Server(folder / "server"), folder)
+            self.local.bench = Bench(Server(folder / "server"), folder, self.shared)
             self.benches.append(self.local.bench)
         return self.local.bench
 
@@ -113,10 +137,19 @@ class _Benches:
             bench.server.close()
 
 
-def try_kind(kind: Kind, benches: _Benches, journal: Journal, tries: int | None, seed: int) -> Row:
+def try_kind(
+    kind: Kind,
+    benches: _Benches,
+    journal: Journal,
+    tries: int | None,
+    seed: int,
+    bar: tqdm,
+) -> Row:
     """All attempts of a kind; those that the journal holds are not made again."""
     row = Row(kind.name, kind.note)
-    for number in range(math.ceil((tries or kind.tries) / kind.batch)):
+    for number in range(attempts(kind, tries)):
+        if benches.stopped:
+            break
         entry = journal.known.get((kind.name, number))
         if entry is None:
             begun = time.monotonic()
@@ -128,9 +161,10 @@ def try_kind(kind: Kind, benches: _Benches, journal: Journal, tries: int | None,
             faults = Faults(tries=entry["tries"], lost=entry["lost"], wrong=entry["wrong"])
             seconds = entry["seconds"]
         row.count(faults, seconds)
+        bar.update()
 
     line = f"{row.kind}: {row.tries} tries, {row.lost} lost, {row.wrong} wrong"
-    print("\n  ".join([f"{line} ({row.seconds:.0f} s)", *row.faults[:8]]), flush=True)
+    tqdm.write("\n  ".join([f"{line} ({row.seconds:.0f} s)", *row.faults[:8]]), sys.stdout)
     return row
 
 
@@ -154,21 +188,26 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def write_report(rows: Sequence[Row], out: Path, *, seed: int, wall: float) -> None:
+def write_report(rows: Sequence[Row], out: Path, *, seed: int, workers: int) -> None:
     """Writes ``faults.json`` and, for the documentation, ``faults.md``."""
     from norface_lib.common.files import write_atomically, write_json
     from norface_lib.common.records import machine, versions
 
     date = datetime.date.today().isoformat()
-    about = {"seed": seed, "date": date, "wall_seconds": round(wall), "machine": machine()}
+    about = {"seed": seed, "date": date, "machine": machine()}
     content = {"result": [asdict(row) for row in rows], **about, "versions": versions()}
     write_json(content, out / "faults.json")
 
     computer = f"{about['machine']['processor']}, {about['machine']['cores']} cores"
     packages = ", ".join(f"{name} {number}" for name, number in versions().items())
-    minutes = f"{wall / 60:.0f} minutes ({sum(row.seconds for row in rows) / 60:.0f} of work)"
+    minutes = f"{sum(row.seconds for row in rows) / 60:.0f} minutes, {workers} kinds at once"
     text = TEXT.format(
-        date=date, computer=computer, packages=packages, minutes=minutes, seed=seed, table=table(rows)
+        date=date,
+        computer=computer,
+        packages=packages,
+        minutes=minutes,
+        seed=seed,
+        table=table(rows),
     )
     write_atomically(out / "faults.md", lambda part: part.write_text(text, encoding="utf-8"))
 
