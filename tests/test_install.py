@@ -148,7 +148,7 @@ def test_the_wheel_holds_weights_profiles_and_the_command(wheel):
     assert {f"norface_lib/weights/{name}" for name in here} <= names
     assert {"norface_lib/cli/profiles.yaml", "norface_lib/PAPER.md"} <= names
     assert not any(name.startswith(("tests/", "notebooks/", "results/")) for name in names)
-    assert "norface = norface_lib.cli.app:main" in command
+    assert "norface = norface_lib.__main__:main" in command
 
 
 @pytest.mark.slow
