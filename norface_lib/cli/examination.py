@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from norface_lib.common.errors import NorfaceError
-from norface_lib.common.paths import IN_CHECKOUT, models, runs, user_cache
+from norface_lib.common.paths import IN_CHECKOUT, models, no_folder, runs, user_cache
 
 State = Literal["ok", "missing", "broken"]
 
@@ -346,7 +346,7 @@ def _environment() -> Iterator[Finding]:
             section="environment variables",
             name=name,
             state="missing" if lost else "ok",
-            text=f"{value}{': no such folder' if lost else ''}"
+            text=f"{value}{f': {no_folder(Path(value))}' if lost else ''}"
             if value is not None
             else f"not set ({meaning})",
             cure="create that folder, or unset the variable" if lost else "",
