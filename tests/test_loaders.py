@@ -303,7 +303,7 @@ def test_writing_refuses_clearly_and_leaves_nothing(fake, tmp_path):
         write_as("bp4d", tmp_path / "benchmark", tmp_path / "out")
     copy = fake_benchmark(tmp_path / "copy", 2, 2)
     (copy / "images/lab0001/0001.jpg").unlink()
-    with pytest.raises(DataError, match=r"0001\.jpg: no such file"):
+    with pytest.raises(DataError, match=r"0001\.jpg: no such image"):
         write_as("bp4d", copy, tmp_path / "out")
     pd.read_csv(copy / "labels.csv").drop(columns="emotion").to_csv(
         copy / "labels.csv", index=False
