@@ -1,12 +1,15 @@
 """The documentation of the command line names what there is, and nothing else."""
 
 import re
+import tomllib
+from importlib.util import find_spec
 
 import pytest
 from typer.main import get_command
 
 from norface_lib.cli.app import EXIT_CODES, app
 from norface_lib.cli.output import REFUSED, STOPPED, TERMINATED, UNFORESEEN
+from norface_lib.cli.requirements import CORE, EXTRAS
 from norface_lib.common.paths import ROOT
 from norface_lib.images.crop import ALIGNED
 from norface_lib.labels import EMOTIONS
@@ -94,3 +97,17 @@ def test_every_column_status_and_format_is_explained():
     again = {cell.split("|")[1].strip(" `") for cell in TEXT.splitlines() if "tries again" in cell}
     assert again == set(statuses.TRIED_AGAIN)
     assert all(kind == "csv" or f"--format {kind}" in TEXT for kind in FORMATS)
+
+
+def test_doctor_looks_for_the_packages_of_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def names(lines):
+        return {re.match(r"[\w-]+", line)[0] for line in lines}
+
+    assert set(CORE.values()) == names(project["dependencies"])
+    extras = {extra: names(lines) for extra, lines in project["optional-dependencies"].items()}
+    extras.pop("test")
+    assert {extra: set(packages.values()) for extra, packages in EXTRAS.items()} == extras
+    modules = {module for packages in (CORE, *EXTRAS.values()) for module in packages}
+    assert all(find_spec(module) for module in modules)

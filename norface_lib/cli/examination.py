@@ -13,74 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from norface_lib.cli.requirements import CORE, EXTRAS, FOLDERS, SETTINGS
 from norface_lib.common.errors import NorfaceError
 from norface_lib.common.paths import IN_CHECKOUT, models, no_folder, runs, user_cache
 
 State = Literal["ok", "missing", "broken"]
-
-CORE = {
-    "torch": "torch",
-    "torchvision": "torchvision",
-    "timm": "timm",
-    "accelerate": "accelerate",
-    "safetensors": "safetensors",
-    "huggingface_hub": "huggingface_hub",
-    "numpy": "numpy",
-    "pandas": "pandas",
-    "scipy": "scipy",
-    "sklearn": "scikit-learn",
-    "cv2": "opencv-python",
-    "PIL": "pillow",
-    "typer": "typer",
-    "tqdm": "tqdm",
-}
-"""Modules that every command needs, and the packages that bring them."""
-
-EXTRAS = {
-    "photos": {
-        "ai_edge_litert": "ai-edge-litert",
-        "insightface": "insightface",
-        "onnxruntime": "onnxruntime",
-        "onnx": "onnx",
-        "onnx2torch": "onnx2torch",
-        "skimage": "scikit-image",
-    },
-    "render": {
-        "anny": "anny",
-        "filelock": "filelock",
-        "warp": "warp-lang",
-        "skimage": "scikit-image",
-    },
-    "notebooks": {
-        "jupyterlab": "jupyterlab",
-        "ipykernel": "ipykernel",
-        "ipywidgets": "ipywidgets",
-        "papermill": "papermill",
-        "nbconvert": "nbconvert",
-        "nbformat": "nbformat",
-        "nbstripout": "nbstripout",
-        "matplotlib": "matplotlib",
-        "seaborn": "seaborn",
-        "skimage": "scikit-image",
-        "yaml": "PyYAML",
-    },
-}
-"""Modules and packages of each extra."""
-
-FOLDERS = {
-    "NORFACE_MODELS": "networks of other people, such as MediaPipe's landmarker",
-    "NORFACE_PHOTOS": "photographs for this project's tests",
-    "NORFACE_RUNS": "everything that runs write; default: runs/",
-    "NORFACE_WEIGHTS": "weights of yours, searched before the shipped ones",
-}
-"""Environment variables that name folders, and what lies there."""
-
-SETTINGS = {
-    "OMP_NUM_THREADS": "threads of each process; default: one per core",
-    "NORFACE_DEBUG": "1: errors show their traceback",
-    "NORFACE_TENSORBOARD": "1: trainings log to TensorBoard too",
-}
-"""Other environment variables."""
 
 
 @dataclass(frozen=True, kw_only=True)
