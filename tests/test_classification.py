@@ -461,3 +461,7 @@ def test_embeddings_are_kept_in_a_file_and_taken_from_it(
         torch.testing.assert_close(made.originals, seen.originals, atol=1e-4, rtol=1e-4)
         assert np.array_equal(made.labels, pairs.labels)
     assert torch.equal(first.normalized, second.normalized)
+    monkeypatch.undo()
+    for damage in (b"", b"damaged" * 9, kept.read_bytes()[:-5]):
+        kept.write_bytes(damage)
+        assert torch.equal(embed(pairs, backbone, keep=kept).normalized, first.normalized)

@@ -109,7 +109,7 @@ def test_a_wrong_label_table_is_refused_with_its_name(copy, change, words):
 
 def test_missing_parts_of_a_benchmark_are_named(copy):
     (copy / "truth/lab0001/0002.png").unlink()
-    with pytest.raises(DataError, match=r"0002\.png: no such image"):
+    with pytest.raises(DataError, match=r"0002\.png: no such file"):
         _ = Rendered(copy).truths
     (copy / "benchmark.json").write_text("{")
     with pytest.raises(DataError, match=r"benchmark\.json: missing or damaged"):

@@ -15,7 +15,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from safetensors.numpy import load_file
 
-from norface_lib.cli import packages
 from norface_lib.common.errors import MissingExtraError, needs
 from norface_lib.common.paths import ROOT
 
@@ -36,16 +35,6 @@ def declared():
     """Requirements of the package and of all extras."""
     lines = PROJECT["dependencies"] + [line for extra in EXTRAS.values() for line in extra]
     return [Requirement(line) for line in lines]
-
-
-def test_doctor_looks_for_the_packages_of_each_extra():
-    def names(lines):
-        return {re.match(r"[\w.-]+", line)[0].lower() for line in lines}
-
-    assert {name.lower() for name in packages.CORE.values()} == names(PROJECT["dependencies"])
-    for extra, modules in packages.EXTRAS.items():
-        assert {name.lower() for name in modules.values()} == names(EXTRAS[extra]), extra
-    assert packages.EXTRAS.keys() == EXTRAS.keys() - {"test", "all"}
 
 
 def test_requirements_pin_what_the_package_and_its_extras_name():
@@ -159,7 +148,7 @@ def test_the_wheel_holds_weights_profiles_and_the_command(wheel):
     assert {f"norface_lib/weights/{name}" for name in here} <= names
     assert {"norface_lib/cli/profiles.yaml", "norface_lib/PAPER.md"} <= names
     assert not any(name.startswith(("tests/", "notebooks/", "results/")) for name in names)
-    assert "norface = norface_lib.cli.app:main" in command
+    assert "norface = norface_lib.__main__:main" in command
 
 
 @pytest.mark.slow

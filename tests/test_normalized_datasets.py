@@ -373,6 +373,27 @@ def test_pairs_are_mapped_from_files_and_read_again_from_there(
     _, some, _ = load_pairs(data.select([3, 1]), folder, 112, memory)
     assert np.array_equal(some, plain[0][[3, 1]]), "other rows are no longer those of the file"
 
+    for damage in (b"", b"PK\x03\x04", b"\x93NUMPY", mapped[0].tobytes()):
+        kept = sorted(memory.glob("originals-*.npy"))
+        for path in kept:
+            path.write_bytes(damage)
+        _, *again = load_pairs(data, folder, 112, memory)
+        assert all(np.array_equal(one, two) for one, two in zip(plain, again, strict=True))
+
+
+def test_files_of_others_are_never_overwritten(benchmark, tmp_path, weights):
+    data = opened("bp4d", benchmark, tmp_path, "images")
+    image = tmp_path / "out/noor" / normalized.mirror_of(data.index["path"].iloc[3])
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"mine")
+    for overwrite in (False, True):
+        with pytest.raises(DataError, match="is there already, and no earlier call made it"):
+            normalize_dataset(data, tmp_path / "out", weights, overwrite=overwrite, progress=False)
+        assert image.read_bytes() == b"mine"
+    image.unlink()
+    for _ in range(2):
+        normalize_dataset(data, tmp_path / "out", weights, overwrite=True, progress=False)
+
 
 def test_the_commands_align_a_dataset_and_normalize_it_by_the_table(benchmark, tmp_path, weights):
     data = opened("disfa", benchmark, tmp_path, "video")

@@ -137,7 +137,7 @@ def test_committed_notebooks_show_outputs_and_no_machine(name):
     [
         (["reproduce", "--profile", "huge"], "'huge' is not one of 'smoke', 'quick', 'full'"),
         (["reproduce", "--profile", "smoke", "--photos", "nowhere"], "nowhere: no such folder"),
-        (["reproduce", "--profile", "smoke", "--only", "99"], "no notebook starts with 99"),
+        (["reproduce", "--profile", "smoke", "--only", "99"], "no notebook starts with '99'"),
         (["bench", "nothing"], "'nothing' is not one of 'render', 'normalize', 'classify'"),
         (["train", "in", "out", "--task", "sex"], "'sex' is not one of 'au_detection'"),
         (["train-normalizer", "nowhere", "out"], "nowhere: no such folder"),

@@ -3,9 +3,7 @@
 Commands import what they need themselves, so that `--help` does not wait for torch.
 """
 
-import signal
 import sys
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -14,7 +12,7 @@ from norface_lib.cli import data, doctor, evaluate, export, photos, project, tra
 from norface_lib.cli.examples import EXAMPLES
 from norface_lib.cli.failures import report_failure
 from norface_lib.cli.output import with_shared_options
-from norface_lib.common.processes import Terminated, end_workers
+from norface_lib.common.processes import end_all_workers, stop_at_once
 
 EXIT_CODES = {
     0: "done, also when no face was found",
@@ -76,18 +74,14 @@ _add(evaluate.app, "evaluate")
 
 def main() -> int:
     """Runs a command and ends the process with its exit code, one of `EXIT_CODES`."""
-    signal.signal(signal.SIGTERM, _terminate)
+    stop_at_once()
     try:
         app()
     except Exception as error:
         return report_failure(error)
     finally:
-        end_workers()
+        end_all_workers()
     return 0  # after a command, typer has ended the process already
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
 
 
 if __name__ == "__main__":

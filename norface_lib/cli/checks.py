@@ -12,6 +12,8 @@ from pathlib import Path
 
 from typer import BadParameter
 
+from norface_lib.common.paths import no_file
+
 LARGEST_SEED = 2**31 - 1
 MOST_STEPS = 100_000_000
 
@@ -93,7 +95,7 @@ def backbone(text: str) -> str:
 def encoder(text: str | None) -> str | None:
     """A file of weights, or ``timm:NAME``."""
     if text and not re.fullmatch(r"timm:[\w./-]+", text) and not Path(text).is_file():
-        raise BadParameter(f"{text}: no such file; give a file of weights, or timm:NAME")
+        raise BadParameter(f"{text}: {no_file(Path(text))}; give a file of weights, or timm:NAME")
     return text
 
 
@@ -161,7 +163,7 @@ def network(text: str) -> str:
             "and evaluator"
         )
     if kind in ("arcface", "onnx") and place and not Path(place).is_file():
-        raise BadParameter(f"{place}: no such file")
+        raise BadParameter(f"{place}: {no_file(Path(place))}")
     return text
 
 

@@ -13,26 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from norface_lib.cli.packages import CORE, EXTRAS
+from norface_lib.cli.requirements import CORE, EXTRAS, FOLDERS, SETTINGS
 from norface_lib.common.errors import NorfaceError
-from norface_lib.common.paths import IN_CHECKOUT, models, runs, user_cache
+from norface_lib.common.paths import IN_CHECKOUT, models, no_folder, runs, user_cache
 
 State = Literal["ok", "missing", "broken"]
-
-FOLDERS = {
-    "NORFACE_MODELS": "networks of other people, such as MediaPipe's landmarker",
-    "NORFACE_PHOTOS": "photographs for this project's tests",
-    "NORFACE_RUNS": "everything that runs write; default: runs/",
-    "NORFACE_WEIGHTS": "weights of yours, searched before the shipped ones",
-}
-"""Environment variables that name folders, and what lies there."""
-
-SETTINGS = {
-    "OMP_NUM_THREADS": "threads of each process; default: one per core",
-    "NORFACE_DEBUG": "1: errors show their traceback",
-    "NORFACE_TENSORBOARD": "1: trainings log to TensorBoard too",
-}
-"""Other environment variables."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,7 +283,7 @@ def _environment() -> Iterator[Finding]:
             section="environment variables",
             name=name,
             state="missing" if lost else "ok",
-            text=f"{value}{': no such folder' if lost else ''}"
+            text=f"{value}{f': {no_folder(Path(value))}' if lost else ''}"
             if value is not None
             else f"not set ({meaning})",
             cure="create that folder, or unset the variable" if lost else "",

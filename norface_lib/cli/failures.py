@@ -56,7 +56,7 @@ def report_failure(error: Exception) -> int:
 def _sentence(error: Exception) -> str | None:
     """The sentence for an error that a user can act on, or None."""
     if isinstance(error, NorfaceError) or _is_refusal(error):
-        return str(error)
+        return without_addresses(str(error))
     if isinstance(error, OSError):
         return _sentence_of_system(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

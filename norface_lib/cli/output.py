@@ -17,7 +17,13 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from norface_lib.common.processes import Terminated, end_workers
+from norface_lib.common.processes import (
+    SENTENCE,
+    Terminated,
+    end_all_workers,
+    forget_interrupt,
+    stops_raised,
+)
 
 REFUSED = 1
 UNFORESEEN = 70
@@ -96,13 +102,14 @@ def _command(name: str, *, as_json: bool, quiet: bool) -> Iterator[None]:
     started = time.monotonic()
     exit_code = 0
     try:
-        with _messages(quiet):
+        with stops_raised(), _messages(quiet):
             yield
     except typer.Exit as end:
         exit_code = end.exit_code
     except KeyboardInterrupt as stop:
-        end_workers()
-        print("norface: stopped; the same command goes on", file=sys.stderr)
+        end_all_workers()
+        forget_interrupt()
+        print(SENTENCE, file=sys.stderr)
         raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else STOPPED) from None
     finally:
         _OUTPUT.reset(token)

@@ -10,7 +10,7 @@ from typing import Any
 from norface_lib.cli.publish import notebook_names
 from norface_lib.common.errors import DataError, NorfaceError, needs
 from norface_lib.common.files import write_json
-from norface_lib.common.paths import NOTEBOOKS, ROOT, cache, runs, shown
+from norface_lib.common.paths import NOTEBOOKS, ROOT, cache, no_folder, runs, shown
 from norface_lib.common.records import machine, versions
 from norface_lib.faces.benchmark import VERSION
 from norface_lib.networks.classifier import INPUTS
@@ -50,7 +50,7 @@ def reproduce(
     """
     parameters_of("", profile)
     if photos is not None and not Path(photos).is_dir():
-        raise DataError(f"{photos}: no such folder")
+        raise DataError(f"{photos}: {no_folder(photos)}; check the path")
     names = _chosen(only)
     folder = runs() / profile
     before = _seconds_of_last_run(folder)
@@ -82,12 +82,11 @@ def _chosen(only: list[str] | None) -> list[str]:
     """Names of the notebooks that start with one of some words, or of all."""
     if not only:
         return notebook_names()
-    names = [name for name in notebook_names() if name.startswith(tuple(only))]
-    if not names:
-        raise DataError(
-            f"no notebook starts with {', '.join(only)}; there are {', '.join(notebook_names())}"
-        )
-    return names
+    names = notebook_names()
+    for word in only:
+        if not word or not any(name.startswith(word) for name in names):
+            raise DataError(f"no notebook starts with {word!r}; there are {', '.join(names)}")
+    return [name for name in names if name.startswith(tuple(only))]
 
 
 def _run(name: str, profile: str, folder: Path) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 
-from norface_lib.common.errors import StoppedError
+from norface_lib.common.errors import StoppedError, without_addresses
 
 _PASSING = {
     getattr(errno, name)
@@ -67,10 +67,9 @@ def check_readable(path: Path, whole: bool = False) -> None:
 
 def reason_of(error: BaseException, path: Path) -> str:
     """Sentence about a failure, in one line of valid UTF-8, without the file's own path."""
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(
-        text.replace(f"{path}: ", "").encode("utf-8", "backslashreplace").decode().split()
-    )
+    text = without_addresses(getattr(error, "strerror", None) or str(error))
+    text = text.replace(f"{path}: ", "").encode("utf-8", "backslashreplace").decode()
+    return " ".join(text.split())
 
 
 def _printable(path: Path) -> str:

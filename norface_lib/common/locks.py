@@ -2,6 +2,8 @@
 
 import os
 import platform
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,12 +33,39 @@ def only_process(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def only_writer(path: Path) -> Iterator[None]:
-    """Holds what goes by one path, such as a table or a training, for this process; others may
-    write beside it. Errors as of `only_process`."""
+    """Holds what goes by one path, such as a table or a training, for this process, and deletes
+    its temporary files that a killed process left; others may write beside it. Errors as of
+    `only_process`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _held(path.with_name(f".{path.name}.lock"), path):
+        _remove_parts_of(path)
         yield
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A folder that is written all or nothing: yields another, which takes the name ``out`` at the
+    end. Deletes what a killed process left; errors as of `only_process`."""
+    out = Path(out)
+    with only_writer(out):
+        part = out.with_name(f".{out.name}.{os.getpid()}.part")
+        part.mkdir()
+        try:
+            yield part
+            if out.exists():
+                out.rmdir()  # an empty one
+            os.replace(part, out)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _remove_parts_of(path: Path) -> None:
+    """Deletes temporary files and folders beside ``path`` whose names begin with its name."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}(\.\w+)?\.\d+\.part")
+    for leftover in path.parent.iterdir():
+        if pattern.fullmatch(leftover.name):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -59,6 +59,18 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
+def no_folder(path: Path) -> str:
+    """The reason why a path is no folder: there is nothing, or a file."""
+    if Path(path).exists():
+        return "is a file, where a folder is needed"
+    return "no such folder"
+
+
+def no_file(path: Path) -> str:
+    """The reason why a path is no file: there is nothing, or a folder."""
+    return "is a folder, where a file is needed" if Path(path).is_dir() else "no such file"
+
+
 def target_picture(first: Path, targets: Sequence[str], name: str) -> Path:
     """Picture file of one of several targets: ``tiny.png`` for the first of them, ``tiny-ada.png``
     for another."""

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_table
+from norface_lib.common.paths import no_folder
 from norface_lib.common.tree import walk_tree
 from norface_lib.datasets.frames import IN_VIDEO, IN_ZIP, FrameReader
 from norface_lib.datasets.index import EMOTION, KEYS, load_index
@@ -52,7 +53,7 @@ class FaceDataset(Dataset):
         self.transform = transform
         self.report = Report(self.title)
         if not self.root.is_dir():
-            raise self._refusal("no such folder")
+            raise self._refusal(no_folder(self.root))
         self.listing = Listing(self.root)
         self.accounted: set[str] = set()
         if index is None:

@@ -4,12 +4,14 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
 
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_json, write_table
+from norface_lib.common.locks import whole_folder
 from norface_lib.common.paths import inside
 from norface_lib.datasets.label_table import expression_columns, read_labels, read_spec
 
@@ -40,8 +42,18 @@ def join_benchmarks(roots: Sequence[Path], out: Path) -> int:
                 "truth); join benchmarks that were rendered, or made by `pseudo-pairs`"
             )
 
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    with whole_folder(out) as part:
+        _write_joined(roots, specs, tables, part)
+    return sum(map(len, tables))
+
+
+def _write_joined(
+    roots: Sequence[Path],
+    specs: Sequence[dict[str, Any]],
+    tables: Sequence[pd.DataFrame],
+    folder: Path,
+) -> None:
+    """Writes the joined benchmark into a new folder."""
     for number, (root, table) in enumerate(zip(roots, tables, strict=True)):
         for column in ("image", "truth"):
             moved = f"{number}/" + table[column].astype(str)
@@ -50,17 +62,15 @@ def join_benchmarks(roots: Sequence[Path], out: Path) -> int:
                 total=len(table),
                 desc=f"{root.name} {column}",
             ):
-                _link(inside(root, name), inside(part, place, writes=True))
+                _link(inside(root, name), inside(folder, place, writes=True))
             table[column] = moved
 
-    write_table(pd.concat(tables, ignore_index=True), part / "labels.csv")
+    write_table(pd.concat(tables, ignore_index=True), folder / "labels.csv")
     counts = [{"faces": len(table), "people": int(table["subject"].nunique())} for table in tables]
     parts = [count | spec for count, spec in zip(counts, specs, strict=True)]
-    write_json(specs[0] | {"parts": parts}, part / "benchmark.json")
+    write_json(specs[0] | {"parts": parts}, folder / "benchmark.json")
     for picture in roots[0].glob("target*.png"):
-        shutil.copyfile(picture, part / picture.name)
-    part.rename(out)
-    return sum(map(len, tables))
+        shutil.copyfile(picture, folder / picture.name)
 
 
 def _link(source: Path, place: Path) -> None:

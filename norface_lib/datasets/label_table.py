@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from norface_lib import labels
 from norface_lib.common.errors import DataError
-from norface_lib.common.paths import leaves_folder, plain_name
+from norface_lib.common.paths import leaves_folder, no_folder, plain_name
 from norface_lib.datasets.index import EMOTION
 
 
@@ -23,6 +23,8 @@ def read_labels(root: Path, aus: tuple[int, ...] = labels.BP4D_AUS) -> pd.DataFr
     name leads out of the folder, or a frame that is no number.
     """
     path = Path(root) / "labels.csv"
+    if not Path(root).is_dir():
+        raise DataError(f"{root}: {no_folder(root)}; give the folder of a benchmark")
     if not path.is_file():
         raise DataError(
             f"{path}: no label table; make the benchmark with `python -m norface_lib render`"
@@ -86,6 +88,8 @@ def read_spec(root: Path) -> dict[str, Any]:
     :class:`DataError` if it is missing or damaged, or a target's name is no name of a file.
     """
     path = Path(root) / "benchmark.json"
+    if not Path(root).is_dir():
+        raise DataError(f"{root}: {no_folder(root)}; give the folder of a benchmark")
     try:
         spec = json.loads(path.read_text(encoding="utf-8"))
         checked = {"size": int(spec["size"]), "target": str(spec["target"])}

@@ -70,6 +70,19 @@ def check_root(folder: Path, root: Path) -> None:
         )
 
 
+def refuse_foreign(folder: Path, paths: Iterable[str]) -> None:
+    """Raises :class:`DataError` if a folder that no call wrote to holds a file by the name of a
+    normalized image, which would be overwritten."""
+    if (folder / _ROOT).exists() or (folder / MANIFEST).exists():
+        return
+    for path in paths:
+        image = folder / mirror_of(path)
+        if image.exists():
+            raise DataError(
+                f"{image}: is there already, and no earlier call made it; choose another folder"
+            )
+
+
 def forget_missing(done: dict[str, Row], data: FaceDataset, folder: Path) -> None:
     """Deletes the normalized images of frames whose file is no longer there, and their rows."""
     here = set(data.index["path"])

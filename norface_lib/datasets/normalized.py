@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ from norface_lib.datasets.manifest import (
     manifest_rows,
     mirror_of,
     read_manifest,
+    refuse_foreign,
     remove_image,
     remove_normalized,
     write_manifest,
@@ -92,6 +93,7 @@ def normalize_dataset(
         )
     model = model.to(device_of(device))
     with only_process(folder):
+        refuse_foreign(folder, data.index["path"])
         if overwrite:
             remove_normalized(folder)
         done = manifest_rows(folder, card["sha256"])
@@ -231,8 +233,9 @@ def load_pairs(
         if memory is None
         else [Path(memory) / f"{kind}-{key}.npy" for kind in ("originals", "normalized")]
     )
-    if names and all(name.is_file() for name in names):
-        return part, *(np.load(name, mmap_mode="r") for name in names)
+    kept = names and _kept(names, len(part), size)
+    if kept:
+        return part, *kept
     originals = (
         aligned(part.image(row), str(row["path"]), size, data.framing)
         for _, row in part.index.iterrows()
@@ -252,6 +255,17 @@ def key_of(part: FaceDataset, folder: Path, *more: object) -> str:
     return _hash_of(
         "".join([*map(str, more), *rows["sha256"], *rows["normalized_sha256"]]).encode()
     )[:16]
+
+
+def _kept(paths: Sequence[Path], count: int, size: int) -> list[Faces] | None:
+    """Images of an earlier call, mapped into memory; None if a file is missing or damaged, so that
+    all are read again."""
+    try:
+        faces = [np.lib.format.open_memmap(path, mode="r") for path in paths]
+    except (OSError, ValueError):
+        return None
+    whole = all(each.shape == (count, size, size, 3) and each.dtype == np.uint8 for each in faces)
+    return faces if whole else None
 
 
 def _gathered(

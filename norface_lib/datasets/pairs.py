@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -139,9 +140,8 @@ def embed(
     ``keep``: a file (.safetensors) for these embeddings. If it is there, they are taken from it, so
     its name must tell these pairs and this backbone from all others.
     """
-    if keep is not None and keep.is_file():
-        embeddings = load_file(keep)
-    else:
+    embeddings = None if keep is None else _kept(keep, len(pairs))
+    if embeddings is None:
         embeddings = {
             "originals": _embeddings(pairs.originals, backbone, batch_size, progress),
             "normalized": _embeddings(pairs.normalized, backbone, batch_size, progress),
@@ -150,6 +150,19 @@ def embed(
             with only_writer(keep.with_suffix("")):
                 write_atomically(keep, lambda part: save_file(embeddings, part))
     return EmbeddedPairs(backbone, **embeddings, labels=pairs.labels, subjects=pairs.subjects)
+
+
+def _kept(path: Path, count: int) -> dict[str, Tensor] | None:
+    """Embeddings of an earlier call; None if their file is missing or damaged, so that they are
+    computed again."""
+    try:
+        embeddings = load_file(path)
+    except (OSError, SafetensorError):
+        return None
+    whole = embeddings.keys() == {"originals", "normalized"} and all(
+        value.ndim == 3 and value.shape[1] == count for value in embeddings.values()
+    )
+    return embeddings if whole else None
 
 
 @torch.inference_mode()

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from norface_lib.common.errors import without_addresses
+
 _EXAMPLES = 3
 
 
@@ -49,7 +51,7 @@ class Report:
         counts[reason] = counts.get(reason, 0) + count
         examples = self.examples.setdefault(reason, [])
         # a name on disk need not be text
-        text = str(example).encode("utf-8", "replace").decode()
+        text = without_addresses(str(example)).encode("utf-8", "replace").decode()
         if len(examples) < _EXAMPLES and text not in examples:
             examples.append(text)
 

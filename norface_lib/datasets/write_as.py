@@ -8,15 +8,12 @@ get the same images. Frames without an emotion are left out of the emotion datas
 of the rendered subjects makes the part that is tested. All is deterministic by seed.
 """
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from norface_lib.common.errors import DataError
+from norface_lib.common.locks import whole_folder
 from norface_lib.datasets.au_layouts import BP4DPlusWriter, BP4DWriter, DISFAWriter
 from norface_lib.datasets.emotion_layouts import AffectNetWriter, RAFDBWriter
 from norface_lib.datasets.layout_writer import Quirks
@@ -78,20 +75,6 @@ def write_as(
     variant = variant or VARIANTS[layout][0]
     report = Report(f"written as {layout} ({variant})")
     rng = np.random.default_rng([seed, list(VARIANTS).index(layout)])
-    with _all_or_nothing(out) as part:
+    with whole_folder(out) as part:
         _WRITERS[layout](Path(benchmark), part, variant, quirks, rng, report).write()
     return report
-
-
-@contextmanager
-def _all_or_nothing(out: Path) -> Iterator[Path]:
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        yield part
-        if out.exists():
-            out.rmdir()
-        os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

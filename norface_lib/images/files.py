@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from norface_lib.common.errors import DataError, MissingExtraError, NorfaceError
 from norface_lib.common.files import write_atomically
+from norface_lib.common.paths import no_file, no_folder
 from norface_lib.common.tree import walk_tree
 from norface_lib.images.crop import NORFACE_CROP, Crop, similarity, warp
 
@@ -35,7 +36,7 @@ def read_face(path: Path, size: int, crop: Crop = NORFACE_CROP) -> NDArray[np.ui
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"{path}: no such image")
+        raise DataError(f"{path}: {no_file(path)}; check the path")
     return aligned(decode(path.read_bytes(), str(path)), str(path), size, crop)
 
 
@@ -182,7 +183,7 @@ def list_images(folder: Path) -> list[Path]:
     folder below it that cannot be listed."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+        raise DataError(f"{folder}: {no_folder(folder)}; check the path")
     images = sorted(
         folder / inner.below(name)
         for inner in walk_tree(folder)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from norface_lib.common.errors import CheckpointError, needs
 from norface_lib.common.files import write_atomically
+from norface_lib.common.locks import only_writer
 from norface_lib.images.arrays import to_tensor
 from norface_lib.images.files import read_face
 from norface_lib.labels import INTENSITY_MAX
@@ -184,7 +185,8 @@ def export_onnx(
         _add_metadata(part, metadata)
         _compare(network, faces, part, Path(out))
 
-    write_atomically(out, write)
+    with only_writer(out):
+        write_atomically(out, write)
     return metadata
 
 

@@ -22,6 +22,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from norface_lib.common.errors import CheckpointError, DataError, needs
+from norface_lib.common.paths import no_file
 from norface_lib.images.crop import ARCFACE_CROP, NORFACE_CROP, Crop, similarity
 from norface_lib.networks.evaluator import Evaluator
 from norface_lib.networks.weights import load_evaluator
@@ -173,7 +174,7 @@ def _arcface_file() -> Path:
     path = Path.home() / ARCFACE_FILE
     if not path.is_file():
         raise CheckpointError(
-            f'{path}: no such file. insightface downloads it once with: python -c "import '
+            f'{path}: {no_file(path)}. insightface downloads it once with: python -c "import '
             "insightface; "
             f"insightface.app.FaceAnalysis('{path.parent.name}')\". An identity encoder elsewhere "
             "is named arcface:PATH.onnx"
@@ -222,7 +223,7 @@ def _from_file(name: str, path: Path) -> nn.Module:
     """Every weight of the network must come from the file; what the file holds beyond (a head, a
     decoder) is left there."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError(f"{path}: {no_file(path)}; check the path")
     network = timm.create_model(name, num_classes=0)
     try:
         missing, beyond = network.load_state_dict(

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from norface_lib.common.errors import CheckpointError
+from norface_lib.common.paths import no_file
 from norface_lib.networks.frozen import IMAGENET, Encoding, FrozenNetwork, Preparation
 
 
@@ -56,10 +57,10 @@ class OnnxNetwork(FrozenNetwork):
 
 
 def _read_onnx(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: {no_file(path)}; check the path")
     try:
         return onnx.load(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: no such file") from error
     except DecodeError as error:
         raise CheckpointError(f"{path}: damaged, or not an ONNX file") from error
 

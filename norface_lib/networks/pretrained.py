@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from norface_lib.common.errors import CheckpointError
 from norface_lib.common.files import sha256_of
+from norface_lib.common.paths import no_file
 from norface_lib.networks.encoder import FaceEncoder, TimmEncoder, create_timm
 
 Weights = dict[str, Tensor]
@@ -93,7 +94,7 @@ def load_encoder_weights(
 def _of_file(path: Path, sha256: str | None) -> Weights:
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no such file; give a .pth, .pt or .safetensors file, or timm:NAME"
+            f"{path}: {no_file(path)}; give a .pth, .pt or .safetensors file, or timm:NAME"
         )
     if sha256 is not None and sha256_of(path) != sha256.lower():
         raise CheckpointError(

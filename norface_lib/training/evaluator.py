@@ -1,7 +1,6 @@
 """Training the evaluator on rendered faces of its own pool, originals and true normalized images
 alike, and what it then reads."""
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from norface_lib.common.devices import device_of
 from norface_lib.common.errors import DataError
 from norface_lib.common.records import versions
 from norface_lib.datasets.index import EMOTION
+from norface_lib.datasets.label_table import read_spec
 from norface_lib.datasets.pairs import ArrayDataset
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.benchmark import BenchmarkSpec
@@ -252,7 +252,7 @@ def train_and_save(
     evaluator = train_evaluator(faces, config, training, folder=out, device=device, start=first)
     seconds = logged_seconds(Path(out) / "evaluator.jsonl")
     card = {
-        "data": json.loads((Path(data) / "benchmark.json").read_text()),
+        "data": read_spec(data),
         "start": {"sha256": first_card["sha256"], "training": first_card["training"]}
         if start
         else None,

@@ -1,4 +1,4 @@
-"""Packages that the commands need: those of every command, and those of each extra."""
+"""Packages and environment variables that `doctor` looks for."""
 
 CORE = {
     "torch": "torch",
@@ -12,8 +12,8 @@ CORE = {
     "scipy": "scipy",
     "sklearn": "scikit-learn",
     "cv2": "opencv-python",
-    "PIL": "pillow",
     "filelock": "filelock",
+    "PIL": "pillow",
     "typer": "typer",
     "tqdm": "tqdm",
 }
@@ -51,3 +51,18 @@ EXTRAS = {
     },
 }
 """Modules and packages of each extra."""
+
+FOLDERS = {
+    "NORFACE_MODELS": "networks of other people, such as MediaPipe's landmarker",
+    "NORFACE_PHOTOS": "photographs for this project's tests",
+    "NORFACE_RUNS": "everything that runs write; default: runs/",
+    "NORFACE_WEIGHTS": "weights of yours, searched before the shipped ones",
+}
+"""Environment variables that name folders, and what lies there."""
+
+SETTINGS = {
+    "OMP_NUM_THREADS": "threads of each process; default: one per core",
+    "NORFACE_DEBUG": "1: errors show their traceback",
+    "NORFACE_TENSORBOARD": "1: trainings log to TensorBoard too",
+}
+"""Other environment variables."""
