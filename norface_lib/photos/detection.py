@@ -64,13 +64,13 @@ class Detector(Protocol):
         ...
 
 
-def open_detector(name: str, model: Path | None = None, levels: int = 1) -> Detector:
+def open_detector(name: str, model: Path | None = None, levels: int | None = None) -> Detector:
     """A detector by name: one of `DETECTORS`.
 
     ``model``: the landmarker's ``.task`` file, or the folder of insightface's model pack; default:
     where `MediaPipe` and `Insightface` look. ``levels``: how far MediaPipe searches for small
-    faces. Raises :class:`DataError` for an unknown name and :class:`CheckpointError` for networks
-    that cannot be loaded.
+    faces, see `MediaPipe`. Raises :class:`DataError` for an unknown name and
+    :class:`CheckpointError` for networks that cannot be loaded.
     """
     if name == "mediapipe":
         return MediaPipe(model, levels)
@@ -124,15 +124,18 @@ class MediaPipe:
 
     ``path``: its ``.task`` file. By default ``face_landmarker_v2_with_blendshapes.task`` in the
     folder ``$NORFACE_MODELS`` or in the user's cache, into which it is downloaded once (3.8 MB).
-    Raises :class:`CheckpointError` if it cannot be downloaded or is damaged.
+    ``levels``: how often an image is halved in the search for small faces; by default as often as
+    its size asks for, so that faces of 60 px are found in any image. Raises
+    :class:`CheckpointError` if it cannot be downloaded or is damaged.
     """
 
     name = "mediapipe"
 
-    def __init__(self, path: Path | None = None, levels: int = 1):
+    def __init__(self, path: Path | None = None, levels: int | None = None):
         from norface_lib.photos.landmarker import BLENDSHAPES, Landmarker
 
         self.blendshapes = BLENDSHAPES
+        self.levels = levels
         self._landmarker = Landmarker(landmarker_file(path), levels)
 
     def detect(self, image: Image) -> list[Face]:

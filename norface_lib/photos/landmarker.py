@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norface_lib.common.errors import CheckpointError, needs
-from norface_lib.images.crop import overlap, similarity, warp
+from norface_lib.images.crop import similarity, warp
 from norface_lib.photos.views import (
-    SAME_FACE,
     View,
     box_of,
+    levels_for,
     merged,
     quarter_turn,
+    same_face,
     square_around,
     turned,
     views_of,
@@ -78,8 +79,8 @@ _FACE_SIZE = 256
 """Pixels along a side of the landmark network's input."""
 
 _LONGEST = 1280
-"""Pixels along the longer side of an image in which faces are searched; larger ones are shrunk
-first."""
+"""Pixels along the longer side of an image to which larger ones are shrunk, for views that do not
+lose by it."""
 
 _MIN_SCORE = 0.5
 """Least score of a detection."""
@@ -114,18 +115,21 @@ class Landmarker:
     """Finds landmarks of all faces in an image. ``path``: MediaPipe's bundle of networks
     (``.task``).
 
-    ``levels``: how often the image is halved in the search for small faces, see `views_of`. Raises
-    :class:`CheckpointError` as `read_networks` does.
+    ``levels``: how often the image is halved in the search for small faces, see `views_of`; None
+    for as often as its size asks for, see `levels_for`. Raises :class:`CheckpointError` as
+    `read_networks` does.
     """
 
-    def __init__(self, path: Path, levels: int = 1):
+    def __init__(self, path: Path, levels: int | None = None):
         self.levels = levels
         self._detector, self._landmarks, self._shapes = map(_interpreter, read_networks(path))
 
     def __call__(self, image: NDArray[np.uint8], levels: int | None = None) -> list[Landmarks]:
         """All faces of an image (H, W, 3) RGB, the best first. ``levels``: no more than these."""
-        levels = self.levels if levels is None else min(levels, self.levels)
-        places = self._detect(image, levels)
+        limit = self.levels
+        if limit is None:
+            limit = levels_for(image.shape[1], image.shape[0])
+        places = self._detect(image, limit if levels is None else min(levels, limit))
         faces = [self.face_in(image, square_around(place)) for place in places]
         return distinct([face for face in faces if face is not None])
 
@@ -156,31 +160,25 @@ class Landmarker:
         more in a wider view.
         """
         height, width = image.shape[:2]
-        scale = min(1.0, _LONGEST / max(height, width))
-        small = image
-        if scale < 1:
-            small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        views = views_of(small.shape[1], small.shape[0], levels)
-        places = self._detect_in(small, views) or self._detect_in(small, [wider(views[0])])
-        ratio = np.tile((width / small.shape[1], height / small.shape[0]), 4)
-        return [place * ratio for place in places]
+        pyramid = _Pyramid(image)
+        views = views_of(width, height, levels)
+        return self._detect_in(pyramid, views) or self._detect_in(pyramid, [wider(views[0])])
 
-    def _detect_in(
-        self, image: NDArray[np.uint8], views: Sequence[View]
-    ) -> list[NDArray[np.float64]]:
+    def _detect_in(self, pyramid: "_Pyramid", views: Sequence[View]) -> list[NDArray[np.float64]]:
         """Places (8,) of the faces in some views, each face once."""
-        scores, places = zip(*(self._detect_in_view(image, view) for view in views), strict=True)
+        scores, places = zip(*(self._detect_in_view(pyramid, view) for view in views), strict=True)
         return merged(np.concatenate(scores), np.concatenate(places))
 
-    def _detect_in_view(self, image: NDArray[np.uint8], view: View) -> tuple[NDArray, NDArray]:
+    def _detect_in_view(self, pyramid: "_Pyramid", view: View) -> tuple[NDArray, NDArray]:
         """Scores (N,) and places (N, 8) - box x0, y0, x1, y1, two eyes - of the faces in a square
         of the image."""
-        x, y, side = view
-        scale = _DETECTOR_SIZE / side
-        matrix = np.array([(scale, 0, -x * scale), (0, scale, -y * scale)])
+        image, shrink = pyramid.image_for(view)
+        start = np.array(view[:2])
+        scale = _DETECTOR_SIZE / view[2]
+        matrix = np.concatenate([np.diag(scale / shrink), -scale * start[:, None]], axis=1)
         scores, places = self._detect_by(image, matrix)
         good = scores >= _MIN_SCORE
-        return scores[good], places[good] / scale + np.tile((x, y), 4)
+        return scores[good], places[good] / scale + np.tile(start, 4)
 
     def _detect_by(self, image: NDArray[np.uint8], matrix: NDArray) -> tuple[NDArray, NDArray]:
         """Scores (896,) and places (896, 8) of all cells of the detector, in pixels of the square
@@ -209,12 +207,33 @@ class Landmarker:
         return _run(self._shapes, points[_INPUT_OF_BLENDSHAPES].astype(np.float32))[0].ravel()
 
 
+class _Pyramid:
+    """An image (H, W, 3), and the same shrunk to `_LONGEST`."""
+
+    def __init__(self, image: NDArray[np.uint8]):
+        self.image = image
+        self.small = image
+        height, width = image.shape[:2]
+        scale = _LONGEST / max(height, width)
+        if scale < 1:
+            size = (max(1, round(scale * width)), max(1, round(scale * height)))
+            self.small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        self.shrink = np.array(self.small.shape[1::-1]) / (width, height)
+
+    def image_for(self, view: View) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """The smallest image that still has two pixels for each that the detector takes of a view,
+        and how much it is shrunk in width and height."""
+        if view[2] * self.shrink.max() >= 2 * _DETECTOR_SIZE:
+            return self.small, self.shrink
+        return self.image, np.ones(2)
+
+
 def distinct(faces: Sequence[Landmarks]) -> list[Landmarks]:
-    """Faces without those that overlap an earlier one."""
+    """Faces without those that an earlier one overlaps, or holds, or lies within."""
     kept: list[Landmarks] = []
     for face in faces:
         boxes = np.array([box_of(other.points) for other in kept]).reshape(-1, 4)
-        if (overlap(box_of(face.points), boxes) < SAME_FACE).all():
+        if not same_face(box_of(face.points), boxes).any():
             kept.append(face)
     return kept
 

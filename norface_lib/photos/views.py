@@ -1,6 +1,8 @@
 """Geometry of the search for faces: the squares of an image that the detector takes, and the one
 face of several detections."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,8 +15,16 @@ beyond the image."""
 _SMALLEST_VIEW = 256
 """Least side of a view in pixels: faces in smaller ones would be too small to be read."""
 
-SAME_FACE = 0.3
+_LARGEST_VIEW = 512
+"""Side in pixels that the smallest views must not exceed: the detector finds faces of a ninth of
+it."""
+
+_SAME_FACE = 0.3
 """Overlap (IoU) above which two detections are one face."""
+
+_WITHIN = 0.6
+"""Share of a box within another from which on the two are one face: parts of large faces look like
+small faces."""
 
 _ROOM = 1.5
 """Side of the landmark network's view, over that of the detector's box."""
@@ -34,6 +44,12 @@ def views_of(width: int, height: int, levels: int = 1) -> list[View]:
         if side >= _SMALLEST_VIEW:
             views += [(x, y, side) for y in _starts(height, side) for x in _starts(width, side)]
     return views
+
+
+def levels_for(width: int, height: int) -> int:
+    """Levels with which faces of about 60 px are found, as large as the image may be; one at
+    least."""
+    return max(1, math.ceil(math.log2(max(width, height) / _LARGEST_VIEW)))
 
 
 def _starts(length: float, side: float) -> list[float]:
@@ -58,12 +74,20 @@ def merged(scores: NDArray, places: NDArray) -> list[NDArray]:
     faces = []
     rest = np.argsort(-scores)
     while len(rest):
-        same = overlap(places[rest[0], :4], places[rest, :4]) > SAME_FACE
+        same = overlap(places[rest[0], :4], places[rest, :4]) > _SAME_FACE
         same[0] = True
         group = rest[same]
         faces.append(np.average(places[group], axis=0, weights=scores[group]))
         rest = rest[~same]
     return faces
+
+
+def same_face(box: NDArray, boxes: NDArray) -> NDArray[np.bool_]:
+    """True for those of the boxes (N, 4), x0, y0, x1, y1, that show the same face as a box (4,)."""
+    common = (np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])).clip(0)
+    areas = np.minimum((boxes[:, 2:] - boxes[:, :2]).prod(1), (box[2:] - box[:2]).prod())
+    within = common.prod(1) >= _WITHIN * np.maximum(areas, 1e-12)
+    return within | (overlap(box, boxes) >= _SAME_FACE)
 
 
 def square_around(place: NDArray) -> NDArray[np.float64]:
