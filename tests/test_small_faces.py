@@ -1,5 +1,6 @@
 """Small faces in large pictures are found, each once, and pictures of any shape are searched."""
 
+import json
 import os
 from pathlib import Path
 
@@ -105,6 +106,20 @@ def test_the_panorama(landmarker, tmp_path):
     assert counts == {"aligned": 8}
     table = pd.read_csv(tmp_path / FACES).sort_values("x0")
     assert (table["turn"] == 0).all() and (table["x0"].diff().dropna() > 500).all()
+
+
+def test_the_figure_shows_both_searches_of_each_size_of_pictures():
+    pytest.importorskip("seaborn", reason='pip install "norface[notebooks]"')
+    from norface_lib.common.paths import ROOT
+    from norface_lib.viz import plots
+
+    lines = (ROOT / "results" / "bench-small-faces.jsonl").read_text().splitlines()
+    measured = [json.loads(line) for line in lines]
+    axes = plots.small_faces(measured).axes
+    assert axes[0].get_title() == "1280 x 720 px" and len(axes) == 4
+    assert all(len(axis.get_lines()) == 2 for axis in axes)
+    found = [each["value"] for each in measured if each["search"] == "tiles" and each["face"] >= 60]
+    assert min(found) == 1.0
 
 
 # --- the measure ----------------------------------------------------------------------------------

@@ -20,7 +20,9 @@ def small_faces(figures: Sequence[dict[str, Any]]) -> Figure:
     """
     table = pd.DataFrame(figures)
     panels = table.groupby(["width", "height"], sort=False)
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels), 3.1), sharey=True)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(3.1 * len(panels), 2.9), sharex=True, sharey=True
+    )
     for axis, ((width, height), panel) in zip(axes, panels, strict=True):
         for search, rows in panel.groupby("search", sort=False):
             seconds = rows["processor_seconds"].median()
@@ -32,7 +34,7 @@ def small_faces(figures: Sequence[dict[str, Any]]) -> Figure:
         axis.set(xscale="log", xlabel="height of the face (px)", ylim=(-0.03, 1.03))
         axis.set_xticks(ticks, [str(tick) for tick in ticks], fontsize=8)
         axis.minorticks_off()
-        axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+        axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.24))
 
     axes[0].set_ylabel("faces found")
     sns.despine(figure)
