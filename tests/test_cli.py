@@ -118,7 +118,7 @@ def test_the_options_that_are_checked_are_many():
     ("call", "words"),
     [
         ("predict a b --batch-size -1", "greater than or equal to 1"),
-        ("align a b --levels 9", "less than or equal to 3"),
+        ("align a b --levels 9", "less than or equal to 6"),
         ("align a b --size 20000", "less than or equal to 1024"),
         ("train a b --seeds a", "'a' must be whole numbers joined by commas, as in 0,1,2"),
         ("train a b --seeds 0,0", "names a seed twice"),

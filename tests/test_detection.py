@@ -39,6 +39,7 @@ from norface_lib.photos.folders import align_tree
 from norface_lib.photos.journal import JOURNAL
 from norface_lib.photos.tables import BLENDSHAPES, COLUMNS, FACES
 from norface_lib.photos.tracking import Tracker
+from norface_lib.photos.views import views_of
 
 FIVE = NORFACE_CROP.pixels(100)
 
@@ -487,9 +488,6 @@ def landmarker():
 
 
 def test_views_cover_the_image_and_overlap_by_half():
-    views_of = pytest.importorskip(
-        "norface_lib.photos.landmarker", reason="pip install ai-edge-litert"
-    ).views_of
     assert views_of(300, 200, levels=3) == [(0, -50, 300)]  # no view is smaller than 256 px
     views = np.array(views_of(1280, 700, levels=2))
     assert (views[0] == (0, -290, 1280)).all() and set(views[:, 2]) == {1280, 640, 320}

@@ -12,7 +12,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "norface normalize /your/BP4D out --layout bp4d --points points/points.csv",
     ),
     "align": (
-        "norface align holiday aligned --all-faces --levels 2",
+        "norface align holiday aligned --all-faces",
         "norface align /your/BP4D points --layout bp4d --task au_detection",
     ),
     "train": (

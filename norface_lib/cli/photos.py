@@ -58,7 +58,7 @@ def predict(
     end: EndSecondsOption = None,
     all_faces: AllFacesOption = False,
     model: LandmarkerOption = None,
-    levels: LevelsOption = 1,
+    levels: LevelsOption = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
     table_format: Annotated[
@@ -132,7 +132,7 @@ def normalize(
     weights: NormalizerOption = "tiny",
     target: TargetOption = None,
     points: PointsOption = None,
-    levels: LevelsOption = 1,
+    levels: LevelsOption = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
@@ -186,7 +186,7 @@ def align(
     end: EndSecondsOption = None,
     all_faces: AllFacesOption = False,
     model: LandmarkerOption = None,
-    levels: LevelsOption = 1,
+    levels: LevelsOption = None,
     overwrite: OverwriteOption = False,
     layout: Annotated[
         Layout,

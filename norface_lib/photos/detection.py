@@ -19,6 +19,7 @@ from norface_lib.common.errors import CheckpointError, DataError, needs
 from norface_lib.common.files import write_atomically
 from norface_lib.common.paths import models
 from norface_lib.images.crop import NORFACE_CROP, Crop
+from norface_lib.photos.views import quarter_turn, turned_back
 
 if TYPE_CHECKING:
     from norface_lib.photos.landmarker import Landmarks
@@ -32,10 +33,10 @@ class Face:
 
     ``box`` (4,): x0, y0, x1, y1. ``points`` (5, 2): image-left eye, image-right eye, nose tip,
     image-left and image-right mouth corner. ``score`` in 0..1. ``blendshapes``: name to 0..1, empty
-    if the detector knows none. ``turn``: degrees clockwise (0, 90, 180, 270) by which the image was
-    turned to find the face; box and points are in the image as it was given, where "left" is the
-    left of the upright face. ``pose``: pitch, yaw and roll of the head in degrees, None if not
-    known.
+    if the detector knows none. ``turn``: degrees (0, 90, 180, 270) by which the image has to be
+    turned clockwise for the face to stand upright, within 45; box and points are in the image as
+    it is, and "left" is the left of the upright face. ``pose``: pitch, yaw and roll of the head in
+    degrees, None if not known.
     """
 
     box: NDArray[np.float64]
@@ -63,13 +64,13 @@ class Detector(Protocol):
         ...
 
 
-def open_detector(name: str, model: Path | None = None, levels: int = 1) -> Detector:
+def open_detector(name: str, model: Path | None = None, levels: int | None = None) -> Detector:
     """A detector by name: one of `DETECTORS`.
 
     ``model``: the landmarker's ``.task`` file, or the folder of insightface's model pack; default:
     where `MediaPipe` and `Insightface` look. ``levels``: how far MediaPipe searches for small
-    faces. Raises :class:`DataError` for an unknown name and :class:`CheckpointError` for networks
-    that cannot be loaded.
+    faces, see `MediaPipe`. Raises :class:`DataError` for an unknown name and
+    :class:`CheckpointError` for networks that cannot be loaded.
     """
     if name == "mediapipe":
         return MediaPipe(model, levels)
@@ -123,28 +124,33 @@ class MediaPipe:
 
     ``path``: its ``.task`` file. By default ``face_landmarker_v2_with_blendshapes.task`` in the
     folder ``$NORFACE_MODELS`` or in the user's cache, into which it is downloaded once (3.8 MB).
-    Raises :class:`CheckpointError` if it cannot be downloaded or is damaged.
+    ``levels``: how often an image is halved in the search for small faces; by default as often as
+    its size asks for, so that faces of 60 px are found in any image. Raises
+    :class:`CheckpointError` if it cannot be downloaded or is damaged.
     """
 
     name = "mediapipe"
 
-    def __init__(self, path: Path | None = None, levels: int = 1):
+    def __init__(self, path: Path | None = None, levels: int | None = None):
         from norface_lib.photos.landmarker import BLENDSHAPES, Landmarker
 
         self.blendshapes = BLENDSHAPES
+        self.levels = levels
         self._landmarker = Landmarker(landmarker_file(path), levels)
 
     def detect(self, image: Image) -> list[Face]:
-        """All faces of an image (H, W, 3) RGB, the largest first. Their boxes are those of the
-        landmarks."""
-        faces = [self._face(landmarks) for landmarks in self._landmarker(image)]
+        """All faces of an image (H, W, 3) RGB, also turned ones, the largest first. Their boxes are
+        those of the landmarks."""
+        from norface_lib.photos.turns import find_upright
+
+        faces = [self._face(landmarks) for landmarks in find_upright(self._landmarker, image)]
         return sorted(faces, key=lambda face: -face.area)
 
     def _face(self, landmarks: "Landmarks") -> Face:
         points = landmarks.points
         box = np.concatenate([points.min(0), points.max(0)])
         scores = dict(zip(self.blendshapes, landmarks.blendshapes.tolist(), strict=True))
-        return Face(box, five_of(points), landmarks.score, scores)
+        return Face(box, five_of(points), landmarks.score, scores, turn=landmarks.turn)
 
 
 def landmarker_file(path: Path | None = None) -> Path:
@@ -233,11 +239,33 @@ class Insightface:
             ) from error
 
     def detect(self, image: Image) -> list[Face]:
-        """All faces of an image (H, W, 3) RGB, the largest first."""
+        """All faces of an image (H, W, 3) RGB, the largest first; an image without one is searched
+        again, turned by 180, 90 and 270 degrees."""
+        faces = self._detect(image)
+        if not faces:
+            searches = [self._detect_turned(image, turn) for turn in (180, 90, 270)]
+            faces = max(searches, key=lambda some: max([face.score for face in some], default=0))
+        return sorted(faces, key=lambda face: -face.area)
+
+    def _detect(self, image: Image) -> list[Face]:
         # it takes BGR, as OpenCV reads it
         detections = self._app.get(np.ascontiguousarray(image[..., ::-1]))
-        faces = [
-            Face(np.array(each.bbox, float), np.array(each.kps, float), float(each.det_score))
-            for each in detections
-        ]
-        return sorted(faces, key=lambda face: -face.area)
+        return [_face_of(np.array(each.bbox), each.kps, each.det_score) for each in detections]
+
+    def _detect_turned(self, image: Image, turn: int) -> list[Face]:
+        """Faces of the image turned clockwise, in the image as it is."""
+        other = np.rot90(image, -turn // 90)
+        sizes = (image.shape[1::-1], other.shape[1::-1])
+        faces = []
+        for face in self._detect(other):
+            corners = turned_back(face.box.reshape(2, 2), turn, *sizes)
+            box = np.concatenate([corners.min(0), corners.max(0)])
+            faces.append(_face_of(box, turned_back(face.points, turn, *sizes), face.score))
+        return faces
+
+
+def _face_of(box: NDArray, points: NDArray, score: float) -> Face:
+    """A face by its box and five points, with its turn."""
+    points = np.asarray(points, float)
+    turn = quarter_turn(points[3:].mean(0) - points[:2].mean(0))
+    return Face(np.asarray(box, float), points, float(score), turn=turn)

@@ -35,9 +35,9 @@ _FRAME_CROP = re.compile(r"\d{6,}(_\d+)?\.png")
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Choices of an alignment. ``levels``: how far the detector searches for small faces, None if
-    it has no levels; ``size``: pixels of a crop; ``every``: which frames of a video; ``start`` and
-    ``end``: seconds of a video between which frames are taken; ``smallest``: see
-    `norface_lib.photos.folders.align_tree`."""
+    the image decides, or there are no levels; ``size``: pixels of a crop; ``every``: which frames
+    of a video; ``start`` and ``end``: seconds of a video between which frames are taken;
+    ``smallest``: see `norface_lib.photos.folders.align_tree`."""
 
     detector: str
     levels: int | None = None

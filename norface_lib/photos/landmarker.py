@@ -21,7 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norface_lib.common.errors import CheckpointError, needs
-from norface_lib.images.crop import overlap, similarity, warp
+from norface_lib.images.crop import similarity, warp
+from norface_lib.photos.views import (
+    View,
+    box_of,
+    levels_for,
+    merged,
+    quarter_turn,
+    same_face,
+    square_around,
+    turned,
+    views_of,
+    wider,
+)
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -67,11 +79,8 @@ _FACE_SIZE = 256
 """Pixels along a side of the landmark network's input."""
 
 _LONGEST = 1280
-"""Pixels along the longer side of an image in which faces are searched; larger ones are shrunk
-first."""
-
-_ROOM = 1.5
-"""Side of the landmark network's view, over that of the detector's box."""
+"""Pixels along the longer side of an image to which larger ones are shrunk, for views that do not
+lose by it."""
 
 _MIN_SCORE = 0.5
 """Least score of a detection."""
@@ -79,48 +88,71 @@ _MIN_SCORE = 0.5
 _MIN_PRESENCE = 0.5
 """Least score of a face that has landmarks."""
 
-_SAME_FACE = 0.3
-"""Overlap (IoU) above which two detections are one face."""
-
-View = tuple[float, float, float]
-"""A square of an image: x and y of its top left corner, and its side, in pixels; it may reach
-beyond the image."""
+_FOREHEAD = 10
+_CHIN = 152
+"""Landmarks in the middle of the face, one at its top, one at its bottom."""
 
 
 @dataclass(frozen=True)
 class Landmarks:
     """One face: ``points`` (478, 2) in pixels of the image, ``score`` in 0..1, ``blendshapes``
-    (52,) in 0..1."""
+    (52,) in 0..1 of the upright face, ``turn``: see
+    `norface_lib.photos.views.quarter_turn`."""
 
     points: NDArray[np.float64]
     score: float
     blendshapes: NDArray[np.float32]
+    turn: int = 0
+
+
+def down_of(points: NDArray) -> NDArray[np.float64]:
+    """Direction (2,), of length 1, from the forehead to the chin of landmarks (478, 2)."""
+    down = points[_CHIN] - points[_FOREHEAD]
+    return down / max(np.linalg.norm(down), 1e-9)
 
 
 class Landmarker:
     """Finds landmarks of all faces in an image. ``path``: MediaPipe's bundle of networks
     (``.task``).
 
-    ``levels``: how often the image is halved in the search for small faces, see `views_of`. Raises
-    :class:`CheckpointError` as `read_networks` does.
+    ``levels``: how often the image is halved in the search for small faces, see `views_of`; None
+    for as often as its size asks for, see `levels_for`. Raises :class:`CheckpointError` as
+    `read_networks` does.
     """
 
-    def __init__(self, path: Path, levels: int = 1):
+    def __init__(self, path: Path, levels: int | None = None):
         self.levels = levels
         self._detector, self._landmarks, self._shapes = map(_interpreter, read_networks(path))
 
-    def __call__(self, image: NDArray[np.uint8]) -> list[Landmarks]:
-        """All faces of an image (H, W, 3) RGB, the best first."""
-        faces: list[Landmarks] = []
-        for place in self._detect(image):
-            corners = square_around(place[:4], place[4:6], place[6:])
-            points, score = self._landmarks_in(image, corners)
-            boxes = np.array([_box(face.points) for face in faces]).reshape(-1, 4)
-            if score >= _MIN_PRESENCE and (overlap(_box(points), boxes) < _SAME_FACE).all():
-                faces.append(Landmarks(points, score, self._blendshapes(points)))
-        return faces
+    def __call__(self, image: NDArray[np.uint8], levels: int | None = None) -> list[Landmarks]:
+        """All faces of an image (H, W, 3) RGB, the best first. ``levels``: no more than these."""
+        limit = self.levels
+        if limit is None:
+            limit = levels_for(image.shape[1], image.shape[0])
+        places = self._detect(image, limit if levels is None else min(levels, limit))
+        faces = [self.face_in(image, square_around(place)) for place in places]
+        return distinct([face for face in faces if face is not None])
 
-    def _detect(self, image: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
+    def face_in(self, image: NDArray[np.uint8], corners: NDArray) -> Landmarks | None:
+        """The face in a turned square (3, 2) - top left, top right, bottom left - of an image; None
+        if there is none."""
+        points, score = self._landmarks_in(image, corners)
+        if score < _MIN_PRESENCE:
+            return None
+        turn = quarter_turn(down_of(points))
+        return Landmarks(points, score, self._blendshapes(turned(points, turn)), turn)
+
+    def look(self, image: NDArray[np.uint8], corners: NDArray) -> tuple[float, NDArray[np.float64]]:
+        """Best score 0..1 of an upright face in a turned square (3, 2) of an image, and the square
+        (3, 2) in which `face_in` finds its landmarks."""
+        square = np.array([(0, 0), (1, 0), (0, 1)]) * float(_DETECTOR_SIZE)
+        matrix = similarity(corners, square)
+        scores, places = self._detect_by(image, matrix)
+        best = int(scores.argmax())
+        back = cv2.invertAffineTransform(matrix)
+        return float(scores[best]), square_around(places[best]) @ back[:, :2].T + back[:, 2]
+
+    def _detect(self, image: NDArray[np.uint8], levels: int) -> list[NDArray[np.float64]]:
         """Places (8,) of faces: box x0, y0, x1, y1 and two eyes, in pixels of the image, the best
         first.
 
@@ -128,40 +160,36 @@ class Landmarker:
         more in a wider view.
         """
         height, width = image.shape[:2]
-        scale = min(1.0, _LONGEST / max(height, width))
-        small = image
-        if scale < 1:
-            small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        views = views_of(small.shape[1], small.shape[0], self.levels)
-        places = self._detect_in(small, views) or self._detect_in(small, [_wider(views[0])])
-        ratio = np.tile((width / small.shape[1], height / small.shape[0]), 4)
-        return [place * ratio for place in places]
+        pyramid = _Pyramid(image)
+        views = views_of(width, height, levels)
+        return self._detect_in(pyramid, views) or self._detect_in(pyramid, [wider(views[0])])
 
-    def _detect_in(
-        self, image: NDArray[np.uint8], views: Sequence[View]
-    ) -> list[NDArray[np.float64]]:
+    def _detect_in(self, pyramid: "_Pyramid", views: Sequence[View]) -> list[NDArray[np.float64]]:
         """Places (8,) of the faces in some views, each face once."""
-        scores, places = zip(*(self._detect_in_view(image, view) for view in views), strict=True)
+        scores, places = zip(*(self._detect_in_view(pyramid, view) for view in views), strict=True)
         return merged(np.concatenate(scores), np.concatenate(places))
 
-    def _detect_in_view(self, image: NDArray[np.uint8], view: View) -> tuple[NDArray, NDArray]:
+    def _detect_in_view(self, pyramid: "_Pyramid", view: View) -> tuple[NDArray, NDArray]:
         """Scores (N,) and places (N, 8) - box x0, y0, x1, y1, two eyes - of the faces in a square
         of the image."""
-        x, y, side = view
-        scale = _DETECTOR_SIZE / side
-        matrix = np.array([(scale, 0, -x * scale), (0, scale, -y * scale)])
+        image, shrink = pyramid.image_for(view)
+        start = np.array(view[:2])
+        scale = _DETECTOR_SIZE / view[2]
+        matrix = np.concatenate([np.diag(scale / shrink), -scale * start[:, None]], axis=1)
+        scores, places = self._detect_by(image, matrix)
+        good = scores >= _MIN_SCORE
+        return scores[good], places[good] / scale + np.tile(start, 4)
+
+    def _detect_by(self, image: NDArray[np.uint8], matrix: NDArray) -> tuple[NDArray, NDArray]:
+        """Scores (896,) and places (896, 8) of all cells of the detector, in pixels of the square
+        into which a similarity (2, 3) carries the image."""
         square = warp(image, matrix, _DETECTOR_SIZE, cv2.BORDER_CONSTANT)
         offsets, logits = _run(self._detector, square / np.float32(127.5) - 1)
-        scores = _sigmoid(logits[0, :, 0])
-        good = scores >= _MIN_SCORE
-
-        anchors = _anchors()[good]
-        offsets = offsets[0, good, :8] / _DETECTOR_SIZE
-        middle = offsets[:, :2] + anchors
-        half = offsets[:, 2:4] / 2
-        eyes = offsets[:, 4:] + np.tile(anchors, 2)
+        middle = offsets[0, :, :2] + _DETECTOR_SIZE * _anchors()
+        half = offsets[0, :, 2:4] / 2
+        eyes = offsets[0, :, 4:8] + _DETECTOR_SIZE * np.tile(_anchors(), 2)
         places = np.concatenate([middle - half, middle + half, eyes], axis=1)
-        return scores[good], places * side + np.tile((x, y), 4)
+        return _sigmoid(logits[0, :, 0]), places
 
     def _landmarks_in(
         self, image: NDArray[np.uint8], corners: NDArray
@@ -177,6 +205,37 @@ class Landmarker:
 
     def _blendshapes(self, points: NDArray) -> NDArray[np.float32]:
         return _run(self._shapes, points[_INPUT_OF_BLENDSHAPES].astype(np.float32))[0].ravel()
+
+
+class _Pyramid:
+    """An image (H, W, 3), and the same shrunk to `_LONGEST`."""
+
+    def __init__(self, image: NDArray[np.uint8]):
+        self.image = image
+        self.small = image
+        height, width = image.shape[:2]
+        scale = _LONGEST / max(height, width)
+        if scale < 1:
+            size = (max(1, round(scale * width)), max(1, round(scale * height)))
+            self.small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        self.shrink = np.array(self.small.shape[1::-1]) / (width, height)
+
+    def image_for(self, view: View) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """The smallest image that still has two pixels for each that the detector takes of a view,
+        and how much it is shrunk in width and height."""
+        if view[2] * self.shrink.max() >= 2 * _DETECTOR_SIZE:
+            return self.small, self.shrink
+        return self.image, np.ones(2)
+
+
+def distinct(faces: Sequence[Landmarks]) -> list[Landmarks]:
+    """Faces without those that an earlier one overlaps, or holds, or lies within."""
+    kept: list[Landmarks] = []
+    for face in faces:
+        boxes = np.array([box_of(other.points) for other in kept]).reshape(-1, 4)
+        if not same_face(box_of(face.points), boxes).any():
+            kept.append(face)
+    return kept
 
 
 def read_networks(path: Path) -> list[bytes]:
@@ -199,62 +258,6 @@ def read_networks(path: Path) -> list[bytes]:
                 "and call again"
             )
     return list(contents.values())
-
-
-def views_of(width: int, height: int, levels: int = 1) -> list[View]:
-    """Squares (x, y, side) of an image that the detector takes: around all of it, then halves,
-    quarters..., overlapping.
-
-    The detector misses faces much smaller than a tenth of its view. Views of fewer than 256 px are
-    left out: they could only add faces that are too small to be read.
-    """
-    longest = max(width, height)
-    views = [((width - longest) / 2, (height - longest) / 2, float(longest))]
-    for level in range(1, levels + 1):
-        side = longest / 2**level
-        if side >= 2 * _DETECTOR_SIZE:
-            views += [(x, y, side) for y in _starts(height, side) for x in _starts(width, side)]
-    return views
-
-
-def _starts(length: float, side: float) -> list[float]:
-    """Beginnings of views of a side that cover a length and overlap by half or more."""
-    if length <= side:
-        return [(length - side) / 2]
-    return np.linspace(0, length - side, 1 + int(np.ceil(2 * (length - side) / side))).tolist()
-
-
-def _wider(view: View, margin: float = 0.3) -> View:
-    x, y, side = view
-    return x - margin * side, y - margin * side, (1 + 2 * margin) * side
-
-
-def _box(points: NDArray) -> NDArray[np.float64]:
-    return np.concatenate([points.min(0), points.max(0)])
-
-
-def merged(scores: NDArray, places: NDArray) -> list[NDArray]:
-    """Places (N, 8), which begin with a box, to one for each face: the mean of all that overlap its
-    best, weighted by score."""
-    faces = []
-    rest = np.argsort(-scores)
-    while len(rest):
-        same = overlap(places[rest[0], :4], places[rest, :4]) > _SAME_FACE
-        same[0] = True
-        group = rest[same]
-        faces.append(np.average(places[group], axis=0, weights=scores[group]))
-        rest = rest[~same]
-    return faces
-
-
-def square_around(box: NDArray, eye_left: NDArray, eye_right: NDArray) -> NDArray[np.float64]:
-    """Three corners (3, 2) - top left, top right, bottom left - of the square about a box in which
-    the eyes stand level."""
-    across = (eye_right - eye_left) / max(np.linalg.norm(eye_right - eye_left), 1e-9)
-    down = np.array([-across[1], across[0]])
-    half = 0.5 * _ROOM * (box[2:] - box[:2]).max()
-    middle = (box[:2] + box[2:]) / 2
-    return middle + half * np.stack([-across - down, across - down, down - across])
 
 
 @cache

@@ -27,7 +27,8 @@ COLUMNS = (
 )
 """Of ``faces.csv``. ``time_s``: seconds from the start of a video, as its container says. Box and
 points are in pixels of the source, counted from its corner; left is the left of the image, and of
-the upright face where ``turn`` is not 0. ``pitch``, ``yaw`` and ``roll`` of the head in degrees,
+the upright face where ``turn``, the degrees by which the image has to be turned clockwise for the
+face to stand upright, is not 0. ``pitch``, ``yaw`` and ``roll`` of the head in degrees,
 empty if the detector does not know them. ``error``: why a file could not be read, or is left
 out."""
 

@@ -25,7 +25,7 @@ def predict(
     out: str | PathLike[str],
     *,
     detector: str | Detector = "mediapipe",
-    levels: int = 1,
+    levels: int | None = None,
     readers: Sequence[str] = READERS,
     weights: str = "tiny-photo",
     target: str | None = None,
@@ -48,11 +48,12 @@ def predict(
     in pixels) and its ``status``; ``AU12`` is a probability, ``AU12_intensity`` 0..5, ``emotion`` a
     name; all are empty where no face was read. ``detector``: ``mediapipe``, ``insightface``, or
     ``none`` for faces that are aligned already; ``levels``: how far mediapipe searches for small
-    faces; ``readers``: classifiers by shipped name or path; ``every``: takes each k-th frame of a
-    video; ``start``, ``end``: only those between these seconds; ``all_faces``: every face of an
-    image, else the largest; ``engine``: ``torch``, or ``onnx`` for onnxruntime on the CPU. The
-    table is also in ``out/predictions.csv``, and in another ``table_format`` (``parquet``,
-    ``json``) beside it, next to ``aligned/`` and ``normalized/``; a call after an interruption goes
+    faces, by default as the size of an image asks for; ``readers``: classifiers by shipped name or
+    path; ``every``: takes each k-th frame of a video; ``start``, ``end``: only those between these
+    seconds; ``all_faces``: every face of an image, else the largest; ``engine``: ``torch``, or
+    ``onnx`` for onnxruntime on the CPU. The table is also in ``out/predictions.csv``, and in
+    another ``table_format`` (``parquet``, ``json``) beside it, next to ``aligned/`` and
+    ``normalized/``; a call after an interruption goes
     on, and ``overwrite`` starts anew. Raises :class:`norface_lib.common.errors.DataError` for
     sources without images, and for an ``out`` that other sources or settings have made.
     """
@@ -82,7 +83,7 @@ def normalize(
     out: str | PathLike[str],
     *,
     detector: str | Detector = "none",
-    levels: int = 1,
+    levels: int | None = None,
     layout: str = "folder",
     weights: str = "tiny",
     target: str | None = None,
@@ -96,7 +97,8 @@ def normalize(
 
     Faces that are aligned already need no detector; with one, those of ordinary photographs and
     videos are found first, and their crops kept in ``out/aligned``; ``source`` may then also be a
-    file, a pattern, or several of them. ``levels``: how far mediapipe searches for small faces.
+    file, a pattern, or several of them. ``levels``: how far mediapipe searches for small faces, by
+    default as the size of an image asks for.
     ``layout``: ``folder``, or the dataset that lies at ``source``, such as ``bp4d``; ``points``:
     the table by which a dataset's whole frames are cropped. A call after an interruption goes on;
     ``overwrite`` deletes first what an earlier call made in ``out``. Returns how many faces were
@@ -142,5 +144,5 @@ def normalize(
     )
 
 
-def _opened(detector: str | Detector, levels: int) -> Detector:
+def _opened(detector: str | Detector, levels: int | None) -> Detector:
     return open_detector(detector, levels=levels) if isinstance(detector, str) else detector

@@ -1,4 +1,4 @@
-"""Speed of each stage on this machine: one JSON line for each figure."""
+"""Speed of each stage on this machine, and recall of small faces: one JSON line for each figure."""
 
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -13,6 +13,7 @@ _STAGES = {
     Stage.CLASSIFY: "classifier.bench_classify",
     Stage.ALIGN: "photographs.bench_align",
     Stage.END_TO_END: "photographs.bench_end_to_end",
+    Stage.SMALL_FACES: "small_faces.bench_small_faces",
 }
 """Module and function that measure each stage."""
 

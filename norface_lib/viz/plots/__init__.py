@@ -14,6 +14,7 @@ from norface_lib.viz.plots.charts import (
     f1_bars,
     maps,
 )
+from norface_lib.viz.plots.detection import small_faces
 from norface_lib.viz.plots.faces import (
     detected_face,
     heat_over,
@@ -56,5 +57,6 @@ __all__ = [
     "painted",
     "reading",
     "readings",
+    "small_faces",
     "strip",
 ]
