@@ -63,13 +63,21 @@ EveryOption = Annotated[
 StartSecondsOption = Annotated[
     float,
     typer.Option(
-        "--start", min=0, max=1_000_000, help="seconds of a video at which it begins", callback=checks.seconds
+        "--start",
+        min=0,
+        max=1_000_000,
+        help="seconds of a video at which it begins",
+        callback=checks.seconds,
     ),
 ]
 EndSecondsOption = Annotated[
     float | None,
     typer.Option(
-        "--end", min=0, max=1_000_000, help="seconds of a video after which it ends", callback=checks.seconds
+        "--end",
+        min=0,
+        max=1_000_000,
+        help="seconds of a video after which it ends",
+        callback=checks.seconds,
     ),
 ]
 LevelsOption = Annotated[
