@@ -19,6 +19,7 @@ from norface_lib.common.errors import CheckpointError, DataError, needs
 from norface_lib.common.files import write_atomically
 from norface_lib.common.paths import models
 from norface_lib.images.crop import NORFACE_CROP, Crop
+from norface_lib.photos.pose import Pose, pose_of_five, pose_of_landmarks
 from norface_lib.photos.views import quarter_turn, turned_back
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Face:
     if the detector knows none. ``turn``: degrees (0, 90, 180, 270) by which the image has to be
     turned clockwise for the face to stand upright, within 45; box and points are in the image as
     it is, and "left" is the left of the upright face. ``pose``: pitch, yaw and roll of the head in
-    degrees, None if not known.
+    degrees (see `norface_lib.photos.pose`), None if not known.
     """
 
     box: NDArray[np.float64]
@@ -44,7 +45,7 @@ class Face:
     score: float
     blendshapes: dict[str, float] = field(default_factory=dict)
     turn: int = 0
-    pose: tuple[float, float, float] | None = None
+    pose: Pose | None = None
 
     @property
     def area(self) -> float:
@@ -150,7 +151,8 @@ class MediaPipe:
         points = landmarks.points
         box = np.concatenate([points.min(0), points.max(0)])
         scores = dict(zip(self.blendshapes, landmarks.blendshapes.tolist(), strict=True))
-        return Face(box, five_of(points), landmarks.score, scores, turn=landmarks.turn)
+        pose = pose_of_landmarks(points, landmarks.depth)
+        return Face(box, five_of(points), landmarks.score, scores, landmarks.turn, pose)
 
 
 def landmarker_file(path: Path | None = None) -> Path:
@@ -265,7 +267,8 @@ class Insightface:
 
 
 def _face_of(box: NDArray, points: NDArray, score: float) -> Face:
-    """A face by its box and five points, with its turn."""
+    """A face by its box and five points, with its turn and pose."""
     points = np.asarray(points, float)
     turn = quarter_turn(points[3:].mean(0) - points[:2].mean(0))
-    return Face(np.asarray(box, float), points, float(score), turn=turn)
+    pose = pose_of_five(points)
+    return Face(np.asarray(box, float), points, float(score), turn=turn, pose=pose)

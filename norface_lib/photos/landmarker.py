@@ -95,11 +95,12 @@ _CHIN = 152
 
 @dataclass(frozen=True)
 class Landmarks:
-    """One face: ``points`` (478, 2) in pixels of the image, ``score`` in 0..1, ``blendshapes``
-    (52,) in 0..1 of the upright face, ``turn``: see
-    `norface_lib.photos.views.quarter_turn`."""
+    """One face: ``points`` (478, 2) in pixels of the image, and their ``depth`` (478,), larger away
+    from the camera, in pixels too; ``score`` in 0..1, ``blendshapes`` (52,) in 0..1 of the upright
+    face, ``turn``: see `norface_lib.photos.views.quarter_turn`."""
 
     points: NDArray[np.float64]
+    depth: NDArray[np.float64]
     score: float
     blendshapes: NDArray[np.float32]
     turn: int = 0
@@ -136,11 +137,12 @@ class Landmarker:
     def face_in(self, image: NDArray[np.uint8], corners: NDArray) -> Landmarks | None:
         """The face in a turned square (3, 2) - top left, top right, bottom left - of an image; None
         if there is none."""
-        points, score = self._landmarks_in(image, corners)
+        points, depth, score = self._landmarks_in(image, corners)
         if score < _MIN_PRESENCE:
             return None
         turn = quarter_turn(down_of(points))
-        return Landmarks(points, score, self._blendshapes(turned(points, turn)), turn)
+        shapes = self._blendshapes(turned(points, turn))
+        return Landmarks(points, depth, score, shapes, turn)
 
     def look(self, image: NDArray[np.uint8], corners: NDArray) -> tuple[float, NDArray[np.float64]]:
         """Best score 0..1 of an upright face in a turned square (3, 2) of an image, and the square
@@ -193,15 +195,17 @@ class Landmarker:
 
     def _landmarks_in(
         self, image: NDArray[np.uint8], corners: NDArray
-    ) -> tuple[NDArray[np.float64], float]:
-        """Landmarks (478, 2) in pixels of the image and the score of the face in a turned square
-        (3, 2) of it."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+        """Landmarks (478, 2) in pixels of the image, their depth (478,), and the score of the face
+        in a turned square (3, 2) of it."""
         square = np.array([(0, 0), (_FACE_SIZE, 0), (0, _FACE_SIZE)], np.float64)
         to_face = similarity(corners, square)
         outputs = _run(self._landmarks, warp(image, to_face, _FACE_SIZE) / np.float32(255))
-        points = outputs[0].reshape(-1, 3)[:, :2].astype(np.float64)
+        places = outputs[0].reshape(-1, 3).astype(np.float64)
         back = cv2.invertAffineTransform(to_face)
-        return points @ back[:, :2].T + back[:, 2], float(_sigmoid(outputs[1]).item())
+        points = places[:, :2] @ back[:, :2].T + back[:, 2]
+        depth = places[:, 2] * np.hypot(*back[0, :2])
+        return points, depth, float(_sigmoid(outputs[1]).item())
 
     def _blendshapes(self, points: NDArray) -> NDArray[np.float32]:
         return _run(self._shapes, points[_INPUT_OF_BLENDSHAPES].astype(np.float32))[0].ravel()

@@ -29,7 +29,8 @@ COLUMNS = (
 points are in pixels of the source, counted from its corner; left is the left of the image, and of
 the upright face where ``turn``, the degrees by which the image has to be turned clockwise for the
 face to stand upright, is not 0. ``pitch``, ``yaw`` and ``roll`` of the head in degrees,
-empty if the detector does not know them. ``error``: why a file could not be read, or is left
+positive if it looks up, to the left of the image, and is tilted clockwise; empty if the detector
+does not know them. ``error``: why a file could not be read, or is left
 out."""
 
 
