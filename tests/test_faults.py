@@ -149,6 +149,8 @@ def test_times_and_hidden_files_are_not_compared(tmp_path):
         (1, "norface: <Image at 0x7f5d1c2b3a40> in OUT", "address"),
         (1, "norface: no space", "without OUT"),
         (1, "norface: OUT: no space", ""),
+        (1, "read: 5%\rnorface: OUT: no dataset. It should hold\n    T1/1.jpg\nFound: b/", ""),
+        (1, "norface: OUT: no dataset\nTraceback (most recent call last):", "traceback"),
     ],
 )
 def test_a_refusal_is_a_sentence_that_names_the_place(code, err, text):

@@ -31,9 +31,11 @@ class Outcome:
 
     @property
     def last_line(self) -> str:
-        """Last line of stderr, where a sentence about an error stands."""
-        lines = [line for line in re.split(r"[\r\n]", self.err) if line.strip()]
-        return lines[-1].strip() if lines else ""
+        """Last line of stderr, where a sentence about an error stands, with the lines that explain
+        it: the folders that a dataset should have."""
+        lines = [line.strip() for line in re.split(r"[\r\n]", self.err) if line.strip()]
+        sentences = [n for n, line in enumerate(lines) if line.startswith("norface: ")]
+        return " ".join(lines[sentences[-1] if sentences else -1 :])
 
 
 class Server:

@@ -47,7 +47,7 @@ class Row:
         self.tries += faults.tries
         self.lost += len(faults.lost)
         self.wrong += len(faults.wrong)
-        self.seconds += seconds
+        self.seconds = round(self.seconds + seconds, 2)
         self.faults += [f"lost: {text}" for text in faults.lost]
         self.faults += [f"wrong: {text}" for text in faults.wrong]
 
@@ -200,7 +200,8 @@ def write_report(rows: Sequence[Row], out: Path, *, seed: int, workers: int) -> 
 
     computer = f"{about['machine']['processor']}, {about['machine']['cores']} cores"
     packages = ", ".join(f"{name} {number}" for name, number in versions().items())
-    minutes = f"{sum(row.seconds for row in rows) / 60:.0f} minutes, {workers} kinds at once"
+    spent = sum(row.seconds for row in rows) / 60
+    minutes = f"{spent:.0f} minutes of attempts, {workers} kinds at once"
     text = TEXT.format(
         date=date,
         computer=computer,
