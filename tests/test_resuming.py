@@ -77,6 +77,21 @@ def test_overwrite_deletes_what_norface_made_and_nothing_else(tmp_path):
     assert left == {notes, inside, tmp_path / "out/one.png"}
 
 
+def test_files_of_others_are_never_overwritten(tmp_path):
+    save(tmp_path / "in/one.png", ONE)
+    film(tmp_path / "in/walk.avi", walk_past(3))
+    for name in ("one.png", "walk.avi/000001.png"):
+        notes = save(tmp_path / "out" / name, TWO)
+        before = notes.read_bytes()
+        for overwrite in (False, True):
+            with pytest.raises(DataError, match=f"{name}: is there already, and no earlier call"):
+                run(tmp_path / "in", tmp_path / "out", overwrite=overwrite)
+        assert notes.read_bytes() == before
+        notes.unlink()
+    counts, _ = run(tmp_path / "in", tmp_path / "out")
+    assert counts["aligned"]
+
+
 def test_what_is_no_longer_there_leaves_the_table_and_the_folder(tmp_path):
     for name in ("a.png", "sub/b.png"):
         save(tmp_path / "in" / name, ONE)

@@ -152,6 +152,8 @@ class _Run:
         for name in [*journal.known]:
             if journal.known[name].output != outputs[name].as_posix():
                 journal.forget(name)
+        for name in asked.keys() - journal.known.keys():
+            journal.check_free(outputs[name].as_posix(), asked[name])
         return outputs
 
     def _lengths(self, sources: Sequence[Source]) -> list[int]:

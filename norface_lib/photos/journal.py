@@ -152,6 +152,15 @@ class AlignmentJournal:
         elif not progress.is_video:
             progress.outputs = outputs
 
+    def check_free(self, output: str, is_video: bool) -> None:
+        """Raises :class:`DataError` if a crop of a source that is not known would overwrite a
+        file."""
+        for path in _crops(Progress([], output, is_video), self.out):
+            if path.exists():
+                raise DataError(
+                    f"{path}: is there already, and no earlier call made it; choose another folder"
+                )
+
     def begin(self, name: str, *, stamp: list[int], output: str, is_video: bool) -> Progress:
         """Begins a source anew: deletes the crops that an earlier version of it left."""
         self.clear(name)
