@@ -55,7 +55,7 @@ def test_the_main_job_runs_and_its_second_run_reuses(runs, tmp_path):
         runs=runs,
     )
     assert second.returncode == 0, second.stdout + second.stderr
-    assert "used as they are" in second.stdout and "used as it is" in second.stdout
+    assert "used as they are" in second.stderr and "used as it is" in second.stderr
     assert len(json.loads((runs / "smoke/summary.json").read_text())["faces"]) == 2
     assert not photos.exists()
 
