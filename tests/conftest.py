@@ -1,6 +1,7 @@
 """Shared fixtures: a tiny rendered benchmark, made once, and settings that make runs alike."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before any test imports matplotlib
 
@@ -45,3 +46,21 @@ def studio():
     from norface_lib.faces.studio import Studio
 
     return Studio(112)
+
+
+@pytest.fixture(scope="session")
+def landmarker():
+    """The detector `mediapipe` with the networks of `NORFACE_MODELS`."""
+    from norface_lib.photos.detection import LANDMARKER_FILE, open_detector
+
+    pytest.importorskip("ai_edge_litert", reason="pip install ai-edge-litert")
+    path = Path(os.environ.get("NORFACE_MODELS", ""), LANDMARKER_FILE)
+    if "NORFACE_MODELS" not in os.environ or not path.is_file():
+        pytest.skip(f"NORFACE_MODELS names no folder with {LANDMARKER_FILE}")
+    return open_detector("mediapipe", path)
+
+
+@pytest.fixture(scope="session")
+def portrait():
+    """(512, 512, 3): a photograph of an astronaut, public domain, which scikit-image ships."""
+    return pytest.importorskip("skimage.data").astronaut()

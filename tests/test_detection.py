@@ -2,10 +2,8 @@
 MediaPipe's landmarker."""
 
 import csv
-import os
 import urllib.error
 from collections import Counter
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -478,15 +476,6 @@ def test_the_five_points_turn_with_the_face():
 # --- MediaPipe's landmarker -----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def landmarker():
-    pytest.importorskip("ai_edge_litert", reason="pip install ai-edge-litert")
-    path = Path(os.environ.get("NORFACE_MODELS", ""), LANDMARKER_FILE)
-    if "NORFACE_MODELS" not in os.environ or not path.is_file():
-        pytest.skip(f"NORFACE_MODELS names no folder with {LANDMARKER_FILE}")
-    return open_detector("mediapipe", path)
-
-
 def test_views_cover_the_image_and_overlap_by_half():
     assert views_of(300, 200, levels=3) == [(0, -50, 300)]  # no view is smaller than 256 px
     views = np.array(views_of(1280, 700, levels=2))
@@ -499,12 +488,6 @@ def test_views_cover_the_image_and_overlap_by_half():
             & (small[:, 1] <= y)
             & (y + 150 <= small[:, 1] + 320)
         ).any()
-
-
-@pytest.fixture(scope="module")
-def portrait():
-    """(512, 512, 3): a photograph of an astronaut, public domain, which scikit-image ships."""
-    return pytest.importorskip("skimage.data").astronaut()
 
 
 def test_the_landmarker_finds_a_face_however_large_and_turned(landmarker, portrait):

@@ -1,8 +1,6 @@
 """Pose of heads: exact on the model face, near the truth on rendered heads."""
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,19 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from norface_lib.photos.detection import LANDMARKER_FILE, open_detector
 from norface_lib.photos.folders import align_tree
 from norface_lib.photos.pose import _FIVE, _RIGID, pose_of_five, pose_of_landmarks
 from norface_lib.photos.tables import FACES
-
-
-@pytest.fixture(scope="module")
-def landmarker():
-    pytest.importorskip("ai_edge_litert", reason="pip install ai-edge-litert")
-    path = Path(os.environ.get("NORFACE_MODELS", ""), LANDMARKER_FILE)
-    if "NORFACE_MODELS" not in os.environ or not path.is_file():
-        pytest.skip(f"NORFACE_MODELS names no folder with {LANDMARKER_FILE}")
-    return open_detector("mediapipe", path)
 
 
 def rotation(pitch, yaw, roll):

@@ -12,27 +12,11 @@ from PIL import Image
 
 from norface_lib.cli.bench.small_faces import bench_small_faces
 from norface_lib.images.crop import overlap
-from norface_lib.photos.detection import LANDMARKER_FILE, open_detector
 from norface_lib.photos.folders import align_tree
 from norface_lib.photos.tables import FACES
 from norface_lib.photos.views import levels_for, same_face, views_of
 
 PANORAMA = Path(os.environ.get("NORFACE_PHOTOS", "none")).parent / "cases" / "panorama.jpg"
-
-
-@pytest.fixture(scope="module")
-def landmarker():
-    pytest.importorskip("ai_edge_litert", reason="pip install ai-edge-litert")
-    path = Path(os.environ.get("NORFACE_MODELS", ""), LANDMARKER_FILE)
-    if "NORFACE_MODELS" not in os.environ or not path.is_file():
-        pytest.skip(f"NORFACE_MODELS names no folder with {LANDMARKER_FILE}")
-    return open_detector("mediapipe", path)
-
-
-@pytest.fixture(scope="module")
-def portrait():
-    """(512, 512, 3): a photograph of an astronaut, public domain, which scikit-image ships."""
-    return pytest.importorskip("skimage.data").astronaut()
 
 
 # --- views ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from norface_lib.images.crop import align_face
-from norface_lib.photos.detection import LANDMARKER_FILE, Insightface, open_detector
+from norface_lib.photos.detection import Insightface
 from norface_lib.photos.folders import align_tree
 from norface_lib.photos.tables import BLENDSHAPES, FACES
 from norface_lib.photos.views import quarter_turn, turned, turned_back
@@ -20,21 +20,6 @@ PHOTOS = Path(os.environ.get("NORFACE_PHOTOS", "none"))
 UPSIDE_DOWN = PHOTOS.parent / "cases" / "upside_down.jpg"
 
 TURNS = (0, 90, 180, 270)
-
-
-@pytest.fixture(scope="module")
-def landmarker():
-    pytest.importorskip("ai_edge_litert", reason="pip install ai-edge-litert")
-    path = Path(os.environ.get("NORFACE_MODELS", ""), LANDMARKER_FILE)
-    if "NORFACE_MODELS" not in os.environ or not path.is_file():
-        pytest.skip(f"NORFACE_MODELS names no folder with {LANDMARKER_FILE}")
-    return open_detector("mediapipe", path)
-
-
-@pytest.fixture(scope="module")
-def portrait():
-    """(512, 512, 3): a photograph of an astronaut, public domain, which scikit-image ships."""
-    return pytest.importorskip("skimage.data").astronaut()
 
 
 def lying(image, turn):
