@@ -5,6 +5,7 @@ import tomllib
 from importlib.util import find_spec
 
 import pytest
+from test_cli import COMMANDS
 from typer.main import get_command
 
 from norface_lib.cli.app import EXIT_CODES, app
@@ -20,17 +21,6 @@ TEXT = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 SHARED = {"--help", "--install-completion", "--show-completion"}
-
-
-def commands(group=None, prefix=""):
-    for name, command in (group or get_command(app)).commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, f"{prefix}{name} ")
-        else:
-            yield f"{prefix}{name}", command
-
-
-COMMANDS = dict(commands())
 
 OPTIONS = {
     flag
