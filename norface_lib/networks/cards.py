@@ -20,13 +20,14 @@ SHIPPED = FOLDER / "fingerprints.json"
 """Hashes of the shipped weights by name: ``sha256`` of the file of tensors, and the card's
 ``fingerprint``."""
 
-KINDS = ("normalizer", "classifier", "evaluator")
+KINDS = ("normalizer", "classifier", "evaluator", "reader")
 
 TASK_NAMES = ("au_detection", "au_intensity", "emotion")
 """Tasks that the card of a classifier may name."""
 
 _FINGERPRINTED = (
     *("kind", "config", "color", "range", "crop", "task", "backbone", "normalizer", "sha256"),
+    "calibration",
 )
 """Entries of a card that decide what comes out of the network and what it means."""
 

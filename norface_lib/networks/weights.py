@@ -27,6 +27,7 @@ from norface_lib.networks.classifier import Classifier, ClassifierConfig
 from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 from norface_lib.networks.places import find_normalizer, find_weights
+from norface_lib.networks.token_reader import TokenReader, TokenReaderConfig
 
 _BACKBONE = ("encoder.", "expression.")
 """Beginnings of the names of weights that a normalizer and a classifier share."""
@@ -85,6 +86,12 @@ def save_evaluator(model: Evaluator, path: Path, card: dict[str, Any]) -> Path:
     """Writes weights and card of an evaluator; its AUs, its emotions and their order are part of
     its config."""
     return _save(model.config, _halved(model), path, {"kind": "evaluator"} | card)
+
+
+def save_token_reader(model: TokenReader, path: Path, card: dict[str, Any]) -> Path:
+    """Writes weights and card of a token reader; its AUs, its emotions and their order are part of
+    its config."""
+    return _save(model.config, _halved(model), path, {"kind": "reader"} | card)
 
 
 def _save(config: Any, weights: dict[str, Tensor], path: Path, card: dict[str, Any]) -> Path:
@@ -173,6 +180,15 @@ def load_evaluator(name: str | os.PathLike[str] = "evaluator") -> tuple[Evaluato
     path = find_weights(name, "evaluator")
     card, weights = _checked(path, "evaluator")
     return _network(path, card, weights, lambda c: Evaluator(EvaluatorConfig.from_dict(c))), card
+
+
+def load_token_reader(name: str | os.PathLike[str]) -> tuple[TokenReader, dict[str, Any]]:
+    """A token reader in evaluation mode, and its card. Errors as of :func:`load_normalizer`."""
+    path = find_weights(name, "reader")
+    card, weights = _checked(path, "reader")
+    return _network(
+        path, card, weights, lambda c: TokenReader(TokenReaderConfig.from_dict(c))
+    ), card
 
 
 def _checked(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

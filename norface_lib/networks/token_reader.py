@@ -1,0 +1,121 @@
+"""The token reader: intensities of all AUs on each side of the face, their occurrence, and the
+emotion, read from the encoder's tokens.
+
+The expression embedding passes through a bottleneck of 32 channels, which is enough to draw by and
+loses some of what the tokens hold. Here each AU and each emotion has a query of its own that
+attends to the tokens, so that each looks where it shows (after Perceiver, Jaegle et al. 2021; our
+choice). An AU's occurrence is a rising function of its intensity, so the two never contradict each
+other.
+
+Shapes: N images, A AUs, E emotions, L tokens of width D.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from norface_lib import labels
+from norface_lib.networks.encoder import TINY_ENCODER, EncoderConfig, FaceEncoder, with_tuples
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenReaderConfig:
+    """Outputs and size of a token reader; ``dataclasses.asdict`` makes it JSON and `from_dict`
+    brings it back."""
+
+    encoder: EncoderConfig = TINY_ENCODER
+    aus: tuple[int, ...] = tuple(sorted(labels.AUS))  # AU numbers in the order of the outputs
+    emotions: tuple[str, ...] = labels.EMOTIONS  # in the order of the logits
+    dropout: float = 0.1  # of what a query has read
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TokenReaderConfig":
+        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
+        ``TypeError`` for an unknown key."""
+        encoder = EncoderConfig.from_dict(values["encoder"])
+        return cls(**with_tuples(values) | {"encoder": encoder})
+
+    @property
+    def sided(self) -> tuple[bool, ...]:
+        """Which AUs have sides that move on their own."""
+        return tuple(labels.AUS[au].sided for au in self.aus)
+
+
+class Reading(NamedTuple):
+    """AUs and emotion of N faces, in the order of `TokenReaderConfig`."""
+
+    # (N, A, 2) of the subject's left and right; within 0..5 in evaluation, not clipped in training
+    sides: Tensor
+    occurrence: Tensor  # (N, A) logits
+    emotion: Tensor  # (N, E) logits
+
+    @property
+    def intensity(self) -> Tensor:
+        """(N, A) intensity of the stronger side, as FACS codes an AU."""
+        return self.sides.amax(dim=2)
+
+
+class TokenHead(nn.Module):
+    """Tokens (N, L, D) to a `Reading`: queries, cross attention, an MLP, and a linear layer of its
+    own for each query."""
+
+    def __init__(self, config: TokenReaderConfig):
+        super().__init__()
+        dim = config.encoder.dim
+        aus = len(config.aus)
+        count = aus + len(config.emotions)
+        self.aus = aus
+        self.register_buffer("sided", torch.tensor(config.sided), persistent=False)
+        self.queries = nn.Parameter(torch.randn(count, dim) * dim**-0.5)
+        self.norm_tokens = nn.LayerNorm(dim)
+        self.norm_mlp = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim)
+        self.attention = nn.MultiheadAttention(dim, config.encoder.heads, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+        self.dropout = nn.Dropout(config.dropout)
+        self.weight = nn.Parameter(torch.randn(count, dim, 2) * dim**-0.5)
+        self.bias = nn.Parameter(torch.zeros(count, 2))
+        # log odds of an occurrence: slope * (intensity - threshold)
+        self.log_slope = nn.Parameter(torch.zeros(aus))
+        self.threshold = nn.Parameter(torch.full((aus,), labels.OCCURRENCE_THRESHOLD))
+
+    def forward(self, tokens: Tensor) -> Reading:
+        memory = self.norm_tokens(tokens)
+        query = self.queries.expand(len(tokens), -1, -1)
+        x = query + self.attention(query, memory, memory, need_weights=False)[0]
+        x = x + self.mlp(self.norm_mlp(x))
+        x = self.dropout(self.norm(x))
+        values = torch.einsum("nqd,qds->nqs", x, self.weight) + self.bias
+
+        sides = values[:, : self.aus]
+        mean = sides.mean(dim=2, keepdim=True).expand_as(sides)
+        sides = torch.where(self.sided[None, :, None], sides, mean)
+        occurrence = self.log_slope.exp() * (sides.amax(dim=2) - self.threshold)
+        emotion = values[:, self.aus :].mean(dim=2)
+        if not self.training:
+            sides = sides.clamp(0, labels.INTENSITY_MAX)
+        return Reading(sides, occurrence, emotion)
+
+    def places(self, tokens: Tensor) -> Tensor:
+        """Attention of each query to the tokens (N, A + E, L), mean over heads; rows sum to 1."""
+        memory = self.norm_tokens(tokens)
+        query = self.queries.expand(len(tokens), -1, -1)
+        return self.attention(query, memory, memory)[1]
+
+
+class TokenReader(nn.Module):
+    """Images (N, 3, S, S) in [0, 1], originals or normalized ones, to a `Reading`.
+
+    Raises ``ValueError`` for images of another size.
+    """
+
+    def __init__(self, config: TokenReaderConfig = TokenReaderConfig()):
+        super().__init__()
+        self.config = config
+        self.encoder = FaceEncoder(config.encoder)
+        self.head = TokenHead(config)
+
+    def forward(self, images: Tensor) -> Reading:
+        return self.head(self.encoder(images))
