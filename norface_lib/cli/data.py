@@ -21,6 +21,7 @@ from norface_lib.cli.output import show
 
 if TYPE_CHECKING:
     from norface_lib.datasets.report import Report
+    from norface_lib.photos.teacher import Teacher
 
 app = typer.Typer()
 _PANEL = "Datasets"
@@ -124,6 +125,19 @@ def pseudo_pairs(
     mirrored: Annotated[
         bool, typer.Option(help="also write OUT/mirrored: the photographs of train, mirrored")
     ] = False,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            help="a rendered benchmark; AUs are then named by all scores and points of the "
+            "landmarker, as learned from it, and by the emotions of the table"
+        ),
+    ] = None,
+    truths: Annotated[
+        bool, typer.Option(help="render the normalized images, which a token reader does not need")
+    ] = True,
+    model: Annotated[
+        Path | None, typer.Option(help="MediaPipe's .task file, for --teacher")
+    ] = None,
 ) -> None:
     """Pair photographs with rendered normalized images: the target's head with the facial actions
     that MediaPipe's landmarker estimates."""
@@ -138,9 +152,21 @@ def pseudo_pairs(
         target=target,
         held_out=held_out,
         mirrored=mirrored,
+        teacher=None if teacher is None else _teacher(teacher, model),
+        truths=truths,
     )
     text = ", ".join(f"{count} {status}" for status, count in counts.items())
     show(text, counts=counts, files=[out])
+
+
+def _teacher(rendered: Path, model: Path | None) -> "Teacher":
+    from norface_lib.datasets.rendered import Rendered
+    from norface_lib.photos.detection import landmarker_file
+    from norface_lib.photos.landmarker import Landmarker
+    from norface_lib.photos.teacher import Teacher
+
+    faces = Rendered(rendered, progress=True)
+    return Teacher(faces, Landmarker(landmarker_file(model), levels=0))
 
 
 @app.command(rich_help_panel=_PANEL)

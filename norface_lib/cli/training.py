@@ -239,3 +239,43 @@ def train_evaluator(
 
     path = train_and_save(data, out, steps=steps, seed=seed, device=device, start=start)
     show(f"the weights are in {path}", files=[path])
+
+
+@app.command(rich_help_panel=_PANEL)
+def train_reader(
+    out: Annotated[Path, typer.Argument(help="folder for the checkpoint, the log and the weights")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            help="benchmarks to learn from: rendered, and pseudo-pairs made with --teacher"
+        ),
+    ],
+    share: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0, max=1, help="share of a batch, one for each of DATA in turn; default: all alike"
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="steps of the training")] = 5000,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    start: NormalizerOption = "tiny-photo",
+    name: Annotated[
+        str, typer.Option(help="name of the weights", callback=checks.file_name)
+    ] = "reader",
+) -> None:
+    """Train a token reader: AUs of either side, their occurrence and the emotion, from rendered
+    faces and photographs. To resume after a stop, run the same command again."""
+    from norface_lib.training.reader_recipe import train_and_save
+    from norface_lib.training.token_reader import ReaderTraining
+
+    path = train_and_save(
+        data,
+        out,
+        shares=share or [1 / len(data)] * len(data),
+        training=ReaderTraining.of_steps(steps, seed),
+        start=start,
+        name=name,
+        device=device,
+    )
+    show(f"the weights are in {path}", files=[path])

@@ -2,6 +2,7 @@
 errors."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,33 @@ def emotions_of(table: pd.DataFrame, root: Path) -> pd.Series:
             f"{', '.join(labels.EMOTIONS)}"
         )
     return names
+
+
+def side_codes(table: pd.DataFrame, aus: Sequence[int]) -> NDArray[np.float32]:
+    """AU intensities (N, A, 2) of a label table, left and right; of an AU without sides twice the
+    same."""
+    columns = [
+        labels.au_column(au) + (side if labels.AUS[au].sided else "") for au in aus for side in "LR"
+    ]
+    return table[columns].to_numpy(np.float32).reshape(len(table), len(aus), 2)
+
+
+VOTES = "votes_"
+"""Beginning of the columns of a label table that hold how many people saw an emotion."""
+
+
+def emotion_shares(table: pd.DataFrame, emotions: Sequence[str]) -> NDArray[np.float32]:
+    """Shares (N, E) of votes of a label table, of its one emotion where there are no votes, and 0
+    where there is neither."""
+    names = _emotion_names(table).to_numpy(str)
+    shares = (names[:, None] == np.array(emotions)).astype(np.float32)
+    columns = [VOTES + name for name in emotions]
+    if set(columns) <= set(table.columns):
+        votes = table[columns].to_numpy(np.float32)
+        total = votes.sum(axis=1, keepdims=True)
+        voted = total[:, 0] > 0
+        shares[voted] = votes[voted] / total[voted]
+    return shares
 
 
 def _emotion_names(table: pd.DataFrame) -> pd.Series:

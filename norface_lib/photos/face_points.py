@@ -27,6 +27,10 @@ class FacePoints:
         """(N,) true for faces that have landmarks."""
         return ~np.isnan(self.scores[:, 0])
 
+    def of(self, rows: NDArray) -> "FacePoints":
+        """Those of some faces, by number or by a mask (N,)."""
+        return FacePoints(self.scores[rows], self.points[rows])
+
 
 def read_points(
     landmarker: Landmarker, faces: Faces, keep: Path | None = None, progress: bool = True

@@ -25,16 +25,19 @@ from norface_lib.common.files import write_atomically, write_json, write_table
 from norface_lib.common.locks import only_process
 from norface_lib.common.paths import inside
 from norface_lib.datasets.index import EMOTION
-from norface_lib.datasets.label_table import read_spec
+from norface_lib.datasets.label_table import VOTES, emotion_shares, read_spec
 from norface_lib.datasets.text_tables import match_names, read_named, some
+from norface_lib.faces.sampling import Sides
 from norface_lib.faces.studio import Studio
 from norface_lib.faces.writing import intensity_columns
 from norface_lib.images.arrays import Faces
 from norface_lib.images.crop import ALIGNED
-from norface_lib.images.files import decode, write_png
+from norface_lib.images.files import decode, read_faces, write_png
 from norface_lib.photos.calibration import Calibration, calibration_of
+from norface_lib.photos.face_points import read_points
 from norface_lib.photos.landmarker import BLENDSHAPES as NAMES
 from norface_lib.photos.tables import BLENDSHAPES, FACES
+from norface_lib.photos.teacher import Lesson, Teacher
 
 EMOTION_NAMES = {"happiness": "happy", "sadness": "sad"} | {name: name for name in labels.EMOTIONS}
 """Names of emotions in tables of photographs -> ours."""
@@ -91,12 +94,15 @@ def _with_labels(rows: pd.DataFrame, table: Path) -> pd.DataFrame:
             f"{table}: names none of the photographs, but {some(list(known['image']))}; they are "
             f"called {some(list(rows['source'].unique()))}: name them so in the column image"
         )
-    columns = [name for name in ("subject", "emotion", "expression") if name in known.columns]
+    votes = [name for name in known.columns if name.startswith(VOTES)]
+    texts = ("subject", "emotion", "expression", "split")
+    columns = [name for name in texts if name in known.columns] + votes
     known = known[["image", *columns]].replace("", np.nan)
     known = known.assign(source=known["image"].map(files)).dropna(subset="source")
     known = known.drop(columns="image").drop_duplicates("source")
     rows = rows.merge(known, how="left", on="source")
     rows["emotion"] = _emotions(rows, table)
+    rows[votes] = _counts(rows[votes], table)
     if "subject" not in columns:
         return rows.assign(subject=rows["source"])
     unknown = rows.loc[rows["subject"].isna(), "source"].unique()
@@ -120,6 +126,17 @@ def _emotions(rows: pd.DataFrame, table: Path) -> pd.Series:
     return emotions.map(lambda name: EMOTION_NAMES.get(name, ""))
 
 
+def _counts(votes: pd.DataFrame, table: Path) -> pd.DataFrame:
+    """Votes for emotions as numbers, 0 where there are none."""
+    counts = votes.apply(pd.to_numeric, errors="coerce")
+    wrong = votes.notna() & ~(counts >= 0)
+    if wrong.to_numpy().any():
+        column = votes.columns[wrong.any()][0]
+        value = votes.loc[wrong[column], column].iloc[0]
+        raise DataError(f"{table}: column {column}: {value!r} is no number of votes")
+    return counts.fillna(0.0)
+
+
 def is_held_out(subject: str, share: float) -> bool:
     """Tells whether a person is kept for tests: by the hash of the name, so it never depends on the
     other people."""
@@ -136,6 +153,8 @@ def write_pseudo_pairs(
     size: int = 112,
     held_out: float = 0.15,
     mirrored: bool = False,
+    teacher: Teacher | None = None,
+    truths: bool = True,
     progress: bool = True,
 ) -> Counter[str]:
     """Writes photographs with their pseudo-true I_n as benchmarks ``out/train`` and ``out/test``,
@@ -144,16 +163,22 @@ def write_pseudo_pairs(
     People of ``test`` are not in ``train`` (`is_held_out`). ``mirrored``: also ``out/mirrored``,
     those of ``train`` mirrored; their I_n are rendered anew, for the target face itself is not
     symmetric. ``calibration``: default, that of the photographs of ``train``; it is written beside
-    them. Rendered faces that are there already are kept, so an interrupted call goes on. Returns
-    how many faces and people are in each part. Raises :class:`DataError` as `read_photographs`, and
-    if ``out`` holds other pairs.
+    them. ``teacher``: what names their AUs in place of the calibrated scores; its reliability for
+    each AU is written beside them. ``truths``: False leaves the rendering out, for faces that only
+    a reader learns from. Rendered faces that are there already are kept, so an interrupted call
+    goes on. A table's column ``split`` (``train`` or anything else) decides who is in ``test``,
+    where there is one.
+
+    Returns how many faces and people are in each part, and how many the teacher did not find.
+    Raises :class:`DataError` as `read_photographs`, and if ``out`` holds other pairs.
     """
     aligned, out = Path(aligned), Path(out)
     faces = read_photographs(aligned, table)
-    test = faces["subject"].map(lambda name: is_held_out(name, held_out)).to_numpy(bool)
-    train = faces[~test]
+    faces["test"] = _kept_for_tests(faces, held_out)
+    train = faces[~faces["test"]]
     if calibration is None:
         calibration = Calibration.of(train[list(NAMES[1:])], train["emotion"].to_numpy(str))
+    lessons = None if teacher is None else _lessons(teacher, aligned, faces, size)
     settings = {
         "pool": "photographs",
         "seed": 0,
@@ -162,29 +187,65 @@ def write_pseudo_pairs(
         "held_out": held_out,
         "calibration": asdict(calibration),
     }
+    if lessons is not None:
+        settings |= {"reliability": lessons["train"].weights, "teacher": teacher.spec}
     studio = Studio(size, target)
     counts: Counter[str] = Counter()
     with only_process(out):
         for part in ("train", "mirrored", "test") if mirrored else ("train", "test"):
-            rows = faces[test] if part == "test" else train
+            rows = faces[faces["test"] == (part == "test")]
             if rows.empty:
                 continue
             _begin(out / part, settings | {"part": part}, studio)
-            bar = tqdm(
-                rows.to_dict("records"), desc=f"render {part}", unit="face", disable=not progress
-            )
             lines = []
-            for row in bar:
-                left, right = calibration.sides(row)
-                sides = (right, left) if part == "mirrored" else (left, right)
+            records = rows.to_dict("records")
+            bar = tqdm(records, desc=f"render {part}", unit="face", disable=not progress)
+            for number, row in enumerate(bar):
+                sides = calibration.sides(row)
+                if lessons is not None:
+                    lesson = lessons["test" if part == "test" else "train"]
+                    if not lesson.found[number]:
+                        counts[f"{part} faces not found by the teacher"] += 1
+                        continue
+                    sides = lesson.sides(number)
+                sides = sides[::-1] if part == "mirrored" else sides
                 _write_pair(
-                    aligned, out / part, str(row["output"]), sides, studio, part == "mirrored"
+                    aligned,
+                    out / part,
+                    str(row["output"]),
+                    sides,
+                    studio if truths else None,
+                    part == "mirrored",
                 )
-                lines.append(_line(row, sides))
+                lines.append(_line(row, sides, truths))
             write_table(pd.DataFrame(lines), out / part / "labels.csv")
             counts[f"{part} faces"] = len(lines)
             counts[f"{part} people"] = rows["subject"].nunique()
     return counts
+
+
+def _kept_for_tests(faces: pd.DataFrame, held_out: float) -> NDArray[np.bool_]:
+    """(N,) which faces are for tests: those of the table's own split, or of people that are held
+    out."""
+    held = faces["subject"].map(lambda name: is_held_out(name, held_out)).to_numpy(bool)
+    if "split" not in faces.columns:
+        return held
+    split = faces["split"].fillna("").astype(str)
+    return np.where(split == "", held, split != "train")
+
+
+def _lessons(teacher: Teacher, aligned: Path, faces: pd.DataFrame, size: int) -> dict[str, Lesson]:
+    """What a teacher says of the faces of ``train`` and of ``test``; what people call the latter is
+    for tests alone."""
+    crops = read_faces([inside(aligned, name) for name in faces["output"]], size, progress=True)
+    seen = read_points(teacher.landmarker, crops, aligned / "landmarks.npz")
+    shares = emotion_shares(faces, labels.EMOTIONS)
+    test = faces["test"].to_numpy(bool)
+    zero = teacher.zero(seen.of(~test), shares[~test])
+    return {
+        "train": teacher.teach(seen.of(~test), zero, shares[~test]),
+        "test": teacher.teach(seen.of(test), zero),
+    }
 
 
 def _begin(folder: Path, settings: dict[str, object], studio: Studio) -> None:
@@ -202,20 +263,21 @@ def _write_pair(
     aligned: Path,
     folder: Path,
     name: str,
-    sides: tuple[dict[int, float], dict[int, float]],
-    studio: Studio,
+    sides: Sides,
+    studio: Studio | None,
     mirrored: bool,
 ) -> None:
-    """Copies a crop, mirrored or not, and renders its pseudo-true I_n, unless they are there."""
-    truth = inside(folder / "truth", name, writes=True)
+    """Copies a crop, mirrored or not, and renders its pseudo-true I_n if there is a studio, unless
+    they are there."""
+    image = inside(folder / "images", name, writes=True)
+    truth = inside(folder / "truth", name, writes=True) if studio else image
     if not truth.exists():
-        _copy(inside(aligned, name), inside(folder / "images", name, writes=True), mirrored)
-        write_png(truth, studio.normalized(*sides))
+        _copy(inside(aligned, name), image, mirrored)
+        if studio:
+            write_png(truth, studio.normalized(*sides))
 
 
-def _line(
-    row: Mapping[str, object], sides: tuple[dict[int, float], dict[int, float]]
-) -> dict[str, object]:
+def _line(row: Mapping[str, object], sides: Sides, truth: bool) -> dict[str, object]:
     """Line of the label table for a face."""
     line = {
         "subject": row["subject"],
@@ -224,10 +286,11 @@ def _line(
         "domain": "photographs",
         EMOTION: row["emotion"],
         "image": f"images/{row['output']}",
-        "truth": f"truth/{row['output']}",
+        "truth": f"truth/{row['output']}" if truth else "",
     }
-    if "expression" in row:
-        line["expression"] = row["expression"]
+    for name, value in row.items():
+        if name == "expression" or name.startswith(VOTES):
+            line[name] = value
     return line | intensity_columns(sides)
 
 

@@ -7,12 +7,11 @@ that what the reader says does not follow how often somebody smiles in the press
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -20,17 +19,14 @@ from torch import Tensor, nn
 
 from norface_lib import labels
 from norface_lib.common.devices import device_of
-from norface_lib.common.records import versions
-from norface_lib.datasets.index import EMOTION
-from norface_lib.datasets.label_table import read_spec
+from norface_lib.datasets.label_table import emotion_shares, read_spec, side_codes
 from norface_lib.datasets.pairs import ArrayDataset
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.images.arrays import Faces, LazyFaces, to_tensor
 from norface_lib.networks.token_reader import Reading, TokenReader, TokenReaderConfig
-from norface_lib.networks.weights import load_normalizer, save_token_reader
 from norface_lib.training.augmentation import camera, jitter, mirrored
 from norface_lib.training.loader import balanced, to_device
-from norface_lib.training.loop import Loss, TrainConfig, Watch, fit, logged_seconds
+from norface_lib.training.loop import Loss, TrainConfig, Watch, fit
 
 _FIT = TrainConfig(steps=5000, batch_size=48, learning_rate=8e-4, average=0.995)
 
@@ -48,6 +44,12 @@ class ReaderTraining:
     occurrence_weight: float = 0.5  # of the cross entropy of occurrences
     emotion_weight: float = 0.5  # of the cross entropy of emotions of photographs
     rendered_emotion_weight: float = 0.1  # the same of rendered faces, which show prototypes
+
+    @classmethod
+    def of_steps(cls, steps: int, seed: int = 0) -> "ReaderTraining":
+        """The default recipe of another length; a short run is logged more often."""
+        often = max(1, min(20, steps // 12))
+        return cls(fit=replace(_FIT, steps=steps, seed=seed, log_every=often))
 
 
 @dataclass(frozen=True)
@@ -89,33 +91,6 @@ class ReaderSource:
             share=share,
             spec=spec | {"faces": len(data), "people": len(set(data.subjects))},
         )
-
-
-def side_codes(table: pd.DataFrame, aus: Sequence[int]) -> NDArray[np.float32]:
-    """AU intensities (N, A, 2) of a label table, left and right; of an AU without sides twice the
-    same."""
-    columns = [
-        labels.au_column(au) + (side if labels.AUS[au].sided else "") for au in aus for side in "LR"
-    ]
-    return table[columns].to_numpy(np.float32).reshape(len(table), len(aus), 2)
-
-
-VOTES = "votes_"
-"""Beginning of the columns of a label table that hold how many people saw an emotion."""
-
-
-def emotion_shares(table: pd.DataFrame, emotions: Sequence[str]) -> NDArray[np.float32]:
-    """Shares (N, E) of votes of a label table, of its one emotion where there are no votes, and 0
-    where there is neither."""
-    names = table[EMOTION].astype(object).fillna("").to_numpy(str)
-    shares = (names[:, None] == np.array(emotions)).astype(np.float32)
-    columns = [VOTES + name for name in emotions]
-    if set(columns) <= set(table.columns):
-        votes = table[columns].to_numpy(np.float32)
-        total = votes.sum(axis=1, keepdims=True)
-        voted = total[:, 0] > 0
-        shares[voted] = votes[voted] / total[voted]
-    return shares
 
 
 def sampling_weights(source: ReaderSource, rare: float) -> Tensor:
@@ -228,41 +203,3 @@ def _reader_loss(
 
 def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     return (values * chosen).sum() / chosen.sum().clamp(min=1)
-
-
-def train_and_save(
-    roots: Sequence[Path],
-    out: Path,
-    *,
-    shares: Sequence[float],
-    training: ReaderTraining,
-    start: str = "tiny-photo",
-    name: str = "reader",
-    device: str = "auto",
-) -> Path:
-    """The whole recipe: trains a token reader on benchmarks and writes weights and card.
-
-    ``start``: name or path of the normalizer whose encoder it begins with; ``shares``: of a batch
-    that come from each of ``roots``.
-    """
-    normalizer, _, first = load_normalizer(start)
-    config = TokenReaderConfig(encoder=normalizer.config.encoder)
-    sources = [
-        ReaderSource.of(root, config, share) for root, share in zip(roots, shares, strict=True)
-    ]
-    model = train_token_reader(
-        sources, config, training, start=normalizer.encoder, folder=out, device=device
-    )
-    lineage = {name: first.get(name) for name in ("sha256", "start", "data", "training")}
-    seconds = logged_seconds(Path(out) / "reader.jsonl")
-    card = {
-        "start": {"weights": Path(start).stem} | lineage,
-        "data": {
-            "parts": [
-                source.spec | {"name": source.name, "share": source.share} for source in sources
-            ]
-        },
-        "training": asdict(training) | {"seconds": seconds, "device": str(device_of(device))},
-        "versions": versions(),
-    }
-    return save_token_reader(model.cpu(), Path(out) / f"{name}.safetensors", card)

@@ -1,0 +1,53 @@
+"""The whole recipe of a token reader's weights: training, and the card."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from norface_lib.common.devices import device_of
+from norface_lib.common.errors import DataError
+from norface_lib.common.records import versions
+from norface_lib.networks.token_reader import TokenReaderConfig
+from norface_lib.networks.weights import load_normalizer, save_token_reader
+from norface_lib.training.loop import logged_seconds
+from norface_lib.training.token_reader import ReaderSource, ReaderTraining, train_token_reader
+
+
+def train_and_save(
+    roots: Sequence[Path],
+    out: Path,
+    *,
+    shares: Sequence[float],
+    training: ReaderTraining,
+    start: str = "tiny-photo",
+    name: str = "reader",
+    device: str = "auto",
+) -> Path:
+    """The whole recipe: trains a token reader on benchmarks and writes weights and card.
+
+    ``start``: name or path of the normalizer whose encoder it begins with; ``shares``: of a batch
+    that come from each of ``roots``.
+    """
+    if len(shares) != len(roots):
+        raise DataError(f"{len(roots)} benchmarks need as many shares, got {len(shares)}")
+    normalizer, _, first = load_normalizer(start)
+    config = TokenReaderConfig(encoder=normalizer.config.encoder)
+    sources = [
+        ReaderSource.of(root, config, share) for root, share in zip(roots, shares, strict=True)
+    ]
+    model = train_token_reader(
+        sources, config, training, start=normalizer.encoder, folder=out, device=device
+    )
+    lineage = {name: first.get(name) for name in ("sha256", "start", "data", "training")}
+    seconds = logged_seconds(Path(out) / "reader.jsonl")
+    card = {
+        "start": {"weights": Path(start).stem} | lineage,
+        "data": {
+            "parts": [
+                source.spec | {"name": source.name, "share": source.share} for source in sources
+            ]
+        },
+        "training": asdict(training) | {"seconds": seconds, "device": str(device_of(device))},
+        "versions": versions(),
+    }
+    return save_token_reader(model.cpu(), Path(out) / f"{name}.safetensors", card)
