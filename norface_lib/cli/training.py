@@ -256,6 +256,13 @@ def train_reader(
             min=0, max=1, help="share of a batch, one for each of DATA in turn; default: all alike"
         ),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="a rendered benchmark of other people, which sets the thresholds of AUs together "
+            "with the neutral photographs of DATA"
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="steps of the training")] = 5000,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -274,6 +281,7 @@ def train_reader(
         out,
         shares=share or [1 / len(data)] * len(data),
         training=ReaderTraining.of_steps(steps, seed),
+        calibration=calibrate,
         start=start,
         name=name,
         device=device,

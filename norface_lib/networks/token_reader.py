@@ -43,10 +43,15 @@ class TokenReaderConfig:
         return tuple(labels.AUS[au].sided for au in self.aus)
 
 
+_LEAST = 0.2
+"""Least distance of a threshold from both ends of the intensities."""
+
+
 class Reading(NamedTuple):
     """AUs and emotion of N faces, in the order of `TokenReaderConfig`."""
 
-    # (N, A, 2) of the subject's left and right; within 0..5 in evaluation, not clipped in training
+    # (N, A, 2) of the subject's left and right; in evaluation graded within 0..5, so that 1 and more
+    # is an AU that occurs; in training as they are
     sides: Tensor
     occurrence: Tensor  # (N, A) logits
     emotion: Tensor  # (N, E) logits
@@ -55,6 +60,13 @@ class Reading(NamedTuple):
     def intensity(self) -> Tensor:
         """(N, A) intensity of the stronger side, as FACS codes an AU."""
         return self.sides.amax(dim=2)
+
+    @property
+    def predictions(self) -> Tensor:
+        """(N, 3 A + E): probabilities of AUs, their left and right intensities in turn,
+        probabilities of emotions."""
+        parts = (self.occurrence.sigmoid(), self.sides.flatten(1), self.emotion.softmax(dim=1))
+        return torch.cat(parts, dim=1)
 
 
 class TokenHead(nn.Module):
@@ -82,6 +94,13 @@ class TokenHead(nn.Module):
         self.threshold = nn.Parameter(torch.full((aus,), labels.OCCURRENCE_THRESHOLD))
 
     def forward(self, tokens: Tensor) -> Reading:
+        sides, emotion = self.values(tokens)
+        occurrence = self.log_slope.exp() * (sides.amax(dim=2) - self.threshold)
+        return Reading(sides if self.training else self.graded(sides), occurrence, emotion)
+
+    def values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Intensities (N, A, 2) as they were learned, neither graded nor clipped, and logits of
+        emotions (N, E)."""
         memory = self.norm_tokens(tokens)
         query = self.queries.expand(len(tokens), -1, -1)
         x = query + self.attention(query, memory, memory, need_weights=False)[0]
@@ -92,11 +111,17 @@ class TokenHead(nn.Module):
         sides = values[:, : self.aus]
         mean = sides.mean(dim=2, keepdim=True).expand_as(sides)
         sides = torch.where(self.sided[None, :, None], sides, mean)
-        occurrence = self.log_slope.exp() * (sides.amax(dim=2) - self.threshold)
-        emotion = values[:, self.aus :].mean(dim=2)
-        if not self.training:
-            sides = sides.clamp(0, labels.INTENSITY_MAX)
-        return Reading(sides, occurrence, emotion)
+        return sides, values[:, self.aus :].mean(dim=2)
+
+    def graded(self, sides: Tensor) -> Tensor:
+        """Intensities (N, A, 2) within 0..5 that are 1 (A, a trace) where an AU's occurrence is a
+        matter of even odds: in proportion below, and from there to 5 in a straight line."""
+        most = labels.INTENSITY_MAX
+        least = labels.OCCURRENCE_THRESHOLD
+        threshold = self.threshold.clamp(_LEAST, most - _LEAST)[:, None]
+        above = least + (most - least) * (sides - threshold) / (most - threshold)
+        graded = torch.where(sides < threshold, least * sides / threshold, above)
+        return graded.clamp(0, most)
 
     def places(self, tokens: Tensor) -> Tensor:
         """Attention of each query to the tokens (N, A + E, L), mean over heads; rows sum to 1."""

@@ -7,10 +7,15 @@ from pathlib import Path
 from norface_lib.common.devices import device_of
 from norface_lib.common.errors import DataError
 from norface_lib.common.records import versions
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.networks.token_reader import TokenReaderConfig
 from norface_lib.networks.weights import load_normalizer, save_token_reader
 from norface_lib.training.loop import logged_seconds
+from norface_lib.training.reader_calibration import set_thresholds, thresholds_of
 from norface_lib.training.token_reader import ReaderSource, ReaderTraining, train_token_reader
+
+
+LICENSE = "MIT; what the pictures that it learned from allow is said by their sources"
 
 
 def train_and_save(
@@ -19,6 +24,7 @@ def train_and_save(
     *,
     shares: Sequence[float],
     training: ReaderTraining,
+    calibration: Path | None = None,
     start: str = "tiny-photo",
     name: str = "reader",
     device: str = "auto",
@@ -26,7 +32,8 @@ def train_and_save(
     """The whole recipe: trains a token reader on benchmarks and writes weights and card.
 
     ``start``: name or path of the normalizer whose encoder it begins with; ``shares``: of a batch
-    that come from each of ``roots``.
+    that come from each of ``roots``; ``calibration``: a rendered benchmark of other people, which
+    sets the thresholds of AUs together with the neutral photographs of ``roots``.
     """
     if len(shares) != len(roots):
         raise DataError(f"{len(roots)} benchmarks need as many shares, got {len(shares)}")
@@ -38,6 +45,11 @@ def train_and_save(
     model = train_token_reader(
         sources, config, training, start=normalizer.encoder, folder=out, device=device
     )
+    thresholds = None
+    if calibration is not None:
+        others = Rendered(calibration, aus=config.aus, progress=True)
+        thresholds = thresholds_of(model, others, [s for s in sources if s.truths is None])
+        set_thresholds(model, thresholds)
     lineage = {name: first.get(name) for name in ("sha256", "start", "data", "training")}
     seconds = logged_seconds(Path(out) / "reader.jsonl")
     card = {
@@ -48,6 +60,8 @@ def train_and_save(
             ]
         },
         "training": asdict(training) | {"seconds": seconds, "device": str(device_of(device))},
+        "calibration": None if thresholds is None else thresholds.card(config.aus),
+        "license": LICENSE,
         "versions": versions(),
     }
     return save_token_reader(model.cpu(), Path(out) / f"{name}.safetensors", card)
