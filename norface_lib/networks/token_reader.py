@@ -50,8 +50,8 @@ _LEAST = 0.2
 class Reading(NamedTuple):
     """AUs and emotion of N faces, in the order of `TokenReaderConfig`."""
 
-    # (N, A, 2) of the subject's left and right; in evaluation graded within 0..5, so that 1 and more
-    # is an AU that occurs; in training as they are
+    # (N, A, 2) of the subject's left and right; in evaluation graded within 0..5, 1 and more for an
+    # AU that occurs; in training as they are
     sides: Tensor
     occurrence: Tensor  # (N, A) logits
     emotion: Tensor  # (N, E) logits

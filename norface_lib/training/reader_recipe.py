@@ -14,7 +14,6 @@ from norface_lib.training.loop import logged_seconds
 from norface_lib.training.reader_calibration import set_thresholds, thresholds_of
 from norface_lib.training.token_reader import ReaderSource, ReaderTraining, train_token_reader
 
-
 LICENSE = "MIT; what the pictures that it learned from allow is said by their sources"
 
 
