@@ -47,8 +47,8 @@ def predict(
     reader: Annotated[
         list[str] | None,
         typer.Option(
-            help="weights of a classifier: a shipped name or a path; may be repeated; default: "
-            "tiny-photo-au, tiny-photo-intensity and tiny-photo-emotion"
+            help="weights of a token reader or a classifier: a shipped name or a path; may be "
+            "repeated; default: tiny-photo-reader"
         ),
     ] = None,
     weights: NormalizerOption = "tiny-photo",

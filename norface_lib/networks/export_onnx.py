@@ -1,4 +1,5 @@
-"""Normalizers and classifiers as ONNX files, compared with PyTorch before they are kept.
+"""Normalizers, classifiers and token readers as ONNX files, compared with PyTorch before they are
+kept.
 
 A normalizer's file holds its target: the target's features are constants, so that they cost nothing
 and no other picture can take their place. Classifiers of one backbone share a file, which embeds
@@ -11,7 +12,7 @@ nothing here. Files take any number of faces.
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -20,18 +21,24 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from norface_lib.common.errors import CheckpointError, needs
 from norface_lib.common.files import write_atomically
 from norface_lib.common.locks import only_writer
 from norface_lib.images.arrays import to_tensor
 from norface_lib.images.files import read_face
-from norface_lib.labels import INTENSITY_MAX
+from norface_lib.labels import columns
 from norface_lib.networks.cards import FOLDER, fingerprint, read_card, target_names
 from norface_lib.networks.classifier import Classifier
-from norface_lib.networks.normalizer import Normalizer
-from norface_lib.networks.weights import find_weights, load_classifier, load_normalizer
+from norface_lib.networks.pipeline import Normalization, Pipeline
+from norface_lib.networks.token_reader import TokenReader
+from norface_lib.networks.weights import (
+    find_weights,
+    load_classifier,
+    load_normalizer,
+    load_token_reader,
+)
 
 OPSET = 20
 """Version of the ONNX operations: the first that has GELU, and the last of this exporter."""
@@ -40,115 +47,6 @@ OLDEST_OPSET = 17
 
 TOLERANCE = 1e-4
 """Largest difference of an output from PyTorch's."""
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "au_detection": torch.sigmoid,
-    "au_intensity": lambda logits: logits.clamp(0, INTENSITY_MAX),
-    "emotion": lambda logits: logits.softmax(dim=-1),
-}
-"""From logits (N, L) to what a task predicts: probabilities, or intensities 0..5."""
-
-
-# --- the network of a file ------------------------------------------------------------------------
-
-
-class Normalization(nn.Module):
-    """A normalizer and one target (1, 3, S, S): originals (N, 3, S, S) in [0, 1] to I_n of the same
-    shape, and to the embeddings (N, D) of the originals, which cost nothing more."""
-
-    def __init__(self, model: Normalizer, target: Tensor):
-        super().__init__()
-        self.model = model
-        with torch.no_grad():
-            self.target = model.target(target)
-
-    def forward(self, original: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = self.model.encoder(original)
-        embeddings = self.model.expression(tokens)
-        return self.model.synthesize(tokens, self.target, embeddings), embeddings
-
-
-class Pipeline(nn.Module):
-    """The network of a file: a normalizer, classifiers, or classifiers behind their normalizer.
-
-    Takes faces (N, 3, S, S) in [0, 1] by ``inputs`` and returns a tensor for each of ``outputs``:
-    ``normalized`` (N, 3, S, S), and predictions (N, L) by the names of classifiers. Classifiers of
-    one backbone share its embeddings; behind a normalizer they read its images as 8 bits would hold
-    them.
-    """
-
-    def __init__(
-        self, normalization: Normalization | None, classifiers: dict[str, tuple[Classifier, str]]
-    ):
-        super().__init__()
-        self.normalization = normalization
-        models = [model for model, _ in classifiers.values()]
-        self.tasks = [task for _, task in classifiers.values()]
-        self.heads = nn.ModuleList(model.head for model in models)
-        self.backbones = nn.ModuleList()
-        self.backbone_of = [self._backbone_number(model) for model in models]
-        before = [] if normalization is None else [normalization.model]
-        self.image_size = [*before, *models][0].encoder.image_size
-        self.inputs = ("original",) if before else self._faces_read()
-        self.outputs = (*(["normalized"] if before else []), *classifiers)
-
-    def _backbone_number(self, model: Classifier) -> int:
-        """Number of a classifier's backbone; -1 for the normalizer's."""
-        if self.normalization is not None and _same_backbone(model, self.normalization.model):
-            return -1
-        for number, known in enumerate(self.backbones):
-            if _same_backbone(model, known):
-                return number
-        self.backbones.append(model)
-        return len(self.backbones) - 1
-
-    def _faces_read(self) -> tuple[str, ...]:
-        read = {head.config.inputs for head in self.heads}
-        return tuple(name for name in ("original", "normalized") if read & {name, "both"})
-
-    def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
-        return self.run(images)
-
-    def run(self, images: Sequence[Tensor], read: Tensor | None = None) -> tuple[Tensor, ...]:
-        """The outputs. ``read``: normalized faces (N, 3, S, S) for the classifiers in place of the
-        normalizer's: a comparison needs them, as 8 bits round up or down by a last digit."""
-        faces = dict(zip(self.inputs, images, strict=True))
-        embeddings: dict[tuple[int, str], Tensor] = {}
-        outputs = []
-        if self.normalization is not None:
-            normalized, embeddings[-1, "original"] = self.normalization(faces["original"])
-            read = normalized if read is None else read
-            faces["normalized"] = torch.floor(read * 255 + 0.5) / 255
-            outputs.append(normalized)
-
-        for head, task, number in zip(self.heads, self.tasks, self.backbone_of, strict=True):
-            inputs = {}
-            for name, images_of_name in faces.items():
-                if head.config.inputs not in (name, "both"):
-                    continue
-                if (number, name) not in embeddings:
-                    embeddings[number, name] = self._embed(number, images_of_name)
-                inputs[name] = embeddings[number, name]
-            outputs.append(ACTIVATIONS[task](head(**inputs).logits))
-        return tuple(outputs)
-
-    def _embed(self, number: int, images: Tensor) -> Tensor:
-        if number >= 0:
-            return self.backbones[number].embed(images)
-        model = self.normalization.model
-        return model.expression(model.encoder(images))
-
-
-def _same_backbone(model: Classifier | Normalizer, other: Classifier | Normalizer) -> bool:
-    """Tells whether two networks embed faces alike, bit for bit."""
-    for ours, theirs in ((model.encoder, other.encoder), (model.expression, other.expression)):
-        weights = theirs.state_dict()
-        if ours.state_dict().keys() != weights.keys():
-            return False
-        if not all(torch.equal(value, weights[name]) for name, value in ours.state_dict().items()):
-            return False
-    return model.encoder.image_size == other.encoder.image_size
-
 
 # --- files ----------------------------------------------------------------------------------------
 
@@ -160,14 +58,15 @@ def export_onnx(
     target: str | None = None,
     opset: int = OPSET,
 ) -> dict[str, Any]:
-    """Writes a normalizer, classifiers, or classifiers behind their normalizer, as one ONNX file;
-    returns its metadata.
+    """Writes a normalizer, classifiers, token readers, or these behind a normalizer, as one ONNX
+    file; returns its metadata.
 
     Inputs are faces (N, 3, S, S), RGB in [0, 1]: ``original``, and ``normalized`` if classifiers
     without a normalizer read them. Outputs: ``normalized`` (N, 3, S, S) in [0, 1] of the target
     (default: the first), and of each classifier, by the name of its weights, (N, L) probabilities,
-    or intensities 0..5. The metadata, JSON in the entry ``norface``, names labels, tasks, crop,
-    color order, range and fingerprints.
+    or intensities 0..5; of a token reader
+    `norface_lib.networks.token_reader.Reading.predictions`. The metadata, JSON in the entry
+    ``norface``, names labels, tasks, crop, color order, range and fingerprints.
 
     The file is run on faces and compared with PyTorch's outputs before it gets its name. Raises
     :class:`CheckpointError` if a value differs by more than ``TOLERANCE``, for two normalizers, and
@@ -197,7 +96,7 @@ def _network_of(paths: Sequence[Path], target: str | None) -> tuple[Pipeline, di
 
     cards = {path: read_card(path) for path in paths}
     normalization = None
-    classifiers = {}
+    readers: dict[str, tuple[Classifier | TokenReader, str]] = {}
     outputs: dict[str, Any] = {}
     for path, card in cards.items():
         if card["kind"] == "normalizer" and normalization is None:
@@ -206,17 +105,21 @@ def _network_of(paths: Sequence[Path], target: str | None) -> tuple[Pipeline, di
             outputs["normalized"] = {"target": target or target_names(card)[0]}
         elif card["kind"] == "classifier" and "task" in card:
             model, _ = load_classifier(path)
-            classifiers[path.stem] = model, card["task"]
+            readers[path.stem] = model, card["task"]
             outputs[path.stem] = {"task": card["task"], "labels": list(model.config.labels)}
+        elif card["kind"] == "reader":
+            model, _ = load_token_reader(path)
+            readers[path.stem] = model, "reader"
+            outputs[path.stem] = {"task": "reader", "labels": _labels_of(model)}
         else:
             raise CheckpointError(
                 f"{path}: cannot be exported with the others; a file holds one normalizer, "
-                "classifiers whose cards say their task, or both"
+                "token readers, classifiers whose cards say their task, or all of these"
             )
     if target is not None and normalization is None:
-        raise CheckpointError(f"{paths[0]}: a classifier has no target; leave out --target")
+        raise CheckpointError(f"{paths[0]}: a reader has no target; leave out --target")
 
-    network = Pipeline(normalization, classifiers)
+    network = Pipeline(normalization, readers)
     shared = next(iter(cards.values()))
     metadata = {name: shared[name] for name in ("crop", "color", "range") if name in shared}
     metadata["image_size"] = network.image_size
@@ -224,6 +127,13 @@ def _network_of(paths: Sequence[Path], target: str | None) -> tuple[Pipeline, di
     metadata["inputs"] = list(network.inputs)
     metadata["outputs"] = outputs
     return network, metadata
+
+
+def _labels_of(model: TokenReader) -> list[str]:
+    """Names of the columns of `norface_lib.networks.token_reader.Reading.predictions`."""
+    aus = columns(model.config.aus)
+    sides = [f"{name}_{side}" for name in aus for side in ("left", "right")]
+    return [*aus, *sides, *model.config.emotions]
 
 
 def _faces(size: int) -> Tensor:

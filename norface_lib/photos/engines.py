@@ -143,8 +143,7 @@ def exported(names: Sequence[str], target: str | None) -> tuple[Path, Any]:
 
     Its name is a hash of all fingerprints, so that other weights never get this file.
     """
-    kinds = ["normalizer"] + ["classifier"] * (len(names) - 1)
-    paths = [find_weights(name, kind) for name, kind in zip(names, kinds, strict=True)]
+    paths = [find_weights(names[0], "normalizer"), *map(find_weights, names[1:])]
     fingerprints = {path.stem: fingerprint(path, read_card(path)) for path in paths}
     made_by = [fingerprints, target, OPSET, torch.__version__]
     key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]

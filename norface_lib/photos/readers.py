@@ -1,7 +1,8 @@
-"""Readers of faces: classifiers with the columns of a table that they fill."""
+"""Readers of faces: networks with the columns of a table that they fill."""
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,29 +15,63 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from norface_lib import labels
 from norface_lib.common.devices import device_of
 from norface_lib.common.errors import CheckpointError
 from norface_lib.images.arrays import Faces, to_tensor
+from norface_lib.networks.cards import read_card
 from norface_lib.networks.classifier import Classifier
 from norface_lib.networks.normalizer import Normalizer
-from norface_lib.networks.weights import load_classifier, normalizer_hash
+from norface_lib.networks.places import find_weights
+from norface_lib.networks.token_reader import TokenReader
+from norface_lib.networks.weights import load_classifier, load_token_reader, normalizer_hash
 from norface_lib.tasks.tasks import Task, task_of
 
-READERS = ("tiny-photo-au", "tiny-photo-intensity", "tiny-photo-emotion")
-"""Shipped classifiers for photographs: AU detection, AU intensity, emotion."""
+READERS = ("tiny-photo-reader",)
+"""Shipped weights that read photographs unless others are named: all AUs and the emotion."""
+
+CLASSIFIERS = ("tiny-photo-au", "tiny-photo-intensity", "tiny-photo-emotion")
+"""Shipped classifiers of original and I_n for photographs, as the paper has them: AU detection, AU
+intensity, emotion."""
+
+Embeddings = dict[tuple[str, str], Tensor]
+"""Embeddings (N, D) of a batch by hash of the backbone and kind of image, so that each is computed
+once."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reader:
+class Reader(ABC):
+    """A network that reads faces: ``name`` of its weights, for messages, and ``fingerprint`` of its
+    card, which names the hash of its weights."""
+
+    name: str
+    fingerprint: str = ""
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """Names of what it reads."""
+
+    @abstractmethod
+    def predictions(
+        self, originals: Faces, normalized: Faces, known: Embeddings
+    ) -> NDArray[np.float32]:
+        """What it reads of a batch of originals and I_n (N, S, S, 3), (N, C). ``known`` grows."""
+
+    @abstractmethod
+    def rows(self, predictions: NDArray[np.float32]) -> pd.DataFrame:
+        """A row for each face with its ``columns``, from predictions (N, C)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierReader(Reader):
     """A classifier, what its outputs mean, and which normalizer it belongs to."""
 
-    name: str  # of its weights, for messages
     model: Classifier
     task: Task
     backbone: str  # hash of encoder and expression embedding
     trained: bool  # whether the backbone was trained with the head
     normalizer: str | None  # SHA-256 of the weights of its normalizer, if its card names them
-    fingerprint: str = ""  # of its card, which names the hash of its weights
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -46,29 +81,93 @@ class Reader:
             return tuple(f"{name}_intensity" for name in self.task.outputs)
         return ("emotion", *self.task.outputs) if self.task.name == "emotion" else self.task.outputs
 
-    def table(self, logits: Tensor) -> pd.DataFrame:
-        """A row for each face with its ``columns``, from the network's logits (N, L)."""
-        return self.rows(self.task.predictions(logits))
+    def predictions(
+        self, originals: Faces, normalized: Faces, known: Embeddings
+    ) -> NDArray[np.float32]:
+        """See `Reader`: what the task predicts, (N, L)."""
+        inputs = {}
+        for kind, images in (("original", originals), ("normalized", normalized)):
+            if self.model.config.inputs not in (kind, "both"):
+                continue
+            key = (self.backbone, kind)
+            if key not in known:
+                known[key] = self.model.embed(to_tensor(images).to(_device(self.model)))
+            inputs[kind] = known[key]
+        return self.task.predictions(self.model.head(**inputs).logits)
 
     def rows(self, predictions: NDArray[np.float32]) -> pd.DataFrame:
-        """A row for each face with its ``columns``, from the task's predictions (N, L)."""
+        """See `Reader`."""
         values = predictions.astype(float)
         table = pd.DataFrame(values.round(4), columns=self.columns[-values.shape[1] :])
         if self.task.name == "emotion":
-            table.insert(0, "emotion", [self.task.outputs[i] for i in values.argmax(axis=1)])
+            table.insert(0, "emotion", _likeliest(values, self.task.outputs))
         return table
 
 
+@dataclass(frozen=True, kw_only=True)
+class SidesReader(Reader):
+    """A token reader: AUs, each side of them, and the emotion, of the original alone."""
+
+    model: TokenReader
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """``AU12`` holds a probability, ``AU12_intensity`` 0..5 of the stronger side,
+        ``AU12_left`` and ``AU12_right`` those of the subject's sides, ``emotion`` a name and
+        ``happy`` its probability."""
+        aus = labels.columns(self.model.config.aus)
+        sides = [f"{name}_{side}" for name in self._sided for side in ("left", "right")]
+        intensities = [f"{name}_intensity" for name in aus]
+        return (*aus, *intensities, *sides, "emotion", *self.model.config.emotions)
+
+    @property
+    def _sided(self) -> list[str]:
+        return [labels.au_column(au) for au in self.model.config.aus if labels.AUS[au].sided]
+
+    def predictions(
+        self, originals: Faces, normalized: Faces, known: Embeddings
+    ) -> NDArray[np.float32]:
+        """See `Reader`: `norface_lib.networks.token_reader.Reading.predictions`."""
+        images = to_tensor(originals).to(_device(self.model))
+        return self.model(images).predictions.float().cpu().numpy()
+
+    def rows(self, predictions: NDArray[np.float32]) -> pd.DataFrame:
+        """See `Reader`."""
+        config = self.model.config
+        count = len(config.aus)
+        chances, sides, emotions = np.split(predictions.astype(float), [count, 3 * count], axis=1)
+        sides = sides.reshape(-1, count, 2)
+        of_sides = sides[:, np.array(config.sided)].reshape(len(sides), -1)
+        values = np.concatenate([chances, sides.max(axis=2), of_sides, emotions], axis=1)
+        names = [name for name in self.columns if name != "emotion"]
+        table = pd.DataFrame(values.round(4), columns=names)
+        place = len(names) - len(config.emotions)
+        table.insert(place, "emotion", _likeliest(emotions, config.emotions))
+        return table
+
+
+def _likeliest(chances: NDArray[np.floating], names: Sequence[str]) -> list[str]:
+    return [names[number] for number in chances.argmax(axis=1)]
+
+
 def load_reader(name: str, device: str = "auto") -> Reader:
-    """A classifier by shipped name or path. Raises :class:`CheckpointError` if its card does not
-    name its task."""
+    """A token reader or a classifier by shipped name or path. Raises :class:`CheckpointError` if
+    the card of a classifier does not name its task."""
+    if read_card(find_weights(name))["kind"] == "reader":
+        model, card = load_token_reader(name)
+        key = json.dumps(card, sort_keys=True)
+        return SidesReader(name=str(name), model=model.to(device_of(device)), fingerprint=key)
+    return _classifier_reader(name, device)
+
+
+def _classifier_reader(name: str, device: str) -> ClassifierReader:
     model, card = load_classifier(name)
     if "task" not in card:
         raise CheckpointError(f"{name}: the card of these weights does not say their task")
     config = model.config
     # cards from before this entry: only a backbone that was trained has stochastic depth
     trained = card.get("backbone") == "trained" or config.drop_path_rate > 0
-    return Reader(
+    return ClassifierReader(
         name=str(name),
         model=model.to(device_of(device)),
         task=task_of(card["task"], config.labels),
@@ -93,9 +192,12 @@ def check_normalizer(
     """Raises :class:`CheckpointError` if a reader belongs to another normalizer than this one, of
     these ``weights`` and this card.
 
-    A reader belongs to the normalizer whose images it learned from. If its backbone was trained and
-    it reads originals alone, or if its card names none, it goes with any.
+    A classifier belongs to the normalizer whose images it learned from. If its backbone was trained
+    and it reads originals alone, or if its card names none, it goes with any, as a token reader
+    does.
     """
+    if not isinstance(reader, ClassifierReader):
+        return
     if reader.trained and (reader.normalizer is None or reader.model.config.inputs == "original"):
         return
     if reader.normalizer is None:
@@ -113,19 +215,8 @@ def check_normalizer(
 def read_table(readers: Sequence[Reader], originals: Faces, normalized: Faces) -> pd.DataFrame:
     """All columns of some readers, a row for each face. A batch (N, S, S, 3) is embedded once for
     all readers of one backbone."""
-    faces = {"original": originals, "normalized": normalized}
-    embeddings: dict[tuple[str, str], Tensor] = {}
-    tables = []
-    for reader in readers:
-        inputs = {}
-        for kind, images in faces.items():
-            if reader.model.config.inputs not in (kind, "both"):
-                continue
-            key = (reader.backbone, kind)
-            if key not in embeddings:
-                embeddings[key] = reader.model.embed(to_tensor(images).to(_device(reader.model)))
-            inputs[kind] = embeddings[key]
-        tables.append(reader.table(reader.model.head(**inputs).logits))
+    known: Embeddings = {}
+    tables = [reader.rows(reader.predictions(originals, normalized, known)) for reader in readers]
     return pd.concat(tables, axis=1).set_axis(columns_of(readers), axis=1)
 
 

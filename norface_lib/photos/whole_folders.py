@@ -48,8 +48,8 @@ def predict(
     in pixels) and its ``status``; ``AU12`` is a probability, ``AU12_intensity`` 0..5, ``emotion`` a
     name; all are empty where no face was read. ``detector``: ``mediapipe``, ``insightface``, or
     ``none`` for faces that are aligned already; ``levels``: how far mediapipe searches for small
-    faces, by default as the size of an image asks for; ``readers``: classifiers by shipped name or
-    path; ``every``: takes each k-th frame of a video; ``start``, ``end``: only those between these
+    faces, by default as the size of an image asks for; ``readers``: token readers and classifiers by
+    shipped name or path; ``every``: takes each k-th frame of a video; ``start``, ``end``: only those between these
     seconds; ``all_faces``: every face of an image, else the largest; ``engine``: ``torch``, or
     ``onnx`` for onnxruntime on the CPU. The table is also in ``out/predictions.csv``, and in
     another ``table_format`` (``parquet``, ``json``) beside it, next to ``aligned/`` and

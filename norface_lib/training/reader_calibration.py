@@ -78,7 +78,7 @@ def thresholds_of(
 
     calm = [_neutral(source) for source in photographs]
     calm = [faces for faces in calm if len(faces)]
-    by_neutral = np.full(len(aus), -np.inf)
+    by_neutral = np.zeros(len(aus))
     if calm:
         called = np.concatenate([learned_intensities(model, faces) for faces in calm])
         by_neutral = np.quantile(called, 1 - FALSE_ALARMS, axis=0)
