@@ -144,12 +144,12 @@ def emotion_shares(table: pd.DataFrame, emotions: Sequence[str]) -> NDArray[np.f
     where there is neither."""
     names = _emotion_names(table).to_numpy(str)
     shares = (names[:, None] == np.array(emotions)).astype(np.float32)
-    columns = [VOTES + name for name in emotions]
-    if set(columns) <= set(table.columns):
-        votes = table[columns].to_numpy(np.float32)
-        total = votes.sum(axis=1, keepdims=True)
-        voted = total[:, 0] > 0
-        shares[voted] = votes[voted] / total[voted]
+    # an emotion without a column got no votes
+    votes = table.reindex(columns=[VOTES + name for name in emotions])
+    votes = votes.fillna(0).to_numpy(np.float32)
+    total = votes.sum(axis=1, keepdims=True)
+    voted = total[:, 0] > 0
+    shares[voted] = votes[voted] / total[voted]
     return shares
 
 

@@ -182,11 +182,9 @@ images/lab0000/0000.jpg         truth/lab0000/0000.png"""
         kept = table[there & self._has_label(table)]
         texts = {
             name: table[name].astype(object).fillna("").astype(str) if name in table else ""
-            for name in ("sequence", "part")
+            for name in ("sequence", "part", "truth")
         }
-        return kept[["subject", "frame", "path"]].assign(
-            **texts, **self._labels(kept), truth=table.get("truth", "")
-        )
+        return kept[["subject", "frame", "path"]].assign(**texts, **self._labels(kept))
 
     def _has_label(self, table: pd.DataFrame) -> pd.Series:
         if self.task != "emotion":

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norface_lib import labels
+from norface_lib.common.errors import DataError
 from norface_lib.datasets.label_table import emotion_shares, read_spec, side_codes
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.sampling import RENDERED_AUS, Sides
@@ -25,6 +26,9 @@ COMPONENTS = 80
 
 HELD_OUT = 5
 """One rendered person of so many is kept to measure how much the map errs."""
+
+LEAST_RENDERED = 100
+"""Rendered faces that a teacher needs at least; some thousands make a good one."""
 
 LEAST_NEUTRAL = 30
 """Photographs that must be called neutral before they set the map's zero."""
@@ -151,6 +155,11 @@ class Teacher:
     def __init__(self, rendered: Rendered, landmarker: Landmarker, *, trust: float = 0.6):
         self.landmarker = landmarker
         seen = read_points(landmarker, rendered.originals, rendered.root / "landmarks.npz")
+        if seen.found.sum() < LEAST_RENDERED:
+            raise DataError(
+                f"{rendered.root}: the landmarker finds {seen.found.sum()} faces here, and a "
+                f"teacher needs {LEAST_RENDERED} to learn from; render more"
+            )
         codes = side_codes(rendered.table, RENDERED_AUS)
         people = np.unique(rendered.subjects, return_inverse=True)[1]
         kept = people % HELD_OUT == 0

@@ -48,14 +48,14 @@ def predict(
     in pixels) and its ``status``; ``AU12`` is a probability, ``AU12_intensity`` 0..5, ``emotion`` a
     name; all are empty where no face was read. ``detector``: ``mediapipe``, ``insightface``, or
     ``none`` for faces that are aligned already; ``levels``: how far mediapipe searches for small
-    faces, by default as the size of an image asks for; ``readers``: token readers and classifiers by
-    shipped name or path; ``every``: takes each k-th frame of a video; ``start``, ``end``: only those between these
-    seconds; ``all_faces``: every face of an image, else the largest; ``engine``: ``torch``, or
-    ``onnx`` for onnxruntime on the CPU. The table is also in ``out/predictions.csv``, and in
-    another ``table_format`` (``parquet``, ``json``) beside it, next to ``aligned/`` and
-    ``normalized/``; a call after an interruption goes
-    on, and ``overwrite`` starts anew. Raises :class:`norface_lib.common.errors.DataError` for
-    sources without images, and for an ``out`` that other sources or settings have made.
+    faces, by default as the size of an image asks for; ``readers``: token readers and classifiers
+    by shipped name or path; ``every``: takes each k-th frame of a video; ``start``, ``end``: only
+    those between these seconds; ``all_faces``: every face of an image, else the largest;
+    ``engine``: ``torch``, or ``onnx`` for onnxruntime on the CPU. The table is also in
+    ``out/predictions.csv``, and in another ``table_format`` (``parquet``, ``json``) beside it, next
+    to ``aligned/`` and ``normalized/``; a call after an interruption goes on, and ``overwrite``
+    starts anew. Raises :class:`norface_lib.common.errors.DataError` for sources without images, and
+    for an ``out`` that other sources or settings have made.
     """
     predict_tree(
         source,
