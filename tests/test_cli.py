@@ -50,6 +50,7 @@ def invoke(*arguments):
 FREE = {
     "reader": "a name or path of weights, which the library looks for first of all",
     "weights": "likewise",
+    "token_reader": "likewise",
     "evaluator": "likewise",
     "start": "likewise",
     "target": "an identity that these weights know; the library lists them",

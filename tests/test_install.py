@@ -68,6 +68,11 @@ def test_a_missing_extra_is_one_sentence_with_its_cure():
             ["insightface"],
         ),
         ("render", "from norface_lib.faces.studio import Studio; Studio(112)", ["warp"]),
+        (
+            "render",
+            "from norface_lib.photos.read_and_render import open_rendering as run; run('render')",
+            ["warp"],
+        ),
         ("notebooks", "import norface_lib.viz.plots", ["ipywidgets", "matplotlib", "seaborn"]),
         ("notebooks", "import norface_lib.cli.publish", ["nbformat"]),
     ],

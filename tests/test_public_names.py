@@ -123,6 +123,7 @@ def test_the_choices_of_the_command_line_are_those_of_the_library():
     from norface_lib.datasets.write_as import VARIANTS
     from norface_lib.faces.benchmark import POOLS
     from norface_lib.networks.classifier import INPUTS
+    from norface_lib.networks.drawing import DRAWINGS
     from norface_lib.networks.normalizer import PRESETS
     from norface_lib.photos.detection import DETECTORS
     from norface_lib.photos.engines import ENGINES
@@ -133,6 +134,7 @@ def test_the_choices_of_the_command_line_are_those_of_the_library():
     assert values_of(options.GatedDataset) == set(VARIANTS)
     assert values_of(options.Detector) == set(DETECTORS)
     assert values_of(options.Engine) == set(ENGINES)
+    assert values_of(options.Draw) == set(DRAWINGS)
     assert values_of(options.Pool) == set(POOLS)
     assert values_of(options.Preset) == set(PRESETS)
     assert values_of(options.Leakage) == set(LEAKAGE)

@@ -13,6 +13,7 @@ from norface_lib.cli.options import (
     SeedOption,
     SubjectsOption,
     TargetOption,
+    TokenReaderOption,
 )
 from norface_lib.cli.output import show
 
@@ -32,6 +33,10 @@ def evaluate_normalizer(
         str, typer.Option(help="weights of the evaluator: a shipped name or a path")
     ] = "evaluator",
     target: TargetOption = None,
+    token_reader: Annotated[
+        str | None,
+        typer.Option(help="measure read and render by these weights in place of the network"),
+    ] = None,
 ) -> None:
     """Measure, on rendered faces: the distance to the true normalized image, the AUs that the
     evaluator predicts from it, and what is left of person, pose, light and background."""
@@ -46,6 +51,7 @@ def evaluate_normalizer(
         seed=seed,
         evaluator=evaluator,
         target=target,
+        token_reader=token_reader,
     )
     show(as_text(result), **result)
 
@@ -62,6 +68,7 @@ def evaluate_photographs(
     reader: Annotated[
         str, typer.Option(help="weights of an AU detector: a shipped name or a path")
     ] = "tiny-photo-au",
+    token_reader: TokenReaderOption = "tiny-photo-reader",
     train: Annotated[
         Path | None,
         typer.Option(
@@ -91,6 +98,7 @@ def evaluate_photographs(
         root,
         weights=weights,
         reader=reader,
+        token_reader=token_reader,
         landmarker=landmarker_file(model),
         embedding=embedding,
         train=train,

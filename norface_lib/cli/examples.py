@@ -10,6 +10,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "normalize": (
         "norface normalize holiday out --detector mediapipe --weights tiny-photo",
         "norface normalize /your/BP4D out --layout bp4d --points points/points.csv",
+        "norface normalize faces out --draw render --target ada --size 512",
     ),
     "align": (
         "norface align holiday aligned --all-faces",

@@ -20,6 +20,7 @@ GatedDataset = Literal["bp4d", "bp4d_plus", "disfa", "affectnet", "rafdb"]
 Layout = Literal["folder", "bp4d", "bp4d_plus", "disfa", "affectnet", "rafdb", "rendered"]
 Detector = Literal["mediapipe", "insightface", "none"]
 Engine = Literal["torch", "onnx"]
+Draw = Literal["network", "render"]
 Pool = Literal["pretrain", "lab", "evaluator", "wild"]
 Domain = Literal["lab", "wild"]
 Preset = Literal["tiny", "small", "base"]
@@ -103,7 +104,28 @@ NormalizerOption = Annotated[
 ]
 TargetOption = Annotated[
     str | None,
-    typer.Option(help="one of the target identities of the weights; default: the first"),
+    typer.Option(
+        help="one of the target identities of the weights; with --draw render: noor, emil or ada; "
+        "default: the first"
+    ),
+]
+DrawOption = Annotated[
+    Draw,
+    typer.Option(
+        help="who draws the normalized faces: the normalizer's network, or the renderer, by the "
+        "AUs that a token reader reads"
+    ),
+]
+TokenReaderOption = Annotated[
+    str, typer.Option(help="for --draw render: weights of the token reader, a shipped name or path")
+]
+DrawnSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        min=48,
+        max=1024,
+        help="for --draw render: width of a normalized face in pixels; default: 224",
+    ),
 ]
 StartOption = Annotated[
     str | None,

@@ -10,6 +10,8 @@ from norface_lib.cli.options import (
     BatchOption,
     DetectorOption,
     DeviceOption,
+    DrawnSizeOption,
+    DrawOption,
     EndSecondsOption,
     EngineOption,
     EveryOption,
@@ -23,6 +25,7 @@ from norface_lib.cli.options import (
     TableFormat,
     TargetOption,
     Task,
+    TokenReaderOption,
     print_counts,
 )
 from norface_lib.cli.output import show
@@ -74,26 +77,34 @@ def predict(
         ),
     ] = False,
     engine: EngineOption = "torch",
+    draw: DrawOption = "network",
+    token_reader: TokenReaderOption = "tiny-photo-reader",
+    size: DrawnSizeOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Predict AUs, their intensities and emotions from photographs and videos; write one table with
     a row for each face, and for each file and frame without one.
 
-    To resume after a stop, run the same command again.
+    To resume after a stop, run the same command again. With --draw render, OUT/normalized holds
+    rendered faces; the classifiers go on reading those of the network.
     """
     from norface_lib.images.crop import ALIGNED
     from norface_lib.photos.detection import open_detector
     from norface_lib.photos.prediction import predict_tree
+    from norface_lib.photos.read_and_render import open_rendering
     from norface_lib.photos.readers import READERS
     from norface_lib.photos.readings import PREDICTIONS
 
+    drawing = open_rendering(
+        draw, token_reader=token_reader, target=target, size=size, device=device
+    )
     counts = predict_tree(
         source,
         out,
         detector=open_detector(detector, model, levels=levels),
         readers=tuple(reader or READERS),
         weights=weights,
-        target=target,
+        target=None if drawing else target,
         every=every,
         start=start,
         end=end,
@@ -102,6 +113,7 @@ def predict(
         device=device,
         table_format=table_format,
         engine=engine,
+        drawing=drawing,
         overwrite=overwrite,
     )
     if overlay:
@@ -135,12 +147,16 @@ def normalize(
     levels: LevelsOption = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
+    draw: DrawOption = "network",
+    token_reader: TokenReaderOption = "tiny-photo-reader",
+    size: DrawnSizeOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Normalize every face of a folder. To resume after a stop, run the same command again.
 
     Faces that are aligned already need no detector. With one, the faces of ordinary photographs and
-    videos are detected and cropped first, into OUT/aligned.
+    videos are detected and cropped first, into OUT/aligned. --draw render draws without a
+    normalizer: sharp at any size, for any of the rendered target identities.
     """
     from norface_lib.datasets.normalized import MANIFEST
     from norface_lib.photos.whole_folders import normalize as run
@@ -156,6 +172,9 @@ def normalize(
         points=points,
         batch_size=batch_size,
         device=device,
+        draw=draw,
+        token_reader=token_reader,
+        size=size,
         overwrite=overwrite,
     )
     files = sorted(out.glob(f"*/{MANIFEST}"))

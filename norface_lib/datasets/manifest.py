@@ -112,7 +112,8 @@ def remove_normalized(folder: Path) -> None:
 
 
 def write_manifest(folder: Path, rows: Iterable[Row], weights: str) -> None:
-    """Writes the rows sorted by path, below a line with the hash of the weights."""
+    """Writes the rows sorted by path, below a line with the fingerprint of the drawing: the hash
+    of the weights, where a network draws."""
 
     def write(part: Path) -> None:
         with part.open("w", newline="", encoding="utf-8") as file:
@@ -128,7 +129,8 @@ def write_manifest(folder: Path, rows: Iterable[Row], weights: str) -> None:
 def manifest_rows(folder: Path, weights: str) -> dict[str, Row]:
     """Rows of an earlier call by path; none if there was none.
 
-    Raises :class:`DataError` for a manifest that is damaged or of other weights.
+    Raises :class:`DataError` for a manifest that is damaged, or of other weights or another way
+    of drawing.
     """
     path = folder / MANIFEST
     if not path.exists():
@@ -140,8 +142,8 @@ def manifest_rows(folder: Path, weights: str) -> dict[str, Row]:
         raise DataError(f"{path}: damaged; delete it, and every face is normalized anew") from error
     if first != [f"# weights {weights}"]:
         raise DataError(
-            f"{path}: these faces were normalized by other weights; choose another folder, or "
-            "start anew with --overwrite"
+            f"{path}: these faces were normalized by other weights, or drawn otherwise; choose "
+            "another folder, or start anew with --overwrite"
         )
     _check_places(folder, (row.normalized for row in by_path.values()))
     return by_path

@@ -18,15 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from norface_lib.common.devices import device_of
 from norface_lib.common.errors import DataError, NorfaceError
 from norface_lib.common.failures import is_passing, not_read, writing
 from norface_lib.common.files import write_atomically
 from norface_lib.common.locks import only_process, only_writer
-from norface_lib.common.paths import inside, plain_name
+from norface_lib.common.paths import inside
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.manifest import (
     MANIFEST,
@@ -44,9 +42,7 @@ from norface_lib.datasets.manifest import (
 from norface_lib.images.arrays import Faces
 from norface_lib.images.crop import Crop
 from norface_lib.images.files import aligned, read_face, write_png
-from norface_lib.networks.inference import normalize_faces
-from norface_lib.networks.normalizer import Normalizer
-from norface_lib.networks.weights import load_normalizer, target_names
+from norface_lib.networks.drawing import Drawing, NetworkDrawing
 
 _SAVE_SECONDS = 10.0
 """Between two writings of the manifest: that of 150,000 frames takes a second."""
@@ -67,6 +63,7 @@ def normalize_dataset(
     device: str = "auto",
     overwrite: bool = False,
     progress: bool = True,
+    drawing: Drawing | None = None,
 ) -> Counter[str]:
     """Writes ``out/<target>/<mirror_of(path)>`` for each frame of a dataset, and
     ``out/<target>/manifest.csv``.
@@ -75,38 +72,39 @@ def normalize_dataset(
     one of those that the weights know; default: the first. Memory does not grow with the number of
     frames; a call after an interruption goes on, and normalizes anew what is missing or whose
     original has changed; what is no longer there leaves the manifest and the folder.
-    ``overwrite``: deletes first what an earlier call made in the target's folder. Returns how many
-    were ``normalized``, ``there already`` and ``unreadable``, which is also what an image that is
-    no aligned face counts as. Raises :class:`DataError` for two frames that would become one image,
-    for an ``out`` that was made by other weights or from another root, that another process writes
-    to, or that lies inside the dataset's root, and
+    ``overwrite``: deletes first what an earlier call made in the target's folder. ``drawing``:
+    another one than that of the network; then ``weights``, ``target`` and ``device`` mean nothing.
+
+    Returns how many were ``normalized``, ``there already`` and ``unreadable``, which is also what
+    an image that is no aligned face counts as. Raises :class:`DataError` for two frames that would
+    become one image, for an ``out`` that was made by other weights, by another drawing or from
+    another root, that another process writes to, or that lies inside the dataset's root, and
     :class:`norface_lib.common.errors.StoppedError` if the disk is full or fails.
     """
     check_batch_size(batch_size)
-    model, face, card = load_normalizer(weights, target)
+    drawing = drawing or NetworkDrawing(weights, target, device)
     _refuse_doubles(data)
-    folder = Path(out) / plain_name(target or target_names(card)[0], weights)
+    folder = Path(out) / drawing.target
     if folder.resolve().is_relative_to(data.root.resolve()):
         raise DataError(
             f"{out}: lies inside {data.root}, and would be taken for a part of it; choose another "
             "folder"
         )
-    model = model.to(device_of(device))
     with only_process(folder):
         refuse_foreign(folder, data.index["path"])
         if overwrite:
             remove_normalized(folder)
-        done = manifest_rows(folder, card["sha256"])
+        done = manifest_rows(folder, drawing.fingerprint)
         check_root(folder, data.root)
         forget_missing(done, data, folder)
-        run = _Run(data=data, folder=folder, done=done, weights=card["sha256"])
+        run = _Run(data=data, folder=folder, done=done, drawing=drawing)
         with tqdm(
             total=len(data), desc=f"normalize {data.title}", unit="face", disable=not progress
         ) as bar:
             try:
                 for start in range(0, len(data), batch_size):
                     batch = data.index.iloc[start : start + batch_size]
-                    run.batch(batch, model, face)
+                    run.batch(batch)
                     bar.update(len(batch))
             except BaseException:
                 with suppress(NorfaceError):
@@ -123,15 +121,15 @@ class _Run:
     data: FaceDataset
     folder: Path
     done: dict[str, Row]
-    weights: str
+    drawing: Drawing
     counts: Counter[str] = field(default_factory=Counter)
     saved: float = field(default_factory=time.monotonic)
 
-    def batch(self, batch: pd.DataFrame, model: Normalizer, target: Tensor) -> None:
+    def batch(self, batch: pd.DataFrame) -> None:
         """Normalizes those frames of a batch that need it."""
-        size = model.config.encoder.image_size
+        size = self.drawing.input_size
         rows, faces = _read_batch(self.data, batch, self.done, self.folder, size, self.data.framing)
-        normalized = normalize_faces(model, target, np.stack(list(faces.values()))) if faces else []
+        normalized = self.drawing.draw(np.stack(list(faces.values()))) if faces else []
         hashes = {}
         for path, image in zip(faces, normalized, strict=True):
             place = inside(self.folder, mirror_of(path).as_posix(), writes=True)
@@ -149,7 +147,7 @@ class _Run:
 
     def save(self) -> None:
         """Writes the manifest."""
-        write_manifest(self.folder, self.done.values(), self.weights)
+        write_manifest(self.folder, self.done.values(), self.drawing.fingerprint)
         self.saved = time.monotonic()
 
 

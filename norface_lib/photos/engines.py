@@ -15,6 +15,7 @@ from norface_lib.common.errors import CheckpointError
 from norface_lib.common.paths import models
 from norface_lib.images.arrays import Faces, to_tensor, to_uint8
 from norface_lib.networks.cards import fingerprint, read_card
+from norface_lib.networks.drawing import Drawing
 from norface_lib.networks.export_onnx import (
     OPSET,
     export_onnx,
@@ -135,6 +136,23 @@ class OnnxEngine:
         ]
         table = pd.concat(tables, axis=1).set_axis(self.columns, axis=1)
         return to_uint8(torch.from_numpy(normalized)), table
+
+
+class Redrawn:
+    """An engine whose I_n another drawing makes. Its readers go on reading the images that they
+    were trained on; only what `run` returns is drawn otherwise."""
+
+    def __init__(self, engine: Engine, drawing: Drawing):
+        self.engine = engine
+        self.drawing = drawing
+        self.size = engine.size
+        self.columns = engine.columns
+        self.fingerprint = f"{engine.fingerprint} {drawing.fingerprint}"
+
+    def run(self, originals: Faces) -> tuple[Faces, pd.DataFrame]:
+        """I_n (N, T, T, 3) of a batch (N, S, S, 3) of 8 bits, RGB, at the drawing's own size, and a
+        row of ``columns`` for each face."""
+        return self.drawing.draw(originals), self.engine.run(originals)[1]
 
 
 def exported(names: Sequence[str], target: str | None) -> tuple[Path, Any]:

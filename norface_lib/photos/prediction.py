@@ -17,8 +17,9 @@ from norface_lib.datasets.normalized import check_batch_size
 from norface_lib.images.arrays import Faces
 from norface_lib.images.crop import ALIGNED
 from norface_lib.images.files import read_face, write_png
+from norface_lib.networks.drawing import Drawing
 from norface_lib.photos.detection import Detector
-from norface_lib.photos.engines import Engine, open_engine
+from norface_lib.photos.engines import Engine, Redrawn, open_engine
 from norface_lib.photos.folders import align_tree
 from norface_lib.photos.listing import Sources, list_sources
 from norface_lib.photos.readers import READERS
@@ -49,6 +50,7 @@ def predict_tree(
     table_format: str = "csv",
     overwrite: bool = False,
     engine: str | Engine = "torch",
+    drawing: Drawing | None = None,
     progress: bool = True,
 ) -> Counter[str]:
     """Reads the faces of images and videos into ``out/predictions.csv``: a row for each face, and
@@ -59,7 +61,8 @@ def predict_tree(
     ``normalized/``, the mirror tree of I_n. ``table_format``: ``parquet`` or ``json`` for a second
     file with the same table. ``overwrite``: deletes first what an earlier call made in ``out``.
     ``engine``: one of `norface_lib.photos.engines.ENGINES`, or an open one; then ``readers``,
-    ``weights``, ``target`` and ``device`` mean nothing.
+    ``weights``, ``target`` and ``device`` mean nothing. ``drawing``: draws what is written to
+    ``normalized/`` in place of the engine, whose readers read the engine's own images all the same.
 
     A call after an interruption goes on, and reads only what was not read by the same networks; the
     tables of what is done are there even then. Memory does not grow with the size of images and
@@ -71,6 +74,8 @@ def predict_tree(
     check_format(table_format)
     if isinstance(engine, str):
         engine = open_engine(engine, weights=weights, target=target, readers=readers, device=device)
+    if drawing is not None:
+        engine = Redrawn(engine, drawing)
     listing = list_sources(source, out)
 
     with only_process(out):

@@ -15,6 +15,7 @@ from norface_lib.photos.detection import Detector, open_detector
 from norface_lib.photos.folders import align_tree
 from norface_lib.photos.listing import Sources, list_sources, one_folder
 from norface_lib.photos.prediction import predict_tree
+from norface_lib.photos.read_and_render import TOKEN_READER, open_rendering
 from norface_lib.photos.readers import READERS
 from norface_lib.photos.readings import PREDICTIONS, read_predictions
 from norface_lib.photos.tables import FACES
@@ -38,6 +39,9 @@ def predict(
     table_format: str = "csv",
     overwrite: bool = False,
     engine: str = "torch",
+    draw: str = "network",
+    token_reader: str = TOKEN_READER,
+    size: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Reads the faces of images and videos: a row for each face, and for each file and frame
@@ -54,16 +58,23 @@ def predict(
     ``engine``: ``torch``, or ``onnx`` for onnxruntime on the CPU. The table is also in
     ``out/predictions.csv``, and in another ``table_format`` (``parquet``, ``json``) beside it, next
     to ``aligned/`` and ``normalized/``; a call after an interruption goes on, and ``overwrite``
-    starts anew. Raises :class:`norface_lib.common.errors.DataError` for sources without images, and
+    starts anew.
+
+    ``draw``: ``render`` fills ``normalized/`` with rendered pictures of ``target`` (noor, emil,
+    ada) of ``size`` pixels, by what the ``token_reader`` reads; classifiers go on reading the
+    network's. Raises :class:`norface_lib.common.errors.DataError` for sources without images, and
     for an ``out`` that other sources or settings have made.
     """
+    drawing = open_rendering(
+        draw, token_reader=token_reader, target=target, size=size, device=device
+    )
     predict_tree(
         source,
         Path(out),
         detector=_opened(detector, levels),
         readers=readers,
         weights=weights,
-        target=target,
+        target=None if drawing else target,
         every=every,
         start=start,
         end=end,
@@ -73,6 +84,7 @@ def predict(
         table_format=table_format,
         overwrite=overwrite,
         engine=engine,
+        drawing=drawing,
         progress=progress,
     )
     return read_predictions(Path(out) / PREDICTIONS)
@@ -91,6 +103,9 @@ def normalize(
     batch_size: int = 64,
     device: str = "auto",
     overwrite: bool = False,
+    draw: str = "network",
+    token_reader: str = TOKEN_READER,
+    size: int | None = None,
     progress: bool = True,
 ) -> Counter[str]:
     """Writes the normalized image of each face under a folder to ``out/<target>/<same path>.png``.
@@ -101,14 +116,19 @@ def normalize(
     default as the size of an image asks for.
     ``layout``: ``folder``, or the dataset that lies at ``source``, such as ``bp4d``; ``points``:
     the table by which a dataset's whole frames are cropped. A call after an interruption goes on;
-    ``overwrite`` deletes first what an earlier call made in ``out``. Returns how many faces were
+    ``overwrite`` deletes first what an earlier call made in ``out``. ``draw``: ``network``, or
+    ``render`` for rendered pictures of ``target`` (noor, emil, ada) of ``size`` pixels, by what the
+    ``token_reader`` reads; then ``weights`` mean nothing. Returns how many faces were
     ``normalized``, ``there already`` and ``unreadable``, and with a detector also how many images
     it found faces in, as `norface_lib.photos.folders.align_tree` counts them. Raises
     :class:`norface_lib.common.errors.DataError` for a source that holds no images or not that
-    dataset, and for a detector with a dataset.
+    dataset, for a detector with a dataset, and for an ``out`` that was drawn otherwise.
     """
     out = Path(out)
     check_batch_size(batch_size)
+    drawing = open_rendering(
+        draw, token_reader=token_reader, target=target, size=size, device=device
+    )
     if detector == "none":
         data = open_dataset(layout, one_folder(source))
         aligned: Counter[str] = Counter()
@@ -141,6 +161,7 @@ def normalize(
         device=device,
         overwrite=overwrite,
         progress=progress,
+        drawing=drawing,
     )
 
 

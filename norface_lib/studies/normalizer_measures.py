@@ -24,11 +24,13 @@ from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.sampling import DOMAINS
 from norface_lib.faces.writing import write_benchmark
-from norface_lib.images.arrays import Faces, to_tensor
+from norface_lib.images.arrays import Faces
+from norface_lib.networks.cards import read_card
+from norface_lib.networks.drawing import Draw, NetworkDrawing
 from norface_lib.networks.evaluator import Evaluator, EvaluatorOutput
-from norface_lib.networks.inference import normalize_faces
-from norface_lib.networks.normalizer import Normalizer
-from norface_lib.networks.weights import load_evaluator, load_normalizer, target_names
+from norface_lib.networks.places import find_weights
+from norface_lib.networks.weights import load_evaluator
+from norface_lib.photos.read_and_render import ReadAndRender
 from norface_lib.studies.image_measures import image_measures
 from norface_lib.studies.leakage_probes import (
     DEFAULT,
@@ -63,22 +65,22 @@ def evaluator_measures(evaluator: Evaluator, data: Rendered, normalized: Faces) 
 
 
 def measure_normalizer(
-    model: Normalizer,
+    draw: Draw,
     evaluator: Evaluator,
     data: Rendered,
     domain: str,
     seed: int = 0,
     probes: Probes = DEFAULT,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and result of each measure in turn, of a normalizer for the target of ``data``, which
+    """Name and result of each measure in turn, of what draws I_n with the target of ``data``, which
     must hold the true images."""
-    normalized = normalize_faces(model, to_tensor(data.target), data.originals)
+    normalized = draw(data.originals)
     images = {"original": data.originals, "normalized": normalized, "truth": data.truths}
     yield "images", image_measures(data.truths, normalized, data.target)
     yield "evaluator", evaluator_measures(evaluator, data, normalized)
     yield "identity", identity_leakage(images, data.subjects, probes)
     yield "nuisance", nuisance_leakage(images, *nuisance_of(data), data.subjects, probes)
-    yield "spread", spread_measures(model, data.target, domain, seed=seed)
+    yield "spread", spread_measures(draw, data.target, domain, seed=seed)
 
 
 def evaluate_normalizer(
@@ -90,10 +92,14 @@ def evaluate_normalizer(
     seed: int = 0,
     evaluator: str | PathLike[str] = "evaluator",
     target: str | None = None,
+    token_reader: str | None = None,
     probes: Probes = DEFAULT,
 ) -> dict[str, Any]:
     """All measures of a shipped normalizer (name or path) on rendered subjects of one domain, and
     how they were taken.
+
+    ``token_reader``: measures *read and render* by these weights in place of the normalizer's
+    drawing (`norface_lib.photos.read_and_render`).
 
     The benchmark is rendered once, into the cache. Progress goes to stderr. Raises
     :class:`DataError` for an unknown domain and for too few subjects or frames,
@@ -106,15 +112,21 @@ def evaluate_normalizer(
         raise DataError(
             f"{subjects} subjects with {frames} frames are too few; needed are {probes.folds} and 2"
         )
-    model, _, card = load_normalizer(weights, target)
     network, evaluator_card = load_evaluator(evaluator)
+    size = network.config.image_size
+    drawing = (
+        NetworkDrawing(weights, target)
+        if token_reader is None
+        else ReadAndRender(token_reader, target=target, size=size)
+    )
+    card = read_card(find_weights(token_reader or weights))
     spec = BenchmarkSpec(
         pool=domain,
         subjects=subjects,
         frames=frames,
-        size=model.config.encoder.image_size,
+        size=drawing.input_size,
         seed=seed,
-        target=target or target_names(card)[0],
+        target=drawing.target,
     )
     with redirect_stdout(sys.stderr):  # stdout is for the result
         folder = write_benchmark(spec, cache("evaluate", **asdict(spec)))
@@ -122,7 +134,7 @@ def evaluate_normalizer(
     _log(f"{len(data)} faces", started)
 
     result: dict[str, Any] = {}
-    for name, measures in measure_normalizer(model, network, data, domain, seed, probes):
+    for name, measures in measure_normalizer(drawing.draw, network, data, domain, seed, probes):
         result[name] = measures
         _log(name, started)
     return {

@@ -1,7 +1,8 @@
 """Evaluation of a normalizer on photographs of people outside its training.
 
-All measures of `norface_lib.studies.photo_measures`, of the network, and of the method that needs
-none: the target head rendered with the landmarker's blendshapes ("landmarker + render").
+All measures of `norface_lib.studies.photo_measures`, of the network, of the target head rendered
+with the AUs that a token reader reads ("read + render"), and of the method that needs no network:
+the head rendered with the landmarker's blendshapes ("landmarker + render").
 """
 
 import time
@@ -27,6 +28,7 @@ from norface_lib.networks.weights import load_classifier, load_normalizer
 from norface_lib.photos.calibration import calibration_of
 from norface_lib.photos.landmarker import BLENDSHAPES, Landmarker
 from norface_lib.photos.pseudo_pairs import render_shapes
+from norface_lib.photos.read_and_render import ReadAndRender
 from norface_lib.studies.photo_measures import (
     SHAPES_OF,
     agreement,
@@ -46,6 +48,7 @@ def evaluate_photographs(
     *,
     weights: str,
     reader: str,
+    token_reader: str,
     landmarker: Path,
     embedding: str,
     train: Path | None = None,
@@ -56,7 +59,8 @@ def evaluate_photographs(
     """All measures on a folder of pseudo-pairs (`norface_lib.photos.pseudo_pairs`) of people whom
     no network met.
 
-    ``reader``: AU detector over original and I_n; ``landmarker``: its ``.task`` file;
+    ``reader``: AU detector over original and I_n; ``token_reader``: reads for "read + render";
+    ``landmarker``: its ``.task`` file;
     ``embedding``: a face recognizer for `norface_lib.networks.frozen.frozen_network`; ``train``:
     pseudo-pairs of other people with emotions, on which heads for emotions are trained. ``out``:
     the result file to write; ``sheet``: a picture (PNG) of the first 24 originals, their normalized
@@ -69,9 +73,12 @@ def evaluate_photographs(
     normalized = normalize_faces(normalizer, target, data.originals, progress=progress)
     network = Landmarker(landmarker, levels=0)
     shapes = {"original": read_shapes(network, data.originals, progress)}
-    studio = Studio(len(data.target), data.names[0])
+    size = len(data.target)
+    studio = Studio(size, data.names[0])
+    rendering = ReadAndRender(token_reader, target=data.names[0], size=size)
     methods = {
         "network": normalized,
+        "read + render": rendering.draw(data.originals),
         "landmarker + render": render_shapes(shapes["original"], studio),
     }
     for name, faces in methods.items():
@@ -117,6 +124,7 @@ def evaluate_photographs(
             settings={
                 "normalizer": card["sha256"],
                 "reader": reader,
+                "token_reader": token_reader,
                 "embedding": Path(embedding.partition(":")[2]).name,
             },
         )

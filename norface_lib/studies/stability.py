@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from norface_lib.faces.benchmark import BenchmarkSpec, face_of
 from norface_lib.faces.sampling import Frame, Person, sample_frame, sample_intensities
 from norface_lib.faces.studio import Studio
-from norface_lib.images.arrays import Faces, to_tensor
-from norface_lib.networks.inference import normalize_faces
-from norface_lib.networks.normalizer import Normalizer
+from norface_lib.images.arrays import Faces
+from norface_lib.networks.drawing import Draw
 
 _SPREAD_SEED = 1_000_003  # of subjects that no benchmark of a small seed shows
 
@@ -83,14 +82,14 @@ def spread_ratio(faces: Faces) -> float | None:
 
 
 def spread_measures(
-    model: Normalizer,
+    draw: Draw,
     target: NDArray[np.uint8],
     domain: str,
     expressions: int = 6,
     scenes: int = 6,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """`spread_ratio` of originals and of I_n while people change, or pose, light, background, all;
+    """`spread_ratio` of originals and of I_n that ``draw`` makes while people change, or pose, light, background, all;
     ``target`` (S, S, 3)."""
     studio = Studio(len(target))
     random_scenes = sample_scenes(domain, scenes, seed)
@@ -99,7 +98,7 @@ def spread_measures(
         changed = [change(random_scenes[0], scene) for scene in random_scenes]
         originals = render_scenes(studio, changed, expressions, seed)
         faces = originals.reshape(-1, *originals.shape[2:])
-        normalized = normalize_faces(model, to_tensor(target), faces)
+        normalized = draw(faces)
         spreads[kind] = {
             "original": spread_ratio(originals),
             "normalized": spread_ratio(normalized.reshape(originals.shape)),
