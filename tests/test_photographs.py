@@ -551,6 +551,7 @@ def test_photographs_are_measured_as_a_whole(photographs, tmp_path):
         pairs,
         weights=str(weights),
         reader="tiny-au",
+        token_reader="tiny-photo-reader",
         landmarker=networks[0],
         embedding=embedding,
         train=pairs,
@@ -558,7 +559,7 @@ def test_photographs_are_measured_as_a_whole(photographs, tmp_path):
         sheet=sheet,
         progress=False,
     )
-    assert cv2.imread(str(sheet)).shape[0] >= 3 * 112
+    assert cv2.imread(str(sheet)).shape[0] >= 4 * 112
     assert set(found) == {
         "weights",
         "to_pseudo_truth",

@@ -89,8 +89,8 @@ def spread_measures(
     scenes: int = 6,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """`spread_ratio` of originals and of I_n that ``draw`` makes while people change, or pose, light, background, all;
-    ``target`` (S, S, 3)."""
+    """`spread_ratio` of originals and of I_n that ``draw`` makes while people change, or pose,
+    light, background, all; ``target`` (S, S, 3)."""
     studio = Studio(len(target))
     random_scenes = sample_scenes(domain, scenes, seed)
     spreads = {}
