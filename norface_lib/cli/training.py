@@ -270,6 +270,10 @@ def train_reader(
     name: Annotated[
         str, typer.Option(help="name of the weights", callback=checks.file_name)
     ] = "reader",
+    terms: Annotated[
+        str,
+        typer.Option("--license", help="license for the card, which the pictures of DATA decide"),
+    ] = "MIT",
 ) -> None:
     """Train a token reader: AUs of either side, their occurrence and the emotion, from rendered
     faces and photographs. To resume after a stop, run the same command again."""
@@ -282,6 +286,7 @@ def train_reader(
         shares=share or [1 / len(data)] * len(data),
         training=ReaderTraining.of_steps(steps, seed),
         calibration=calibrate,
+        terms=terms,
         start=start,
         name=name,
         device=device,

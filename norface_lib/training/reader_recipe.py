@@ -14,8 +14,6 @@ from norface_lib.training.loop import logged_seconds
 from norface_lib.training.reader_calibration import set_thresholds, thresholds_of
 from norface_lib.training.token_reader import ReaderSource, ReaderTraining, train_token_reader
 
-LICENSE = "MIT; what the pictures that it learned from allow is said by their sources"
-
 
 def train_and_save(
     roots: Sequence[Path],
@@ -26,13 +24,15 @@ def train_and_save(
     calibration: Path | None = None,
     start: str = "tiny-photo",
     name: str = "reader",
+    terms: str = "MIT",
     device: str = "auto",
 ) -> Path:
     """The whole recipe: trains a token reader on benchmarks and writes weights and card.
 
     ``start``: name or path of the normalizer whose encoder it begins with; ``shares``: of a batch
     that come from each of ``roots``; ``calibration``: a rendered benchmark of other people, which
-    sets the thresholds of AUs together with the neutral photographs of ``roots``.
+    sets the thresholds of AUs together with the neutral photographs of ``roots``; ``terms``: the
+    card's entry license.
     """
     if len(shares) != len(roots):
         raise DataError(f"{len(roots)} benchmarks need as many shares, got {len(shares)}")
@@ -60,7 +60,7 @@ def train_and_save(
         },
         "training": asdict(training) | {"seconds": seconds, "device": str(device_of(device))},
         "calibration": None if thresholds is None else thresholds.card(config.aus),
-        "license": LICENSE,
+        "license": terms,
         "versions": versions(),
     }
     return save_token_reader(model.cpu(), Path(out) / f"{name}.safetensors", card)
