@@ -44,7 +44,7 @@ class TokenReaderConfig:
 
 
 _LEAST = 0.2
-"""Least distance of a threshold from both ends of the intensities."""
+"""Least distance of a threshold from 0, and of full intensity from it."""
 
 
 class Reading(NamedTuple):
@@ -92,6 +92,8 @@ class TokenHead(nn.Module):
         # log odds of an occurrence: slope * (intensity - threshold)
         self.log_slope = nn.Parameter(torch.zeros(aus))
         self.threshold = nn.Parameter(torch.full((aus,), labels.OCCURRENCE_THRESHOLD))
+        # what an AU at its strongest is read as: a network that is not sure keeps to the middle
+        self.register_buffer("full", torch.full((aus,), labels.INTENSITY_MAX))
 
     def forward(self, tokens: Tensor) -> Reading:
         sides, emotion = self.values(tokens)
@@ -115,11 +117,13 @@ class TokenHead(nn.Module):
 
     def graded(self, sides: Tensor) -> Tensor:
         """Intensities (N, A, 2) within 0..5 that are 1 (A, a trace) where an AU's occurrence is a
-        matter of even odds: in proportion below, and from there to 5 in a straight line."""
+        matter of even odds, and 5 where it is as strong as ``full``: in proportion below, and a
+        straight line between."""
         most = labels.INTENSITY_MAX
         least = labels.OCCURRENCE_THRESHOLD
-        threshold = self.threshold.clamp(_LEAST, most - _LEAST)[:, None]
-        above = least + (most - least) * (sides - threshold) / (most - threshold)
+        threshold = self.threshold.clamp(min=_LEAST)[:, None]
+        span = (self.full[:, None] - threshold).clamp(min=_LEAST)
+        above = least + (most - least) * (sides - threshold) / span
         graded = torch.where(sides < threshold, least * sides / threshold, above)
         return graded.clamp(0, most)
 

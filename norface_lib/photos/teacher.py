@@ -79,10 +79,12 @@ class Map:
 
 @dataclass(frozen=True)
 class Prior:
-    """AUs of faces that show an emotion, and last of any face: mean and variance (E + 1, A, 2)."""
+    """AUs of faces that show an emotion, and last of any face: mean and variance (E + 1, A, 2).
+    ``explained`` (A,): share of an AU's variance that lies between emotions."""
 
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
+    explained: NDArray[np.float64]
 
     @classmethod
     def of(cls, codes: Codes, shares: NDArray[np.floating]) -> "Prior":
@@ -90,7 +92,12 @@ class Prior:
         groups = [codes[shares[:, number] > 0.5] for number in range(shares.shape[1])]
         groups.append(codes)
         mean = np.stack([group.mean(axis=0) for group in groups])
-        return cls(mean, np.stack([group.var(axis=0) for group in groups]))
+        variance = np.stack([group.var(axis=0) for group in groups])
+        named = codes[shares.sum(axis=1) > 0]
+        counts = np.array([len(group) for group in groups[:-1]])[:, None, None]
+        within = (counts * variance[:-1]).sum(axis=(0, 2)) / counts.sum()
+        explained = 1 - within / named.var(axis=0).sum(axis=1).clip(1e-6)
+        return cls(mean, variance, np.where(_EMOTIONAL, explained.clip(0, 1), 0.0))
 
     def __call__(self, shares: NDArray[np.floating], trust: float) -> tuple[NDArray, NDArray]:
         """Mean and variance (N, A, 2) for votes (N, E) of sum 1, which are believed as far as
@@ -197,7 +204,8 @@ class Teacher:
     ) -> Lesson:
         """AUs of photographs: what the map says above its ``zero``, and where ``shares`` (N, E) of
         votes for ``labels.EMOTIONS`` are known (not all 0), what goes with these, averaged by their
-        precision."""
+        precision. An AU is as reliable as what both explain of it on rendered faces: a label that
+        hardly varies, as neither sees the AU, says nothing."""
         told = self.map(seen) - zero
         variance = np.broadcast_to(self.error, told.shape)
         asked = np.zeros(len(told), bool) if shares is None else shares.sum(axis=1) > 0
@@ -205,8 +213,7 @@ class Teacher:
             mean, spread = self.prior(shares[asked], self.trust)
             weight = variance[asked] / (variance[asked] + spread + 1e-3)
             told[asked] += weight * (mean - told[asked])
-            variance = variance.copy()
-            variance[asked] *= 1 - weight
-        explained = 1 - variance.mean(axis=(0, 2)) / self.spread.mean(axis=1)
-        codes = told.clip(0, labels.INTENSITY_MAX)
-        return Lesson(codes.astype(np.float32), explained.clip(0, 1))
+        by_map = (1 - self.error.mean(axis=1) / self.spread.mean(axis=1)).clip(0, 1)
+        by_emotion = asked.mean() * self.trust * self.prior.explained
+        codes = told.clip(0, labels.INTENSITY_MAX).astype(np.float32)
+        return Lesson(codes, 1 - (1 - by_map) * (1 - by_emotion))

@@ -29,11 +29,13 @@ FALSE_ALARMS = 0.04
 @dataclass(frozen=True)
 class ReaderThresholds:
     """Thresholds (A,) by F1 on rendered faces and by neutral photographs, in learned intensities;
-    the larger is taken. ``slope`` (A,) of the log odds."""
+    the larger is taken. ``slope`` (A,) of the log odds; ``full`` (A,): what rendered faces at
+    intensity 5 are read as, on average."""
 
     rendered: NDArray[np.float64]
     neutral: NDArray[np.float64]
     slope: NDArray[np.float64]
+    full: NDArray[np.float64]
     counts: dict[str, int]
 
     @property
@@ -46,7 +48,11 @@ class ReaderThresholds:
         names = labels.columns(tuple(aus))
         of_faces = {
             name: dict(zip(names, np.round(values, 3).tolist(), strict=True))
-            for name, values in (("by_rendered_f1", self.rendered), ("by_neutral", self.neutral))
+            for name, values in (
+                ("by_rendered_f1", self.rendered),
+                ("by_neutral", self.neutral),
+                ("full", self.full),
+            )
         }
         return of_faces | {"false_alarms": FALSE_ALARMS, "counts": self.counts}
 
@@ -85,7 +91,8 @@ def thresholds_of(
     taken = np.maximum(by_f1, by_neutral)
     slope = [_slope(seen[:, k] - taken[k], shown[:, k]) for k in range(len(aus))]
     counts = {"rendered": len(rendered), "neutral_photographs": sum(map(len, calm))}
-    return ReaderThresholds(by_f1, by_neutral, np.array(slope), counts)
+    full = _full(seen, rendered.intensities(aus))
+    return ReaderThresholds(by_f1, by_neutral, np.array(slope), full, counts)
 
 
 def _neutral(source: ReaderSource) -> Faces:
@@ -99,6 +106,17 @@ def _best_f1(seen: NDArray[np.float64], shown: NDArray[np.floating]) -> NDArray[
     shares = (seen / labels.INTENSITY_MAX).clip(0, 1)
     scores = [f1_per_label(shares, shown, step / labels.INTENSITY_MAX) for step in steps]
     return steps[np.argmax(scores, axis=0)]
+
+
+def _full(seen: NDArray[np.float64], true: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(A,) what faces at intensity 5 are read as: a line through those that show the AU at all."""
+    full = np.full(seen.shape[1], labels.INTENSITY_MAX)
+    for number in range(seen.shape[1]):
+        shown = true[:, number] >= labels.OCCURRENCE_THRESHOLD
+        if shown.sum() >= 2 and np.ptp(true[shown, number]) > 0:
+            line = np.polyfit(true[shown, number], seen[shown, number], 1)
+            full[number] = np.polyval(line, labels.INTENSITY_MAX)
+    return full
 
 
 def _slope(above: NDArray[np.float64], shown: NDArray[np.floating]) -> float:
@@ -116,4 +134,5 @@ def set_thresholds(model: TokenReader, thresholds: ReaderThresholds) -> None:
     """Puts thresholds and slopes into a reader."""
     with torch.no_grad():
         model.head.threshold.copy_(torch.from_numpy(thresholds.taken))
+        model.head.full.copy_(torch.from_numpy(thresholds.full))
         model.head.log_slope.copy_(torch.from_numpy(np.log(thresholds.slope)))

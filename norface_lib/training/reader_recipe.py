@@ -8,8 +8,10 @@ from norface_lib.common.devices import device_of
 from norface_lib.common.errors import DataError
 from norface_lib.common.records import versions
 from norface_lib.datasets.rendered import Rendered
-from norface_lib.networks.token_reader import TokenReaderConfig
-from norface_lib.networks.weights import load_normalizer, save_token_reader
+from norface_lib.networks.cards import read_card
+from norface_lib.networks.places import find_weights
+from norface_lib.networks.token_reader import TokenReader, TokenReaderConfig
+from norface_lib.networks.weights import load_normalizer, load_token_reader, save_token_reader
 from norface_lib.training.loop import logged_seconds
 from norface_lib.training.reader_calibration import set_thresholds, thresholds_of
 from norface_lib.training.token_reader import ReaderSource, ReaderTraining, train_token_reader
@@ -29,20 +31,26 @@ def train_and_save(
 ) -> Path:
     """The whole recipe: trains a token reader on benchmarks and writes weights and card.
 
-    ``start``: name or path of the normalizer whose encoder it begins with; ``shares``: of a batch
-    that come from each of ``roots``; ``calibration``: a rendered benchmark of other people, which
+    ``start``: name or path of the token reader, or of the normalizer whose encoder it begins with;
+    ``shares``: of a batch that come from each of ``roots``; ``calibration``: a rendered benchmark of other people, which
     sets the thresholds of AUs together with the neutral photographs of ``roots``; ``terms``: the
     card's entry license.
     """
     if len(shares) != len(roots):
         raise DataError(f"{len(roots)} benchmarks need as many shares, got {len(shares)}")
-    normalizer, _, first = load_normalizer(start)
-    config = TokenReaderConfig(encoder=normalizer.config.encoder)
+    first = read_card(find_weights(start))
+    begin = load_token_reader(start)[0] if first["kind"] == "reader" else load_normalizer(start)[0]
+    config = TokenReaderConfig(encoder=begin.encoder.config)
     sources = [
         ReaderSource.of(root, config, share) for root, share in zip(roots, shares, strict=True)
     ]
     model = train_token_reader(
-        sources, config, training, start=normalizer.encoder, folder=out, device=device
+        sources,
+        config,
+        training,
+        start=begin if isinstance(begin, TokenReader) else begin.encoder,
+        folder=out,
+        device=device,
     )
     thresholds = None
     if calibration is not None:

@@ -118,14 +118,15 @@ def train_token_reader(
 ) -> TokenReader:
     """Trains a token reader. Resumable with a ``folder``.
 
-    ``start``: an encoder of the same config whose weights it begins with. Raises what
-    `norface_lib.training.loop.fit` raises.
+    ``start``: an encoder of the same config, or a token reader, whose weights it begins with.
+    Raises what `norface_lib.training.loop.fit` raises.
     """
     place = device_of(device)
     torch.manual_seed(training.fit.seed)
     model = TokenReader(config).to(place, memory_format=torch.channels_last)
     if start is not None:
-        model.encoder.load_state_dict(start.state_dict())
+        part = model if isinstance(start, TokenReader) else model.encoder
+        part.load_state_dict(start.state_dict())
     weights = [sampling_weights(source, training.rare_emotions) for source in sources]
     numbers = [np.full(len(source), number) for number, source in enumerate(sources)]
     data = ArrayDataset(
@@ -164,7 +165,7 @@ def _reader_loss(
     exact = [source for source in sources if source.truths is not None] or sources
     spread = np.concatenate([source.sides.max(2) for source in exact]).std(0)
     # a rare AU should not dominate
-    spread = torch.tensor(spread + 0.1 * labels.INTENSITY_MAX, device=device)
+    spread = torch.tensor(spread + 0.05 * labels.INTENSITY_MAX, device=device)
     rates = [
         (weight[:, None] * torch.from_numpy(source.votes)).sum(0)
         for source, weight in zip(sources, weights, strict=True)
@@ -182,9 +183,8 @@ def _reader_loss(
 
         read: Reading = reader(mirrored(images, flip))
         trust = reliability[source]
-        intensity = F.smooth_l1_loss(
-            read.sides / spread[:, None], sides / spread[:, None], reduction="none"
-        ).mean(2)
+        # squared, for the absolute error of a rare AU is least if it is never seen
+        intensity = ((read.sides - sides) / spread[:, None]).square().mean(2)
         shown = (sides.amax(2) >= labels.OCCURRENCE_THRESHOLD - 1e-4).float()
         occurrence = F.binary_cross_entropy_with_logits(read.occurrence, shown, reduction="none")
         entropy = -(votes * (read.emotion + rates[source].log()).log_softmax(1)).sum(1)
