@@ -125,6 +125,7 @@ def test_the_choices_of_the_command_line_are_those_of_the_library():
     from norface_lib.networks.classifier import INPUTS
     from norface_lib.networks.drawing import DRAWINGS
     from norface_lib.networks.normalizer import PRESETS
+    from norface_lib.photos.anonymizing import LAYOUTS
     from norface_lib.photos.detection import DETECTORS
     from norface_lib.photos.engines import ENGINES
     from norface_lib.studies.experiment import DEFAULT_PROTOCOLS
@@ -135,6 +136,7 @@ def test_the_choices_of_the_command_line_are_those_of_the_library():
     assert values_of(options.Detector) == set(DETECTORS)
     assert values_of(options.Engine) == set(ENGINES)
     assert values_of(options.Draw) == set(DRAWINGS)
+    assert values_of(options.FaceLayout) == set(LAYOUTS)
     assert values_of(options.Pool) == set(POOLS)
     assert values_of(options.Preset) == set(PRESETS)
     assert values_of(options.Leakage) == set(LEAKAGE)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from norface_lib.cli import data, doctor, evaluate, export, photos, project, training
+from norface_lib.cli import anonymize, data, doctor, evaluate, export, photos, project, training
 from norface_lib.cli.examples import EXAMPLES
 from norface_lib.cli.failures import report_failure
 from norface_lib.cli.output import with_shared_options
@@ -67,7 +67,15 @@ def _add(commands: typer.Typer, group: str = "") -> None:
         app.add_typer(commands)
 
 
-for commands in (photos.app, training.app, export.app, data.app, doctor.app, project.app):
+for commands in (
+    photos.app,
+    anonymize.app,
+    training.app,
+    export.app,
+    data.app,
+    doctor.app,
+    project.app,
+):
     _add(commands)
 _add(evaluate.app, "evaluate")
 

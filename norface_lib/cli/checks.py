@@ -167,6 +167,11 @@ def network(text: str) -> str:
     return text
 
 
+def recognizer(text: str | None) -> str | None:
+    """A frozen network that tells people apart."""
+    return text if text is None else network(text)
+
+
 _WITH_PLACE = ("onnx", "timm")
 
 

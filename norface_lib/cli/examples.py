@@ -16,6 +16,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "norface align holiday aligned --all-faces",
         "norface align /your/BP4D points --layout bp4d --task au_detection",
     ),
+    "anonymize": (
+        "norface anonymize interview.mp4 shown.mp4",
+        "norface anonymize interview.mp4 face.mp4 --layout normalized --target ada",
+        "norface anonymize me.jpg shown.png --embedding arcface",
+    ),
     "train": (
         "norface train /your/DISFA out --dataset disfa --points points/points.csv --seeds 0,1,2",
         "norface train lab out --task au_intensity --loss mse+ccc",

@@ -21,6 +21,7 @@ Layout = Literal["folder", "bp4d", "bp4d_plus", "disfa", "affectnet", "rafdb", "
 Detector = Literal["mediapipe", "insightface", "none"]
 Engine = Literal["torch", "onnx"]
 Draw = Literal["network", "render"]
+FaceLayout = Literal["paste", "normalized"]
 Pool = Literal["pretrain", "lab", "evaluator", "wild"]
 Domain = Literal["lab", "wild"]
 Preset = Literal["tiny", "small", "base"]
@@ -40,7 +41,8 @@ class Input(StrEnum):
 
 
 class Stage(StrEnum):
-    """Stages that `bench` measures: their speed, and how well small faces are found."""
+    """Stages that `bench` measures: their speed, how well small faces are found, and jitter against
+    lag of the smoothing over time."""
 
     RENDER = "render"
     NORMALIZE = "normalize"
@@ -48,6 +50,7 @@ class Stage(StrEnum):
     ALIGN = "align"
     END_TO_END = "end-to-end"
     SMALL_FACES = "small-faces"
+    SMOOTHING = "smoothing"
 
 
 DetectorOption = Annotated[

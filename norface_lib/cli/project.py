@@ -57,18 +57,18 @@ def publish(
 @app.command(rich_help_panel=_PANEL)
 def bench(
     stages: Annotated[
-        list[Stage] | None, typer.Argument(help="what to measure; default: all but small-faces")
+        list[Stage] | None, typer.Argument(help="what to measure; default: the speed of all stages")
     ] = None,
 ) -> None:
     """Measure the speed of each stage on this machine; print one JSON line per number.
 
     `small-faces` measures how many small faces are found in large pictures; it needs the London Set
-    below NORFACE_PHOTOS.
+    below NORFACE_PHOTOS. `smoothing` measures jitter against lag of AU intensities over time.
     """
     from norface_lib.cli.bench import run
 
     figures = []
-    without_photographs = [stage for stage in Stage if stage != Stage.SMALL_FACES]
-    for figure in run(stages or without_photographs):
+    speed = [stage for stage in Stage if stage not in (Stage.SMALL_FACES, Stage.SMOOTHING)]
+    for figure in run(stages or speed):
         figures.append(figure)
         show(json.dumps(figure), figures=figures)

@@ -12,7 +12,7 @@ from norface_lib.common.errors import needs
 from norface_lib.faces.benchmark import target_face
 from norface_lib.faces.head import head_model
 from norface_lib.faces.sampling import DOMAINS, Frame, Person
-from norface_lib.faces.scene import Shot
+from norface_lib.faces.scene import Camera, Shot
 from norface_lib.faces.wrinkles import depths
 
 
@@ -62,6 +62,25 @@ class Studio:
         neutral. (S, S, 3)."""
         right = left if right is None else right
         return self.plain(self.target, Frame(left, right), self._anchor, self._target_texture)
+
+    def cutout(
+        self,
+        left: dict[int, float],
+        right: dict[int, float] | None = None,
+        *,
+        room: float = 1.0,
+    ) -> NDArray[np.uint8]:
+        """The head of `normalized` without a wall: (S, S, 4) of 8 bits, sRGB and how much of each
+        pixel it covers. ``room``: how many times as wide as the crop the picture is, to hold the
+        whole head."""
+        right = left if right is None else right
+        frame = Frame(left, right, camera=Camera(zoom=1 / room))
+        shot = replace(shot_of(self.target, frame), anchor=self._anchor)
+        linear = self.renderer.render([shot], self._target_texture)[0]
+        covered = linear[..., 3:]
+        linear = np.concatenate([linear[..., :3] / covered.clip(1e-3), np.ones_like(covered)], 2)
+        cover = (255 * covered + 0.5).clip(0, 255).astype(np.uint8)
+        return np.concatenate([develop(linear, self._wall), cover], axis=2)
 
     def neutral(self) -> NDArray[np.uint8]:
         """The target face I_t, without expression."""

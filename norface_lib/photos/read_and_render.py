@@ -7,8 +7,6 @@ into it but the AU intensities. Our choice; the paper draws with its network.
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 
 from norface_lib import labels
 from norface_lib.common.devices import device_of
-from norface_lib.common.errors import CheckpointError, DataError
+from norface_lib.common.errors import DataError
 from norface_lib.faces.benchmark import TARGETS, VERSION
 from norface_lib.faces.sampling import Sides
 from norface_lib.faces.studio import Studio
@@ -35,16 +33,15 @@ LARGEST = 1024
 """Pixels of a rendered face at most."""
 
 DEAD_ZONE = 0.5
-"""Share of its threshold below which an intensity counts as 0. FACS codes nothing below a trace
-(A), so half of it is far from what a coder would see, and twice what is left reaches the threshold
-without a step."""
+"""Intensity below which an AU counts as 0. FACS codes nothing below a trace (A, 1), so half of it
+is far from what a coder would see."""
 
 
 class ReadAndRender:
     """Draws by reading and rendering.
 
     ``reader``: weights of a token reader, by shipped name or path; ``target``: one of
-    `norface_lib.faces.benchmark.TARGETS`; ``size``: pixels of I_n; ``dead_zone``: see `quieted`;
+    `norface_lib.faces.benchmark.TARGETS`; ``size``: pixels of I_n; ``dead_zone``: see `calibrated`;
     ``device``: where the reader computes; the CPU renders. Raises :class:`DataError` for an unknown
     target, a size or a dead zone out of range, :class:`CheckpointError` for weights that cannot be
     used, and `norface_lib.common.errors.MissingExtraError` without the extra ``render``.
@@ -75,7 +72,6 @@ class ReadAndRender:
         self.input_size = model.config.encoder.image_size
         self.size = size
         self.dead_zone = dead_zone
-        self.thresholds = thresholds_of(card, self.aus, reader)
         made_by = [card, self.target, size, dead_zone, VERSION]
         digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
         self.fingerprint = f"render {digest.hexdigest()}"
@@ -98,10 +94,13 @@ class ReadAndRender:
         left, right = self.expression(sides)
         return self._studio(size or self.size).normalized(left, right)
 
+    def cutout(self, sides: NDArray[np.floating], size: int, room: float) -> NDArray[np.uint8]:
+        """As `render`, without a wall: (size, size, 4), see `Studio.cutout`."""
+        return self._studio(size).cutout(*self.expression(sides), room=room)
+
     def expression(self, sides: NDArray[np.floating]) -> Sides:
         """AU intensities of each side that are rendered for those (A, 2) that were read."""
-        values = quieted(sides, self.thresholds[:, None], self.dead_zone)
-        values = values.clip(0, labels.INTENSITY_MAX)
+        values = quieted(sides, self.dead_zone)
         left, right = values.T.tolist()
         return dict(zip(self.aus, left, strict=True)), dict(zip(self.aus, right, strict=True))
 
@@ -111,37 +110,17 @@ class ReadAndRender:
         return self._studios[size]
 
 
-def quieted(
-    intensities: NDArray[np.floating], thresholds: NDArray[np.floating], dead_zone: float
-) -> NDArray[np.floating]:
-    """Intensities without the traces that a reader sees in any neutral face.
+def quieted(intensities: NDArray[np.floating], dead_zone: float) -> NDArray[np.floating]:
+    """Intensities 0..5 to draw for those that were read: without the traces that a reader sees in
+    any neutral face.
 
-    With a threshold t and a dead zone d: 0 below d t, unchanged from t on, and (x - d t) / (1 - d)
-    between, so that nothing jumps in a video. Our choice. ``thresholds``: intensities at which an
-    AU counts as present, broadcast to ``intensities``; ``dead_zone``: share of them, in [0, 1).
+    From a trace (A, 1) on, where an AU counts as present, they stay as they were read; up to
+    ``dead_zone``, in [0, 1), they become 0; a straight line between, so that nothing jumps in a
+    video. Our choice.
     """
-    faint = (intensities - dead_zone * thresholds).clip(0) / (1 - dead_zone)
-    return np.where(intensities < thresholds, faint, intensities)
-
-
-def thresholds_of(card: Mapping[str, Any], aus: tuple[int, ...], name: str) -> NDArray[np.float64]:
-    """Intensities (A,) at which each AU counts as present, by the entry ``calibration`` of a
-    reader's card (``{"thresholds": {"AU01": 0.8}}``), else by FACS (A, 1).
-
-    Raises :class:`CheckpointError`, naming the weights, for thresholds that are no intensities.
-    """
-    try:
-        known = (card.get("calibration") or {}).get("thresholds", {})
-        values = [known.get(labels.au_column(au), labels.OCCURRENCE_THRESHOLD) for au in aus]
-        thresholds = np.array(values, float)
-        if not ((thresholds >= 0) & (thresholds <= labels.INTENSITY_MAX)).all():
-            raise ValueError("out of range")
-    except (AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{name}: the entry calibration of the card must hold thresholds of "
-            f"0..{labels.INTENSITY_MAX:g} by AU; fetch the card again"
-        ) from error
-    return thresholds
+    present = labels.OCCURRENCE_THRESHOLD
+    faint = present * (intensities - dead_zone).clip(0) / (present - dead_zone)
+    return np.where(intensities < present, faint, intensities).clip(0, labels.INTENSITY_MAX)
 
 
 def open_rendering(

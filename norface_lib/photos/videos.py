@@ -6,7 +6,7 @@ their own (`norface_lib.datasets.frames`).
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -109,6 +109,27 @@ def frame_rate(path: Path) -> float | None:
     with path.open("rb") as file, _opened(file, path) as container:
         rate = _video_stream(container, path).average_rate
     return float(rate) if rate else None
+
+
+def read_sound(path: Path) -> Iterator[tuple[float, "av.AudioFrame"]]:
+    """The sound of a video, decoded, with the seconds from its first picture to each piece; nothing
+    if it has none. What cannot be decoded is left out."""
+    path = Path(path)
+    if path.suffix.lower() in ANIMATED_SUFFIXES:
+        return
+    import av
+
+    with path.open("rb") as file, _opened(file, path) as container:
+        sound = container.streams.best("audio")
+        if sound is None or sound.codec_context is None:
+            return
+        pictures = _video_stream(container, path)
+        first = float((pictures.start_time or 0) * (pictures.time_base or 0))
+        for packet in container.demux(sound):
+            with suppress(av.error.FFmpegError):
+                for frame in packet.decode():
+                    if frame.time is not None:
+                        yield frame.time - first, frame
 
 
 def _stated_frames(

@@ -32,9 +32,9 @@ def train_and_save(
     """The whole recipe: trains a token reader on benchmarks and writes weights and card.
 
     ``start``: name or path of the token reader, or of the normalizer whose encoder it begins with;
-    ``shares``: of a batch that come from each of ``roots``; ``calibration``: a rendered benchmark of other people, which
-    sets the thresholds of AUs together with the neutral photographs of ``roots``; ``terms``: the
-    card's entry license.
+    ``shares``: of a batch that come from each of ``roots``; ``calibration``: a rendered benchmark
+    of other people, which sets the thresholds of AUs together with the neutral photographs of
+    ``roots``; ``terms``: the card's entry license.
     """
     if len(shares) != len(roots):
         raise DataError(f"{len(roots)} benchmarks need as many shares, got {len(shares)}")

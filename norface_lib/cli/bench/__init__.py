@@ -1,4 +1,5 @@
-"""Speed of each stage on this machine, and recall of small faces: one JSON line for each figure."""
+"""Speed of each stage on this machine, recall of small faces, and what smoothing over time costs:
+one JSON line for each figure."""
 
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -14,6 +15,7 @@ _STAGES = {
     Stage.ALIGN: "photographs.bench_align",
     Stage.END_TO_END: "photographs.bench_end_to_end",
     Stage.SMALL_FACES: "small_faces.bench_small_faces",
+    Stage.SMOOTHING: "smoothing.bench_smoothing",
 }
 """Module and function that measure each stage."""
 
