@@ -455,7 +455,7 @@ def test_embeddings_are_kept_in_a_file_and_taken_from_it(
     kept = tmp_path / "embedded.safetensors"
     first = embed(pairs, backbone, keep=kept)
     # the second call must not look at a face
-    monkeypatch.setattr("norface_lib.datasets.pairs._embeddings", None)
+    monkeypatch.setattr("norface_lib.datasets.pairs.embed_faces", None)
     second = embed(pairs, backbone, keep=kept)
     for made in (first, second):
         torch.testing.assert_close(made.originals, seen.originals, atol=1e-4, rtol=1e-4)

@@ -93,8 +93,12 @@ def value_of(argument):
 
 
 def call_of(name):
-    required = [option for option in COMMANDS[name].params if option.required]
-    return [*name.split(), *(str(value_of(argument)) for argument in required)]
+    call = name.split()
+    for option in COMMANDS[name].params:
+        if option.required:
+            flag = option.opts[:1] if option.param_type_name == "option" else []
+            call += [*flag, str(value_of(option))]
+    return call
 
 
 @pytest.mark.parametrize(("name", "option", "kind"), list(checked_options()))
@@ -156,12 +160,16 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(monkeypatch):
         "evaluate normalizer --weights nobody",
         "evaluate normalizer --target nobody",
         "evaluate normalizer --evaluator nobody",
+        "evaluate readers {benchmark} --reader nobody --out {out}",
+        "evaluate readers {benchmark} --reader tiny-au --weights nobody --out {out}",
+        "evaluate transfer {benchmark} --train {benchmark} --weights nobody --out {out}",
     ],
 )
-def test_the_library_refuses_unknown_weights_before_it_writes(call, tmp_path):
+def test_the_library_refuses_unknown_weights_before_it_writes(call, tmp_path, tiny_benchmark):
     (tmp_path / "photo").mkdir()
     (tmp_path / "photo/a.png").write_bytes(b"")
-    arguments = call.format(photo=tmp_path / "photo", out=tmp_path / "out").split()
+    places = {"photo": tmp_path / "photo", "out": tmp_path / "out", "benchmark": tiny_benchmark}
+    arguments = call.format(**places).split()
     done = invoke(*arguments)
     assert done.exit_code == 1 and re.search("nobody|no loss 'bce'", str(done.exception))
     assert not (tmp_path / "out").exists()

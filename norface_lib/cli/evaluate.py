@@ -1,4 +1,4 @@
-"""Commands that measure a normalizer."""
+"""Commands that measure normalizers and readers."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +17,11 @@ from norface_lib.cli.options import (
 )
 from norface_lib.cli.output import show
 
+OutOption = Annotated[Path | None, typer.Option(help="result file to write")]
+
 app = typer.Typer(
-    no_args_is_help=True, help="Measure a normalizer on people that no network was trained on."
+    no_args_is_help=True,
+    help="Measure normalizers and readers on people that no network was trained on.",
 )
 
 
@@ -82,7 +85,7 @@ def evaluate_photographs(
     model: Annotated[
         Path | None, typer.Option(help="MediaPipe's .task file, downloaded if missing")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="result file to write")] = None,
+    out: OutOption = None,
     sheet: Annotated[
         Path | None,
         typer.Option(help="picture to write: originals, normalized and rendered faces"),
@@ -107,3 +110,58 @@ def evaluate_photographs(
     )
     files = [file for file in (out, sheet) if file]
     show(as_text(result), result=result, files=files)
+
+
+@app.command("readers")
+def evaluate_readers(
+    root: Annotated[
+        Path,
+        typer.Argument(
+            help="faces of people that no reader met: a rendered benchmark, or photographs that "
+            "`pseudo-pairs` wrote"
+        ),
+    ],
+    reader: Annotated[
+        list[str],
+        typer.Option(
+            help="a token reader, or classifiers joined by +, as in tiny-photo-au+tiny-photo-"
+            "emotion: shipped names or paths; may be repeated",
+            callback=checks.words,
+        ),
+    ],
+    weights: NormalizerOption = "tiny-photo",
+    out: OutOption = None,
+) -> None:
+    """Measure readers side by side: emotions, AUs that go along with them, false alarms on neutral
+    faces, smiles, and on rendered faces the true AUs."""
+    from norface_lib.studies.reader_evaluation import evaluate_readers as run
+    from norface_lib.studies.reader_evaluation import measures_as_text
+
+    result = run(root, reader, weights=weights, out=out)
+    show(measures_as_text(result["readers"]), result=result, files=[out] if out else [])
+
+
+@app.command("transfer")
+def evaluate_transfer(
+    root: Annotated[
+        Path,
+        typer.Argument(help="photographs that `pseudo-pairs` wrote, or a rendered benchmark"),
+    ],
+    train: Annotated[
+        Path,
+        typer.Option(help="a rendered benchmark of other people, to learn from"),
+    ],
+    weights: NormalizerOption = "tiny-photo",
+    token_reader: Annotated[
+        str | None,
+        typer.Option(help="also draw by read and render, with these weights of a token reader"),
+    ] = None,
+    out: OutOption = None,
+) -> None:
+    """Measure whether what rendered faces teach carries over to photographs: a linear reader of AUs
+    over the frozen encoder, from originals and from normalized faces."""
+    from norface_lib.studies.transfer import as_text
+    from norface_lib.studies.transfer import evaluate_transfer as run
+
+    result = run(root, train=train, weights=weights, token_reader=token_reader, out=out)
+    show(as_text(result), result=result, files=[out] if out else [])

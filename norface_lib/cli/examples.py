@@ -37,6 +37,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "evaluate photographs": (
         "norface evaluate photographs pairs/test --weights tiny-photo --sheet sheet.png",
     ),
+    "evaluate readers": (
+        "norface evaluate readers pairs/test --reader tiny-photo-au+tiny-photo-intensity+"
+        "tiny-photo-emotion --reader my-reader.safetensors --out readers.json",
+    ),
+    "evaluate transfer": (
+        "norface evaluate transfer pairs/test --train rendered --weights tiny-photo",
+    ),
     "render": (
         "norface render lab --subjects 30 --frames 30",
         "norface render pretrain --pool pretrain --subjects 400 --frames 10 --seed 1",

@@ -143,8 +143,8 @@ def embed(
     embeddings = None if keep is None else _kept(keep, len(pairs))
     if embeddings is None:
         embeddings = {
-            "originals": _embeddings(pairs.originals, backbone, batch_size, progress),
-            "normalized": _embeddings(pairs.normalized, backbone, batch_size, progress),
+            "originals": embed_faces(pairs.originals, backbone, batch_size, progress),
+            "normalized": embed_faces(pairs.normalized, backbone, batch_size, progress),
         }
         if keep is not None:
             with only_writer(keep.with_suffix("")):
@@ -166,8 +166,10 @@ def _kept(path: Path, count: int) -> dict[str, Tensor] | None:
 
 
 @torch.inference_mode()
-def _embeddings(faces: Faces, backbone: Normalizer, batch_size: int, progress: bool) -> Tensor:
-    """(2, N, D) of faces and of their mirror images."""
+def embed_faces(
+    faces: Faces, backbone: Normalizer, batch_size: int = 64, progress: bool = False
+) -> Tensor:
+    """(2, N, D) embeddings of faces (N, S, S, 3) and of their mirror images."""
     device = next(backbone.parameters()).device
     starts = range(0, len(faces), batch_size)
     parts = []

@@ -68,18 +68,29 @@ def smile_measures(
             resampled.append(auc(scores[rows], smiling[rows]))
     low, high = np.percentile(resampled, [2.5, 97.5])
 
-    both = [rows for rows in members if 0 < smiling[rows].sum() < len(rows)]
-    higher = [
-        scores[rows[smiling[rows]]].mean() > scores[rows[~smiling[rows]]].mean() for rows in both
-    ]
+    higher = higher_than_own_neutral(scores, smiling, subjects)
     return {
         "auc": auc(scores, smiling),
         "interval": [float(low), float(high)],
         "faces": len(scores),
         "people": len(people),
-        "own_neutral": float(np.mean(higher)) if both else None,
-        "compared": len(both),
+        "own_neutral": float(np.mean([*higher.values()])) if higher else None,
+        "compared": len(higher),
     }
+
+
+def higher_than_own_neutral(
+    scores: NDArray[np.floating], smiling: NDArray[np.bool_], subjects: NDArray[np.str_]
+) -> dict[str, bool]:
+    """Whether a person scores higher when smiling than when not, by the mean of the faces of each;
+    for those people of whom there are both."""
+    higher = {}
+    for name in np.unique(subjects):
+        rows = subjects == name
+        smiles, rests = scores[rows & smiling], scores[rows & ~smiling]
+        if len(smiles) and len(rests):
+            higher[str(name)] = bool(smiles.mean() > rests.mean())
+    return higher
 
 
 def read_shapes(landmarker: Landmarker, faces: Faces, progress: bool = True) -> NDArray[np.float32]:
