@@ -71,27 +71,30 @@ def test_aus_without_sides_are_alike_on_both(reader):
 def test_an_au_occurs_just_where_its_intensity_is_one_or_more(reader):
     with torch.no_grad():
         reader.head.threshold.uniform_(0.3, 3)
-        reader.head.bias[: len(AUS)].uniform_(0, 4)
+        reader.head.bias[: 2 * len(AUS)].uniform_(0, 4)
     read = reader(images(64))
     occurs = read.occurrence > 0
     assert 0.1 < occurs.float().mean() < 0.9
     assert torch.equal(occurs, read.intensity > labels.OCCURRENCE_THRESHOLD)
 
 
-def test_graded_intensities_rise_and_meet_one_at_the_threshold(reader):
+def test_graded_intensities_rise_from_one_at_the_threshold_to_five_where_full(reader):
     with torch.no_grad():
-        reader.head.threshold.copy_(torch.linspace(0.5, 3.5, len(AUS)))
+        reader.head.threshold.copy_(torch.linspace(0.5, 2.5, len(AUS)))
+        reader.head.full.fill_(3.0)
     learned = torch.linspace(-1, 6, 200)[:, None, None].expand(-1, len(AUS), 2)
     graded = reader.head.graded(learned)
     assert (graded.diff(dim=0) >= 0).all()
     assert graded.amin() == 0 and graded.amax() == 5
     at = reader.head.graded(reader.head.threshold[None, :, None])
     torch.testing.assert_close(at, torch.ones_like(at))
+    at = reader.head.graded(reader.head.full[None, :, None])
+    torch.testing.assert_close(at, 5 * torch.ones_like(at))
 
 
 def test_attention_of_each_query_adds_up_to_one(reader):
     places = reader.head.places(reader.encoder(images()))
-    assert places.shape == (5, len(AUS) + len(labels.EMOTIONS), 49)
+    assert places.shape == (5, 2 * len(AUS) + len(labels.EMOTIONS), 49)
     torch.testing.assert_close(places.sum(2), torch.ones(5, places.shape[1]))
 
 
@@ -224,6 +227,19 @@ def test_few_neutral_photographs_are_called(reader, faces):
     assert called.mean(axis=0).max() <= FALSE_ALARMS
     assert (thresholds.taken >= thresholds.rendered).all()
     np.testing.assert_allclose(reader.head.threshold.detach(), thresholds.taken, rtol=1e-5)
+    np.testing.assert_allclose(reader.head.full, thresholds.full, rtol=1e-5)
+
+
+def test_full_is_what_the_strongest_are_read_as(reader, faces, monkeypatch):
+    true = faces.intensities(AUS)
+    name = "norface_lib.training.reader_calibration.learned_intensities"
+    monkeypatch.setattr(name, lambda *_, **__: 0.2 + 0.5 * true.astype(float))
+    full = thresholds_of(reader, faces, []).full
+    shown = [column[column >= 1] for column in true.T]
+    varied = np.array([len(values) > 1 and np.ptp(values) > 0 for values in shown])
+    assert varied.sum() > 5
+    np.testing.assert_allclose(full[varied], 2.7, rtol=1e-4)
+    assert (full[~varied] == 5).all()
 
 
 def test_without_neutral_photographs_f1_on_rendered_faces_decides(reader, faces):
@@ -233,9 +249,10 @@ def test_without_neutral_photographs_f1_on_rendered_faces_decides(reader, faces)
 
 def test_slopes_and_thresholds_are_on_the_card():
     values = np.ones(len(AUS))
-    thresholds = ReaderThresholds(values, 2 * values, values, {"rendered": 3})
+    thresholds = ReaderThresholds(values, 2 * values, values, 4 * values, {"rendered": 3})
     card = thresholds.card(AUS)
-    assert card["by_neutral"]["AU12"] == 2 and card["counts"] == {"rendered": 3}
+    assert card["by_neutral"]["AU12"] == 2 and card["full"]["AU12"] == 4
+    assert card["counts"] == {"rendered": 3}
 
 
 def test_shares_must_be_as_many_as_benchmarks(tiny_benchmark, tmp_path):

@@ -2,10 +2,10 @@
 emotion, read from the encoder's tokens.
 
 The expression embedding passes through a bottleneck of 32 channels, which is enough to draw by and
-loses some of what the tokens hold. Here each AU and each emotion has a query of its own that
-attends to the tokens, so that each looks where it shows (after Perceiver, Jaegle et al. 2021; our
-choice). An AU's occurrence is a rising function of its intensity, so the two never contradict each
-other.
+loses some of what the tokens hold. Here each side of an AU and each emotion has a query of its own
+that attends to the tokens, so that each looks where it shows (after Perceiver, Jaegle et al. 2021;
+our choice). An AU's occurrence is a rising function of its intensity, so the two never contradict
+each other.
 
 Shapes: N images, A AUs, E emotions, L tokens of width D.
 """
@@ -70,14 +70,14 @@ class Reading(NamedTuple):
 
 
 class TokenHead(nn.Module):
-    """Tokens (N, L, D) to a `Reading`: queries, cross attention, an MLP, and a linear layer of its
-    own for each query."""
+    """Tokens (N, L, D) to a `Reading`: a query for each side of each AU and for each emotion, cross
+    attention, an MLP, and a linear layer of its own for each query."""
 
     def __init__(self, config: TokenReaderConfig):
         super().__init__()
         dim = config.encoder.dim
         aus = len(config.aus)
-        count = aus + len(config.emotions)
+        count = 2 * aus + len(config.emotions)
         self.aus = aus
         self.register_buffer("sided", torch.tensor(config.sided), persistent=False)
         self.queries = nn.Parameter(torch.randn(count, dim) * dim**-0.5)
@@ -87,8 +87,8 @@ class TokenHead(nn.Module):
         self.attention = nn.MultiheadAttention(dim, config.encoder.heads, batch_first=True)
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         self.dropout = nn.Dropout(config.dropout)
-        self.weight = nn.Parameter(torch.randn(count, dim, 2) * dim**-0.5)
-        self.bias = nn.Parameter(torch.zeros(count, 2))
+        self.weight = nn.Parameter(torch.randn(count, dim) * dim**-0.5)
+        self.bias = nn.Parameter(torch.zeros(count))
         # log odds of an occurrence: slope * (intensity - threshold)
         self.log_slope = nn.Parameter(torch.zeros(aus))
         self.threshold = nn.Parameter(torch.full((aus,), labels.OCCURRENCE_THRESHOLD))
@@ -108,12 +108,12 @@ class TokenHead(nn.Module):
         x = query + self.attention(query, memory, memory, need_weights=False)[0]
         x = x + self.mlp(self.norm_mlp(x))
         x = self.dropout(self.norm(x))
-        values = torch.einsum("nqd,qds->nqs", x, self.weight) + self.bias
+        values = (x * self.weight).sum(dim=2) + self.bias
 
-        sides = values[:, : self.aus]
+        sides = values[:, : 2 * self.aus].unflatten(1, (self.aus, 2))
         mean = sides.mean(dim=2, keepdim=True).expand_as(sides)
         sides = torch.where(self.sided[None, :, None], sides, mean)
-        return sides, values[:, self.aus :].mean(dim=2)
+        return sides, values[:, 2 * self.aus :]
 
     def graded(self, sides: Tensor) -> Tensor:
         """Intensities (N, A, 2) within 0..5 that are 1 (A, a trace) where an AU's occurrence is a
@@ -128,7 +128,7 @@ class TokenHead(nn.Module):
         return graded.clamp(0, most)
 
     def places(self, tokens: Tensor) -> Tensor:
-        """Attention of each query to the tokens (N, A + E, L), mean over heads; rows sum to 1."""
+        """Attention of each query to the tokens (N, 2 A + E, L), mean over heads; rows sum to 1."""
         memory = self.norm_tokens(tokens)
         query = self.queries.expand(len(tokens), -1, -1)
         return self.attention(query, memory, memory)[1]

@@ -87,7 +87,7 @@ def thresholds_of(
     by_neutral = np.zeros(len(aus))
     if calm:
         called = np.concatenate([learned_intensities(model, faces) for faces in calm])
-        by_neutral = np.quantile(called, 1 - FALSE_ALARMS, axis=0)
+        by_neutral = np.quantile(called, 1 - FALSE_ALARMS, axis=0, method="higher")
     taken = np.maximum(by_f1, by_neutral)
     slope = [_slope(seen[:, k] - taken[k], shown[:, k]) for k in range(len(aus))]
     counts = {"rendered": len(rendered), "neutral_photographs": sum(map(len, calm))}

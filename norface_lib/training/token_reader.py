@@ -41,6 +41,8 @@ class ReaderTraining:
     # of photographs, by the square root of how rare their emotion is among them
     rare_emotions: float = 0.5
     intensity_weight: float = 1.0  # of the error of intensities, relative to their spread
+    # of the error of left minus right, relative to its own spread, which is far smaller
+    difference_weight: float = 0.3
     occurrence_weight: float = 0.5  # of the cross entropy of occurrences
     emotion_weight: float = 0.5  # of the cross entropy of emotions of photographs
     rendered_emotion_weight: float = 0.1  # the same of rendered faces, which show prototypes
@@ -163,9 +165,13 @@ def _reader_loss(
     rendered = torch.tensor([source.truths is not None for source in sources], device=device)
     reliability = torch.tensor(np.stack([source.reliability for source in sources]), device=device)
     exact = [source for source in sources if source.truths is not None] or sources
-    spread = np.concatenate([source.sides.max(2) for source in exact]).std(0)
+    codes = np.concatenate([source.sides for source in exact])
+    spread = codes.max(2).std(0)
+    apart = (codes[..., 0] - codes[..., 1]).std(0)
     # a rare AU should not dominate
-    spread = torch.tensor(spread + 0.05 * labels.INTENSITY_MAX, device=device)
+    least = 0.05 * labels.INTENSITY_MAX
+    spread = torch.tensor(spread + least, device=device)
+    apart = torch.tensor(apart + least, device=device)
     rates = [
         (weight[:, None] * torch.from_numpy(source.votes)).sum(0)
         for source, weight in zip(sources, weights, strict=True)
@@ -185,12 +191,15 @@ def _reader_loss(
         trust = reliability[source]
         # squared, for the absolute error of a rare AU is least if it is never seen
         intensity = ((read.sides - sides) / spread[:, None]).square().mean(2)
+        off = (read.sides - sides).diff(dim=2)[..., 0]
+        difference = (off / apart).square()
         shown = (sides.amax(2) >= labels.OCCURRENCE_THRESHOLD - 1e-4).float()
         occurrence = F.binary_cross_entropy_with_logits(read.occurrence, shown, reduction="none")
         entropy = -(votes * (read.emotion + rates[source].log()).log_softmax(1)).sum(1)
 
         terms = {
             "intensity": (trust * intensity).sum() / trust.sum().clamp(min=1),
+            "difference": (trust * difference).sum() / trust.sum().clamp(min=1),
             "occurrence": (trust * occurrence).sum() / trust.sum().clamp(min=1),
             "emotion": _mean_where(entropy, ~exact),
             "rendered_emotion": _mean_where(entropy, exact & (votes.sum(1) > 0)),
