@@ -19,7 +19,8 @@ from norface_lib.images.arrays import to_tensor
 from norface_lib.networks import export_onnx as exporting
 from norface_lib.networks.classifier import Classifier, ClassifierConfig
 from norface_lib.networks.encoder import EncoderConfig
-from norface_lib.networks.export_onnx import ACTIVATIONS, export_onnx
+from norface_lib.networks.export_onnx import export_onnx
+from norface_lib.networks.pipeline import ACTIVATIONS
 from norface_lib.networks.mixtures import MixtureOfExperts, OutputMixture, dense_sum, sparse_sum
 from norface_lib.networks.weights import load_classifier, load_normalizer, save_classifier
 from norface_lib.photos.detection import WholeImage
@@ -189,7 +190,7 @@ def test_a_file_that_differs_from_pytorch_is_not_kept(tmp_path, monkeypatch):
         (["tiny", "tiny-photo"], {}, "one normalizer"),
         (["evaluator"], {}, "cannot be exported"),
         (["tiny-photo-au", "tiny-photo-au"], {}, "different names"),
-        (["tiny-photo-au"], {"target": "noor"}, "a classifier has no target"),
+        (["tiny-photo-au"], {"target": "noor"}, "a reader has no target"),
         (["tiny-photo"], {"target": "ada"}, "cannot synthesize 'ada'"),
         (["tiny-photo"], {"opset": 9}, "opset must be within 17..20"),
         (["nothing"], {}, "no weights 'nothing'"),
@@ -259,6 +260,17 @@ def test_engines_refuse_other_devices_names_and_normalizers():
         open_engine("onnx", weights="tiny-photo", readers=READERS, device="cuda")
     with pytest.raises(CheckpointError, match="belongs to another normalizer"):
         open_engine("onnx", weights="tiny", readers=READERS)
+
+
+def test_a_token_reader_reads_alike_by_both_engines(originals):
+    settings = {"weights": "tiny-photo", "readers": ["tiny-photo-reader", "tiny-photo-au"]}
+    by_torch = open_engine("torch", device="cpu", **settings).run(originals[:4])[1]
+    by_onnx = open_engine("onnx", **settings).run(originals[:4])[1]
+    assert list(by_torch.columns) == list(by_onnx.columns)
+    assert {"tiny-photo-reader.AU12", "tiny-photo-au.AU12", "AU12_left", "emotion"} <= set(by_torch)
+    assert (by_torch["emotion"] == by_onnx["emotion"]).all()
+    numbers = by_torch.columns.drop("emotion")
+    np.testing.assert_allclose(by_torch[numbers], by_onnx[numbers], atol=1e-3)
 
 
 def test_a_reader_can_be_a_path(tmp_path, originals):

@@ -7,7 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from norface_lib.networks.weights import load_classifier, load_evaluator, load_normalizer
+from norface_lib.networks.weights import (
+    load_classifier,
+    load_evaluator,
+    load_normalizer,
+    load_token_reader,
+)
 
 READERS = ("au", "intensity", "emotion")
 
@@ -40,6 +45,12 @@ def test_normalizers_and_classifiers_give_the_stored_outputs(golden, images, nam
         classifier, _ = load_classifier(f"{name}-{reader}")
         output = classifier.double()(images, normalized)
         assert_same(output.logits, golden[f"{name}-{reader}/logits"])
+
+
+@torch.inference_mode()
+def test_the_token_reader_gives_the_stored_outputs(golden, images):
+    output = load_token_reader("tiny-photo-reader")[0].double()(images)
+    assert_same(output.predictions, golden["tiny-photo-reader/predictions"])
 
 
 @torch.inference_mode()

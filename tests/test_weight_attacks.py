@@ -14,7 +14,12 @@ from norface_lib.common.errors import NorfaceError
 from norface_lib.common.files import sha256_of
 from norface_lib.networks import cards
 from norface_lib.networks.cards import FOLDER, TASK_NAMES, fingerprint, shipped_hashes
-from norface_lib.networks.weights import load_classifier, load_evaluator, load_normalizer
+from norface_lib.networks.weights import (
+    load_classifier,
+    load_evaluator,
+    load_normalizer,
+    load_token_reader,
+)
 from norface_lib.photos.readers import load_reader
 from norface_lib.tasks.tasks import TASKS
 
@@ -22,6 +27,7 @@ LOADERS = {
     "tiny-photo": load_normalizer,
     "tiny-photo-au": load_reader,
     "tiny-emotion": load_classifier,
+    "tiny-photo-reader": load_reader,
     "evaluator": load_evaluator,
 }
 """Shipped weights of every kind, and what loads them."""
@@ -361,9 +367,15 @@ def test_the_list_of_shipped_fingerprints_is_that_of_the_cards():
 
 
 def test_the_wrong_kind_is_refused(weights):
-    for loader in {load_normalizer, load_classifier, load_evaluator, load_reader}:
-        kinds = {load_reader: "classifier", load_classifier: "classifier"}
-        kind = kinds.get(loader, loader.__name__.removeprefix("load_"))
-        if kind != card_of(weights)["kind"]:
-            with pytest.raises(NorfaceError, match=f"not of kind {kind}"):
+    own = card_of(weights)["kind"]
+    loaders = {
+        load_normalizer: ("normalizer",),
+        load_classifier: ("classifier",),
+        load_evaluator: ("evaluator",),
+        load_token_reader: ("reader",),
+        load_reader: ("classifier", "reader"),
+    }
+    for loader, kinds in loaders.items():
+        if own not in kinds:
+            with pytest.raises(NorfaceError, match=f"not of kind {kinds[0]}"):
                 loader(str(weights))

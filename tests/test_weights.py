@@ -25,6 +25,7 @@ from norface_lib.networks.weights import (
     load_classifier,
     load_evaluator,
     load_normalizer,
+    load_token_reader,
     save_classifier,
     save_normalizer,
 )
@@ -279,6 +280,7 @@ def test_shipped_weights_are_small_and_have_fingerprints():
     for name in heads:
         assert (FOLDER / f"{name}.safetensors").stat().st_size < 1e6
         assert "fingerprint" in load_classifier(name)[1]
-    for name in set(names) - set(heads) - {"evaluator"}:
+    for name in set(names) - set(heads) - {"evaluator", "tiny-photo-reader"}:
         assert "fingerprint" in load_normalizer(name)[2]
+    assert "fingerprint" in load_token_reader("tiny-photo-reader")[1]
     assert "fingerprint" in load_evaluator()[1]

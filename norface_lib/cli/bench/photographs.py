@@ -136,7 +136,7 @@ def _align_all(detector: Detector, images: NDArray[np.uint8]) -> int:
 
 def bench_end_to_end(photos: int = 96, turns: int = 5) -> Iterator[Figure]:
     """Faces a second of `predict` on a folder of photographs by each engine: found, cropped,
-    normalized, read by three networks, all written.
+    normalized, read by the shipped token reader, all written.
 
     JPEGs of 640 x 480 px with a face each; medians of calls in turns. Loading the networks is part
     of it; exporting them, once for each machine, is not. ``first_call``: the same for the first
