@@ -29,6 +29,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "norface train-normalizer pretrain out --device cuda",
         "norface train-normalizer pretrain out --start tiny --name mine --faces aligned",
     ),
+    "train-reader": (
+        "norface train-reader out faces press/train --share 0.6 --share 0.4 --calibrate others",
+    ),
     "train-evaluator": ("norface train-evaluator people out --steps 3000",),
     "evaluate normalizer": (
         "norface evaluate normalizer --weights tiny --domain lab",
@@ -49,7 +52,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "norface render pretrain --pool pretrain --subjects 400 --frames 10 --seed 1",
     ),
     "fetch": ("norface fetch lfw photographs",),
-    "pseudo-pairs": ("norface pseudo-pairs aligned pairs --table photographs/people.csv",),
+    "pseudo-pairs": (
+        "norface pseudo-pairs aligned pairs --table photographs/people.csv",
+        "norface pseudo-pairs aligned taught --table votes.csv --teacher rendered --no-truths",
+    ),
     "join": ("norface join both pretrain pairs/train",),
     "write-as": ("norface write-as disfa lab out --variant video",),
     "export": (
