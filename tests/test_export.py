@@ -20,8 +20,8 @@ from norface_lib.networks import export_onnx as exporting
 from norface_lib.networks.classifier import Classifier, ClassifierConfig
 from norface_lib.networks.encoder import EncoderConfig
 from norface_lib.networks.export_onnx import export_onnx
-from norface_lib.networks.pipeline import ACTIVATIONS
 from norface_lib.networks.mixtures import MixtureOfExperts, OutputMixture, dense_sum, sparse_sum
+from norface_lib.networks.pipeline import ACTIVATIONS
 from norface_lib.networks.weights import load_classifier, load_normalizer, save_classifier
 from norface_lib.photos.detection import WholeImage
 from norface_lib.photos.engines import exported, open_engine

@@ -230,7 +230,7 @@ def test_few_neutral_photographs_are_called(reader, faces):
     np.testing.assert_allclose(reader.head.full, thresholds.full, rtol=1e-5)
 
 
-def test_full_is_what_the_strongest_are_read_as(reader, faces, monkeypatch):
+def test_full_is_half_way_to_what_the_strongest_are_read_as(reader, faces, monkeypatch):
     true = faces.intensities(AUS)
     name = "norface_lib.training.reader_calibration.learned_intensities"
     monkeypatch.setattr(name, lambda *_, **__: 0.2 + 0.5 * true.astype(float))
@@ -238,7 +238,7 @@ def test_full_is_what_the_strongest_are_read_as(reader, faces, monkeypatch):
     shown = [column[column >= 1] for column in true.T]
     varied = np.array([len(values) > 1 and np.ptp(values) > 0 for values in shown])
     assert varied.sum() > 5
-    np.testing.assert_allclose(full[varied], 2.7, rtol=1e-4)
+    np.testing.assert_allclose(full[varied], np.sqrt(5 * 2.7), rtol=1e-4)
     assert (full[~varied] == 5).all()
 
 

@@ -92,7 +92,7 @@ class TokenHead(nn.Module):
         # log odds of an occurrence: slope * (intensity - threshold)
         self.log_slope = nn.Parameter(torch.zeros(aus))
         self.threshold = nn.Parameter(torch.full((aus,), labels.OCCURRENCE_THRESHOLD))
-        # what an AU at its strongest is read as: a network that is not sure keeps to the middle
+        # what is graded as 5: a network that is not sure keeps to the middle
         self.register_buffer("full", torch.full((aus,), labels.INTENSITY_MAX))
 
     def forward(self, tokens: Tensor) -> Reading:

@@ -29,8 +29,7 @@ FALSE_ALARMS = 0.04
 @dataclass(frozen=True)
 class ReaderThresholds:
     """Thresholds (A,) by F1 on rendered faces and by neutral photographs, in learned intensities;
-    the larger is taken. ``slope`` (A,) of the log odds; ``full`` (A,): what rendered faces at
-    intensity 5 are read as, on average."""
+    the larger is taken. ``slope`` (A,) of the log odds; ``full`` (A,): what is graded as 5."""
 
     rendered: NDArray[np.float64]
     neutral: NDArray[np.float64]
@@ -109,13 +108,19 @@ def _best_f1(seen: NDArray[np.float64], shown: NDArray[np.floating]) -> NDArray[
 
 
 def _full(seen: NDArray[np.float64], true: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(A,) what faces at intensity 5 are read as: a line through those that show the AU at all."""
+    """(A,) what is taken for full intensity: half-way (geometric mean) between 5 and what faces at
+    5 are read as, by a line through those that show the AU at all.
+
+    A reader that is not sure keeps to the middle. Taken as it is, it would never call an AU strong;
+    stretched all the way, its errors would be as large as its signal. Our choice.
+    """
     full = np.full(seen.shape[1], labels.INTENSITY_MAX)
     for number in range(seen.shape[1]):
         shown = true[:, number] >= labels.OCCURRENCE_THRESHOLD
         if shown.sum() >= 2 and np.ptp(true[shown, number]) > 0:
             line = np.polyfit(true[shown, number], seen[shown, number], 1)
-            full[number] = np.polyval(line, labels.INTENSITY_MAX)
+            read = max(np.polyval(line, labels.INTENSITY_MAX), 1e-3)
+            full[number] = np.sqrt(labels.INTENSITY_MAX * read)
     return full
 
 
