@@ -104,7 +104,7 @@ class TokenHead(nn.Module):
         """Intensities (N, A, 2) as they were learned, neither graded nor clipped, and logits of
         emotions (N, E)."""
         memory = self.norm_tokens(tokens)
-        query = self.queries.expand(len(tokens), -1, -1)
+        query = self.queries.expand(tokens.shape[0], -1, -1)
         x = query + self.attention(query, memory, memory, need_weights=False)[0]
         x = x + self.mlp(self.norm_mlp(x))
         x = self.dropout(self.norm(x))
@@ -130,7 +130,7 @@ class TokenHead(nn.Module):
     def places(self, tokens: Tensor) -> Tensor:
         """Attention of each query to the tokens (N, 2 A + E, L), mean over heads; rows sum to 1."""
         memory = self.norm_tokens(tokens)
-        query = self.queries.expand(len(tokens), -1, -1)
+        query = self.queries.expand(tokens.shape[0], -1, -1)
         return self.attention(query, memory, memory)[1]
 
 
