@@ -3,6 +3,7 @@ Face Hub."""
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,15 +20,15 @@ _PATTERNS = ("*.safetensors", "*.json", "*.png")
 """Files of a repository that are fetched."""
 
 
-def find_weights(name: str | os.PathLike[str], kind: str | None = None) -> Path:
+def find_weights(name: str | os.PathLike[str], *kinds: str) -> Path:
     """The weights file of a shipped name (``tiny``), a path, a folder, or an address
     (``hf://owner/name``), which is fetched at its first use.
 
-    ``kind``: which weights to take of a folder or repository that holds several kinds. Raises
+    ``kinds``: which weights to take of a folder or repository that holds several kinds. Raises
     :class:`CheckpointError` that lists what is there.
     """
     if str(name).startswith(HUB):
-        return _from_hub(str(name), kind)
+        return _from_hub(str(name), kinds)
     if Path(name).suffix == ".safetensors":
         places = [Path(name)]
     else:
@@ -36,7 +37,7 @@ def find_weights(name: str | os.PathLike[str], kind: str | None = None) -> Path:
         if place.is_file():
             return place
     if Path(name).is_dir():
-        return _only_weights(Path(name), str(name), kind)
+        return _only_weights(Path(name), str(name), kinds)
     shipped = ", ".join(sorted(path.stem for path in FOLDER.glob("*.safetensors"))) or "none"
     raise CheckpointError(
         f"no weights {str(name)!r} (looked for {', '.join(map(str, places))}; shipped: {shipped})"
@@ -60,15 +61,15 @@ def find_normalizer(path: Path, card: dict[str, Any]) -> Path | None:
     return None
 
 
-def _only_weights(folder: Path, name: str, kind: str | None) -> Path:
-    """The one file of weights of a folder, or the one of a kind."""
+def _only_weights(folder: Path, name: str, kinds: Sequence[str]) -> Path:
+    """The one file of weights of a folder, or the one of some kinds."""
     files = sorted(folder.glob("*.safetensors"))
-    if len(files) > 1 and kind is not None:
-        files = [path for path in files if read_card(path)["kind"] == kind]
+    if len(files) > 1 and kinds:
+        files = [path for path in files if read_card(path)["kind"] in kinds]
     if len(files) == 1:
         return files[0]
 
-    words = f"{kind} weights" if kind else "weights"
+    words = f"{' or '.join(kinds)} weights" if kinds else "weights"
     if not files:
         raise CheckpointError(f"{name}: holds no {words}")
     choices = ", ".join(f"{name.rstrip('/')}/{path.stem}" for path in files)
@@ -98,11 +99,11 @@ def parse_address(name: str) -> Address:
     return Address(*match.groups())
 
 
-def _from_hub(name: str, kind: str | None) -> Path:
+def _from_hub(name: str, kinds: Sequence[str]) -> Path:
     address = parse_address(name)
     folder = _fetch(name, address)
     if address.weights is None:
-        return _only_weights(folder, name, kind)
+        return _only_weights(folder, name, kinds)
     place = folder / f"{address.weights}.safetensors"
     if not place.is_file():
         there = ", ".join(sorted(path.stem for path in folder.glob("*.safetensors"))) or "none"

@@ -27,6 +27,7 @@ from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import find_weights, load_normalizer
 from norface_lib.photos.readers import (
+    KINDS,
     Reader,
     check_normalizer,
     columns_of,
@@ -161,7 +162,10 @@ def exported(names: Sequence[str], target: str | None) -> tuple[Path, Any]:
 
     Its name is a hash of all fingerprints, so that other weights never get this file.
     """
-    paths = [find_weights(names[0], "normalizer"), *map(find_weights, names[1:])]
+    paths = [
+        find_weights(names[0], "normalizer"),
+        *(find_weights(name, *KINDS) for name in names[1:]),
+    ]
     fingerprints = {path.stem: fingerprint(path, read_card(path)) for path in paths}
     made_by = [fingerprints, target, OPSET, torch.__version__]
     key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]

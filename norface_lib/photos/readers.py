@@ -34,6 +34,9 @@ CLASSIFIERS = ("tiny-photo-au", "tiny-photo-intensity", "tiny-photo-emotion")
 """Shipped classifiers of original and I_n for photographs, as the paper has them: AU detection, AU
 intensity, emotion."""
 
+KINDS = ("reader", "classifier")
+"""Kinds of weights that read faces."""
+
 Embeddings = dict[tuple[str, str], Tensor]
 """Embeddings (N, D) of a batch by hash of the backbone and kind of image, so that each is computed
 once."""
@@ -153,7 +156,7 @@ def _likeliest(chances: NDArray[np.floating], names: Sequence[str]) -> list[str]
 def load_reader(name: str, device: str = "auto") -> Reader:
     """A token reader or a classifier by shipped name or path. Raises :class:`CheckpointError` if
     the card of a classifier does not name its task."""
-    if read_card(find_weights(name))["kind"] == "reader":
+    if read_card(find_weights(name, *KINDS))["kind"] == "reader":
         model, card = load_token_reader(name)
         key = json.dumps(card, sort_keys=True)
         return SidesReader(name=str(name), model=model.to(device_of(device)), fingerprint=key)
