@@ -162,10 +162,9 @@ def exported(names: Sequence[str], target: str | None) -> tuple[Path, Any]:
 
     Its name is a hash of all fingerprints, so that other weights never get this file.
     """
-    paths = [
-        find_weights(names[0], "normalizer"),
-        *(find_weights(name, *KINDS) for name in names[1:]),
-    ]
+    weights, *readers = names
+    paths = [find_weights(weights, "normalizer")]
+    paths += [find_weights(reader, *KINDS) for reader in readers]
     fingerprints = {path.stem: fingerprint(path, read_card(path)) for path in paths}
     made_by = [fingerprints, target, OPSET, torch.__version__]
     key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]

@@ -119,7 +119,8 @@ def evaluate_normalizer(
         if token_reader is None
         else ReadAndRender(token_reader, target=target, size=size)
     )
-    card = read_card(find_weights(token_reader or weights))
+    kind = "reader" if token_reader else "normalizer"
+    card = read_card(find_weights(token_reader or weights, kind))
     spec = BenchmarkSpec(
         pool=domain,
         subjects=subjects,
