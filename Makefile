@@ -28,7 +28,7 @@ reproduce: $(STAMP)  ## run all notebooks with the quick profile; ARGS="--profil
 test: lint  ## ruff, then all tests; ARGS="-m 'not slow'" for a part of them
 	$(BIN)/python -m pytest $(ARGS)
 
-mutants: $(STAMP)  ## plant 50 faults, one at a time, and report which tests notice; ARGS="loop crop" for some
+mutants: $(STAMP)  ## plant known faults, one at a time, and report which tests notice; ARGS="loop crop" for some
 	$(BIN)/python tests/mutants.py $(ARGS)
 
 faults: $(STAMP)  ## kill commands, fill disks, damage inputs; write docs/faults.md; ARGS="kill zips" for some
