@@ -13,8 +13,17 @@ import pytest
 from norface_lib.common.errors import DataError
 from norface_lib.images.crop import ALIGNED
 from norface_lib.images.files import write_png
+from norface_lib.labels import AUS
 from norface_lib.viz import overlay_files
-from norface_lib.viz.overlay import CARD, COLORS, MOST_CARDS, Reading, layout_of, overlay
+from norface_lib.viz.overlay import (
+    CARD,
+    COLORS,
+    MOST_BARS,
+    MOST_CARDS,
+    Reading,
+    layout_of,
+    overlay,
+)
 from norface_lib.viz.overlay_files import write_overlays
 
 ROW = {
@@ -67,6 +76,21 @@ def test_the_normalized_face_and_the_bars_stand_beside_the_image():
     assert colored(card) > 3 * colored(weaker) > 0
     unsure = overlay(GRAY, [Reading(ROW | {"AU12": 0.2}, FACE)])[: CARD[1], 800:]
     assert colored(unsure) == 0
+
+
+def test_of_many_aus_the_strongest_have_bars():
+    image = np.full((240, 320, 3), 90, np.uint8)
+    place = {"x0": 100, "y0": 60, "x1": 200, "y1": 180, "emotion": "happy"}
+    strength = {au: 5 - 0.2 * number for number, au in enumerate(AUS)}
+    values = {
+        au: {f"AU{au:02d}": value / 5, f"AU{au:02d}_intensity": value}
+        for au, value in strength.items()
+    }
+    every = {name: value for au in AUS for name, value in values[au].items()}
+    few = {name: value for au in list(AUS)[:MOST_BARS] for name, value in values[au].items()}
+    shown = overlay(image, [Reading(place | every)])
+    np.testing.assert_array_equal(shown, overlay(image, [Reading(place | few)]))
+    assert (shown != overlay(image, [Reading(place)])).any()
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, MOST_CARDS, MOST_CARDS + 9])

@@ -28,6 +28,9 @@ CARD = (440, 262)
 MOST_CARDS = 16
 """Faces with a card of their own; the boxes of others are drawn all the same."""
 
+MOST_BARS = 12
+"""AUs with a bar on a card."""
+
 _BACKGROUND = (24, 26, 30)
 _TRACK = (52, 56, 62)
 _TEXT = (238, 238, 238)
@@ -171,20 +174,23 @@ def _card(card: Picture, reading: Reading, number: int) -> None:
 
 
 def _au_bars(card: Picture, row: Mapping[str, Any], color: tuple[int, int, int]) -> None:
-    """Bars of AUs, as long as the intensity, else as the probability; in color if the probability
-    is over 0.5."""
-    columns = [f"AU{number:02d}" for number in AUS]
-    named = [
-        column
-        for column in columns
-        if _number(row, column) is not None or _number(row, f"{column}_intensity") is not None
-    ]
-    step = min(18.0, (card.shape[0] - 8) / max(1, len(named)))
-    for place, column in enumerate(named):
-        top = round(place * step)
+    """Bars of the ``MOST_BARS`` strongest AUs, as long as the intensity, else as the probability;
+    in color if the probability is over 0.5."""
+    lengths = {}
+    for column in (f"AU{number:02d}" for number in AUS):
         probability = _number(row, column)
         intensity = _number(row, f"{column}_intensity")
-        length = probability if intensity is None else intensity / INTENSITY_MAX
+        if intensity is not None:
+            lengths[column] = intensity / INTENSITY_MAX
+        elif probability is not None:
+            lengths[column] = probability
+
+    strongest = sorted(lengths, key=lengths.get, reverse=True)[:MOST_BARS]
+    for place, column in enumerate(sorted(strongest)):
+        top = 18 * place
+        probability = _number(row, column)
+        intensity = _number(row, f"{column}_intensity")
+        length = lengths[column]
         sure = length > 0.2 if probability is None else probability > 0.5
         _bar(card[top + 3 : top + 14, 160:226], length, color if sure else _FAINT)
         text = _TEXT if sure else _FAINT
