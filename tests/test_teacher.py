@@ -87,6 +87,10 @@ def test_faces_without_landmarks_stay_unknown(tmp_path):
     again = read_points(landmarker, faces, tmp_path / "kept.npz", progress=False)
     np.testing.assert_array_equal(again.points, seen.points)
     assert len(calls) == 2, "the second call reads what the first has kept"
+    others = read_points(landmarker, faces[::-1], tmp_path / "kept.npz", progress=False)
+    assert others.found.tolist() == [False, True], "other faces are looked at anew"
+    (tmp_path / "kept.npz").write_bytes(b"PK damaged")
+    assert read_points(landmarker, faces, tmp_path / "kept.npz", progress=False).found[0]
 
 
 # --- the map and what goes with an emotion --------------------------------------------------------
@@ -232,6 +236,13 @@ def test_the_second_call_with_a_teacher_keeps_its_faces(photographs, stub, tmp_p
             aligned, tmp_path / "out", table=table, teacher=stub[0], truths=False, progress=False
         )
     assert len(Rendered(tmp_path / "out/test")) == 2
+
+
+def test_a_teacher_needs_photographs_that_are_not_for_tests(photographs, stub, tmp_path):
+    aligned, table = photographs
+    table.write_text(table.read_text().replace("train", "valid"))
+    with pytest.raises(DataError, match="all photographs are for tests"):
+        write_pseudo_pairs(aligned, tmp_path / "out", table=table, teacher=stub[0], progress=False)
 
 
 def test_votes_that_are_no_numbers_are_named(photographs, stub, tmp_path):

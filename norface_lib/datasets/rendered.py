@@ -172,7 +172,7 @@ images/lab0000/0000.jpg         truth/lab0000/0000.png"""
 
     def _scan(self) -> pd.DataFrame:
         table = self._read_table().rename(columns={"image": "path"})
-        own = ("labels.csv", "benchmark.json", "crop.json", "target.png")
+        own = ("labels.csv", "benchmark.json", "crop.json", "target.png", "landmarks.npz")
         self.accounted.update(own, table["path"])
         if "truth" in table:
             self.accounted.update(table["truth"].dropna().astype(str))

@@ -13,7 +13,9 @@ Shapes: N images, A AUs, E emotions, L tokens of width D.
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from norface_lib import labels
@@ -67,6 +69,21 @@ class Reading(NamedTuple):
         probabilities of emotions."""
         parts = (self.occurrence.sigmoid(), self.sides.flatten(1), self.emotion.softmax(dim=1))
         return torch.cat(parts, dim=1)
+
+
+class Parts(NamedTuple):
+    """`Reading.predictions` taken apart again: (N, A), (N, A, 2) and (N, E)."""
+
+    probabilities: NDArray[np.float32]
+    sides: NDArray[np.float32]
+    emotions: NDArray[np.float32]
+
+
+def parts_of(predictions: NDArray[np.float32], config: TokenReaderConfig) -> Parts:
+    """The parts of `Reading.predictions` (N, 3 A + E)."""
+    count = len(config.aus)
+    probabilities, sides, emotions = np.split(predictions, [count, 3 * count], axis=1)
+    return Parts(probabilities, sides.reshape(-1, count, 2), emotions)
 
 
 class TokenHead(nn.Module):

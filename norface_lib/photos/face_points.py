@@ -1,7 +1,9 @@
 """What the landmarker sees in aligned faces: 52 scores, and 478 points without their pose."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +38,11 @@ def read_points(
     landmarker: Landmarker, faces: Faces, keep: Path | None = None, progress: bool = True
 ) -> FacePoints:
     """What a landmarker sees in aligned faces (N, S, S, 3) of 8 bits. ``keep``: a file (``.npz``)
-    that holds it for the next call with as many faces."""
-    if keep is not None and keep.is_file():
-        with np.load(keep) as known:
-            if len(known["scores"]) == len(faces):
-                return FacePoints(known["scores"], known["points"])
+    that holds it for the next call with the same faces."""
+    key = sha256(np.ascontiguousarray(faces)).hexdigest()
+    known = None if keep is None else _kept(keep, key)
+    if known is not None:
+        return known
     scores = np.full((len(faces), len(BLENDSHAPES)), np.nan, np.float32)
     points = np.full((len(faces), POINTS, 3), np.nan, np.float32)
     bar = tqdm(faces, desc="landmarks", unit="face", disable=not progress, leave=False)
@@ -54,10 +56,22 @@ def read_points(
 
         def write(part: Path) -> None:
             with part.open("wb") as file:
-                np.savez(file, scores=scores, points=points)
+                np.savez(file, key=key, scores=scores, points=points)
 
         write_atomically(keep, write)
     return FacePoints(scores, points)
+
+
+def _kept(path: Path, key: str) -> FacePoints | None:
+    """What a file holds of the faces with this hash; None if it is missing, damaged, or of
+    others."""
+    try:
+        with np.load(path) as known:
+            if str(known["key"]) == key:
+                return FacePoints(known["scores"], known["points"])
+    except (OSError, ValueError, KeyError, BadZipFile):
+        pass
+    return None
 
 
 def upright(points: NDArray[np.floating], shape: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -178,7 +178,7 @@ def write_pseudo_pairs(
     train = faces[~faces["test"]]
     if calibration is None:
         calibration = Calibration.of(train[list(NAMES[1:])], train["emotion"].to_numpy(str))
-    lessons = None if teacher is None else _lessons(teacher, aligned, faces, size)
+    lesson = None if teacher is None else _lesson(teacher, aligned, faces, size)
     settings = {
         "pool": "photographs",
         "seed": 0,
@@ -187,8 +187,9 @@ def write_pseudo_pairs(
         "held_out": held_out,
         "calibration": asdict(calibration),
     }
-    if lessons is not None:
-        settings |= {"reliability": lessons["train"].weights, "teacher": teacher.spec}
+    if lesson is not None:
+        settings |= {"reliability": lesson.weights, "teacher": teacher.spec}
+    faces["sides"] = _sides_of(faces, calibration, lesson)
     studio = Studio(size, target)
     counts: Counter[str] = Counter()
     with only_process(out):
@@ -197,31 +198,31 @@ def write_pseudo_pairs(
             if rows.empty:
                 continue
             _begin(out / part, settings | {"part": part}, studio)
+            seen = rows[rows["sides"].notna()]
+            if len(seen) < len(rows):
+                counts[f"{part} faces not found by the teacher"] = len(rows) - len(seen)
             lines = []
-            records = rows.to_dict("records")
+            records = seen.to_dict("records")
             bar = tqdm(records, desc=f"render {part}", unit="face", disable=not progress)
-            for number, row in enumerate(bar):
-                sides = calibration.sides(row)
-                if lessons is not None:
-                    lesson = lessons["test" if part == "test" else "train"]
-                    if not lesson.found[number]:
-                        counts[f"{part} faces not found by the teacher"] += 1
-                        continue
-                    sides = lesson.sides(number)
-                sides = sides[::-1] if part == "mirrored" else sides
-                _write_pair(
-                    aligned,
-                    out / part,
-                    str(row["output"]),
-                    sides,
-                    studio if truths else None,
-                    part == "mirrored",
-                )
+            for row in bar:
+                mirror = part == "mirrored"
+                sides = row["sides"][::-1] if mirror else row["sides"]
+                drawn_by = studio if truths else None
+                _write_pair(aligned, out / part, str(row["output"]), sides, drawn_by, mirror)
                 lines.append(_line(row, sides, truths))
             write_table(pd.DataFrame(lines), out / part / "labels.csv")
             counts[f"{part} faces"] = len(lines)
-            counts[f"{part} people"] = rows["subject"].nunique()
+            counts[f"{part} people"] = seen["subject"].nunique()
     return counts
+
+
+def _sides_of(
+    faces: pd.DataFrame, calibration: Calibration, lesson: Lesson | None
+) -> list[Sides | None]:
+    """AU intensities of each face; None where a teacher found none."""
+    if lesson is None:
+        return [calibration.sides(row) for row in faces.to_dict("records")]
+    return [lesson.sides(row) if found else None for row, found in enumerate(lesson.found)]
 
 
 def _kept_for_tests(faces: pd.DataFrame, held_out: float) -> NDArray[np.bool_]:
@@ -234,18 +235,24 @@ def _kept_for_tests(faces: pd.DataFrame, held_out: float) -> NDArray[np.bool_]:
     return np.where(split == "", held, split != "train")
 
 
-def _lessons(teacher: Teacher, aligned: Path, faces: pd.DataFrame, size: int) -> dict[str, Lesson]:
-    """What a teacher says of the faces of ``train`` and of ``test``; what people call the latter is
-    for tests alone."""
+def _lesson(teacher: Teacher, aligned: Path, faces: pd.DataFrame, size: int) -> Lesson:
+    """What a teacher says of all faces. What people call those of ``test`` is for tests alone, so
+    it is not told; the reliability is that of ``train``."""
+    test = faces["test"].to_numpy(bool)
+    if test.all():
+        raise DataError(
+            f"{aligned}: all photographs are for tests, and a teacher sets its zero by those of "
+            "train; hold out fewer, or leave out the teacher"
+        )
     crops = read_faces([inside(aligned, name) for name in faces["output"]], size, progress=True)
     seen = read_points(teacher.landmarker, crops, aligned / "landmarks.npz")
     shares = emotion_shares(faces, labels.EMOTIONS)
-    test = faces["test"].to_numpy(bool)
     zero = teacher.zero(seen.of(~test), shares[~test])
-    return {
-        "train": teacher.teach(seen.of(~test), zero, shares[~test]),
-        "test": teacher.teach(seen.of(test), zero),
-    }
+    train = teacher.teach(seen.of(~test), zero, shares[~test])
+    codes = np.empty((len(faces), *train.codes.shape[1:]), np.float32)
+    codes[~test] = train.codes
+    codes[test] = teacher.teach(seen.of(test), zero).codes
+    return Lesson(codes, train.reliability)
 
 
 def _begin(folder: Path, settings: dict[str, object], studio: Studio) -> None:

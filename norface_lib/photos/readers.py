@@ -23,7 +23,7 @@ from norface_lib.networks.cards import read_card
 from norface_lib.networks.classifier import Classifier
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.places import find_weights
-from norface_lib.networks.token_reader import TokenReader
+from norface_lib.networks.token_reader import TokenReader, parts_of
 from norface_lib.networks.weights import load_classifier, load_token_reader, normalizer_hash
 from norface_lib.tasks.tasks import Task, task_of
 
@@ -137,9 +137,7 @@ class SidesReader(Reader):
     def rows(self, predictions: NDArray[np.float32]) -> pd.DataFrame:
         """See `Reader`."""
         config = self.model.config
-        count = len(config.aus)
-        chances, sides, emotions = np.split(predictions.astype(float), [count, 3 * count], axis=1)
-        sides = sides.reshape(-1, count, 2)
+        chances, sides, emotions = parts_of(predictions.astype(float), config)
         of_sides = sides[:, np.array(config.sided)].reshape(len(sides), -1)
         values = np.concatenate([chances, sides.max(axis=2), of_sides, emotions], axis=1)
         names = [name for name in self.columns if name != "emotion"]

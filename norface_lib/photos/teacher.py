@@ -72,6 +72,8 @@ class Map:
     def __call__(self, seen: FacePoints) -> Codes:
         """Intensities, not clipped; NaN for faces that were not found."""
         codes = np.full((len(seen.scores), len(RENDERED_AUS), 2), np.nan, np.float32)
+        if not seen.found.any():
+            return codes
         read = self.network.predict(self._features(seen))
         codes[seen.found] = read.reshape(len(read), len(RENDERED_AUS), 2)
         return codes

@@ -17,6 +17,7 @@ from norface_lib.images.arrays import Faces
 from norface_lib.networks.cards import read_card
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.places import find_weights
+from norface_lib.networks.token_reader import parts_of
 from norface_lib.networks.weights import load_normalizer
 from norface_lib.photos.readers import (
     ClassifierReader,
@@ -152,9 +153,7 @@ def _predictions(
 
 def _of_sides(reader: SidesReader, predictions: Values) -> FaceReadings:
     config = reader.model.config
-    count = len(config.aus)
-    chances, sides, emotions = np.split(predictions, [count, 3 * count], axis=1)
-    sides = sides.reshape(-1, count, 2)
+    chances, sides, emotions = parts_of(predictions, config)
     return FaceReadings(
         aus=labels.columns(config.aus),
         probabilities=chances,

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from norface_lib import labels
 from norface_lib.datasets.index import EMOTION
@@ -22,8 +21,10 @@ from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.networks.classifier import INPUTS
 from norface_lib.networks.frozen import FrozenNetwork
 from norface_lib.networks.normalizer import Normalizer
+from norface_lib.photos.face_points import read_points
 from norface_lib.photos.landmarker import BLENDSHAPES, Landmarker
 from norface_lib.studies.recipes import recipe_for
+from norface_lib.studies.resampling import person_weights, weighted_auc, with_intervals
 from norface_lib.studies.statistics import bootstrap_interval
 from norface_lib.tasks.metrics import auc
 from norface_lib.tasks.tasks import Emotion, task_of
@@ -58,22 +59,13 @@ def smile_measures(
     ``own_neutral`` does not: it is the share of the ``compared`` people, those with both, who score
     higher when smiling (by the mean of their faces).
     """
-    people = np.unique(subjects)
-    members = [np.flatnonzero(subjects == name) for name in people]
-    rng = np.random.default_rng(0)
-    resampled = []
-    for _ in range(1000):
-        rows = np.concatenate([members[k] for k in rng.integers(0, len(people), len(people))])
-        if 0 < smiling[rows].sum() < len(rows):
-            resampled.append(auc(scores[rows], smiling[rows]))
-    low, high = np.percentile(resampled, [2.5, 97.5])
-
+    samples = weighted_auc(scores, smiling, person_weights(subjects))
     higher = higher_than_own_neutral(scores, smiling, subjects)
     return {
         "auc": auc(scores, smiling),
-        "interval": [float(low), float(high)],
+        "interval": with_intervals(samples)["interval"],
         "faces": len(scores),
-        "people": len(people),
+        "people": len(set(subjects)),
         "own_neutral": float(np.mean([*higher.values()])) if higher else None,
         "compared": len(higher),
     }
@@ -95,13 +87,7 @@ def higher_than_own_neutral(
 
 def read_shapes(landmarker: Landmarker, faces: Faces, progress: bool = True) -> NDArray[np.float32]:
     """Blendshapes (N, 52) of aligned faces; NaN where the landmarker finds none."""
-    shapes = np.full((len(faces), len(BLENDSHAPES)), np.nan, np.float32)
-    bar = tqdm(faces, desc="landmarks", unit="face", disable=not progress, leave=False)
-    for row, image in enumerate(bar):
-        detected = landmarker(np.ascontiguousarray(image))
-        if detected:
-            shapes[row] = detected[0].blendshapes
-    return shapes
+    return read_points(landmarker, faces, progress=progress).scores
 
 
 def agreement(originals: NDArray[np.floating], others: NDArray[np.floating]) -> dict[str, Any]:
