@@ -109,6 +109,17 @@ AUS: MappingProxyType[int, ActionUnit] = MappingProxyType(
 """Every AU that the rendered benchmark can draw, by number."""
 
 
+EXPRESSION_COLUMNS: tuple[str, ...] = tuple(
+    column
+    for number, unit in sorted(AUS.items())
+    for column in (
+        [f"{au_column(number)}{side}" for side in "LR"] if unit.sided else [au_column(number)]
+    )
+)
+"""Columns that hold all of an expression: an AU's intensity, or that of the subject's left and
+right side (``AU12L``, ``AU12R``) where they move on their own."""
+
+
 def columns(numbers: tuple[int, ...] = BP4D_AUS) -> tuple[str, ...]:
     """Label names of AU numbers, in order: ``(1, 2) -> ('AU01', 'AU02')``."""
     return tuple(au_column(number) for number in numbers)

@@ -184,7 +184,7 @@ def test_the_names_of_the_checks_are_those_of_the_library():
     from norface_lib.photos import statuses
     from norface_lib.studies.recipes import BACKBONES
     from norface_lib.tasks.tasks import TASKS
-    from norface_lib.training.normalizer_losses import LossWeights, SynthesisTerms
+    from norface_lib.training.normalizer_terms import LossWeights, SynthesisTerms
 
     assert {name: tuple(TASKS[name].known_losses) for name in TASKS} == checks.LOSSES
     assert tuple(field.name for field in fields(LossWeights)) == checks.TERMS

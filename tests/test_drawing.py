@@ -17,7 +17,7 @@ from norface_lib.images.arrays import to_tensor
 from norface_lib.networks.discriminator import Discriminator
 from norface_lib.networks.encoder import EncoderConfig
 from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig
-from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
+from norface_lib.networks.normalizer import PRESETS, Normalizer, NormalizerConfig
 from norface_lib.training import normalizer_recipe
 from norface_lib.training.image_losses import gradient_l1, weighted_l1
 from norface_lib.training.leakage import normalizers_of_folds
@@ -27,15 +27,9 @@ from norface_lib.training.normalizer import (
     standardized_codes,
     train_normalizer,
 )
-from norface_lib.training.normalizer_losses import (
-    LossWeights,
-    Sources,
-    SynthesisLoss,
-    SynthesisNetwork,
-    SynthesisTerms,
-    terms_of,
-)
+from norface_lib.training.normalizer_losses import Sources, SynthesisLoss, SynthesisNetwork
 from norface_lib.training.normalizer_recipe import Watch
+from norface_lib.training.normalizer_terms import LossWeights, SynthesisTerms, terms_of
 
 SMALL = NormalizerConfig(
     encoder=EncoderConfig(image_size=112, dim=32, depth=1, heads=2, stem=(16, 16)),
@@ -91,7 +85,11 @@ def step(loss, network, rows):
 def loss_of(data, weights, **settings):
     codes, _ = standardized_codes(data)
     return SynthesisLoss(
-        Sources(data.targets, data), codes, SynthesisTerms(weights=weights, **settings), CPU
+        Sources(data.targets, data),
+        codes,
+        SynthesisTerms(weights=weights, **settings),
+        PRESETS["tiny"],
+        CPU,
     )
 
 
@@ -151,7 +149,11 @@ def test_a_mixed_batch_holds_its_share_of_faces_without_a_true_image(data):
     faces = np.full((5, 112, 112, 3), 7, np.uint8)
     codes, _ = standardized_codes(data)
     loss = SynthesisLoss(
-        Sources(data.targets, data, faces), codes, SynthesisTerms(unpaired_share=0.25), CPU
+        Sources(data.targets, data, faces),
+        codes,
+        SynthesisTerms(unpaired_share=0.25),
+        PRESETS["tiny"],
+        CPU,
     )
     rows = loss.choose(torch.arange(8), torch.Generator().manual_seed(0))
     batch = loss.batch(loss.sources[rows.numpy()])
@@ -165,7 +167,11 @@ def test_terms_without_a_true_image(data, network, frozen):
     faces = data.originals[:6]
     weights = replace(NOTHING, expression=1.0, identity=1.0, self_reconstruction=1.0)
     loss = SynthesisLoss(
-        Sources(data.targets, faces=faces), None, SynthesisTerms(weights=weights), CPU
+        Sources(data.targets, faces=faces),
+        None,
+        SynthesisTerms(weights=weights),
+        PRESETS["tiny"],
+        CPU,
     )
     total, figures = step(loss, network, torch.arange(6))
     assert set(figures) == {"expression", "identity", "self_reconstruction"}

@@ -20,7 +20,8 @@ from norface_lib.common.paths import ROOT
 from norface_lib.datasets.joined import join_benchmarks
 from norface_lib.datasets.label_table import read_spec
 from norface_lib.datasets.rendered import Rendered
-from norface_lib.images.files import write_png
+from norface_lib.faces.studio import Studio
+from norface_lib.images.files import read_faces, write_png
 from norface_lib.networks.weights import find_weights
 from norface_lib.photos.calibration import Calibration, calibration_of, intensities_of, smile_of
 from norface_lib.photos.detection import LANDMARKER_FILE, open_detector
@@ -32,6 +33,7 @@ from norface_lib.photos.pseudo_pairs import (
     render_shapes,
     write_pseudo_pairs,
 )
+from norface_lib.photos.read_and_render import ReadAndRender
 from norface_lib.photos.sources import fetch
 from norface_lib.photos.tables import BLENDSHAPES, FACES
 from norface_lib.studies.photo_evaluation import evaluate_photographs
@@ -275,6 +277,32 @@ def test_mirrored_pairs_are_those_of_train_with_their_sides_exchanged(photograph
         moved[0][:56].sum() > 1.5 * moved[0][56:].sum()
         and moved[1][56:].sum() > 1.5 * moved[1][:56].sum()
     ), "half a smile"
+
+
+def test_pseudo_truths_of_a_token_reader_show_several_targets_in_turn(photographs, tmp_path):
+    reader = ReadAndRender(device="cpu")
+    counts = write_pseudo_pairs(
+        photographs,
+        tmp_path / "pairs",
+        calibration=PLAIN,
+        held_out=0.0,
+        target="noor+mira",
+        size=64,
+        teacher=reader,
+        progress=False,
+    )
+    pairs = Rendered(tmp_path / "pairs/train")
+    assert counts == {"train faces": 6, "train people": 6}
+    assert pairs.names == ("noor", "mira") and pairs.target_of.tolist() == [0, 1] * 3
+    assert read_spec(tmp_path / "pairs/train")["reader"] == reader.reader
+
+    crops = read_faces([photographs / f"{number}.png" for number in range(6)], 112)
+    (left, right) = reader.expression(reader.read(crops)[1])
+    row = pairs.table.iloc[1]
+    assert row["AU12L"] == pytest.approx(left[12], abs=1e-5)
+    assert row["AU12R"] == pytest.approx(right[12], abs=1e-5)
+    drawn = Studio(64, "mira").normalized(left, right).astype(int)
+    assert np.abs(pairs.truths[1] - drawn).max() <= 1
 
 
 def test_a_second_call_keeps_rendered_faces_and_other_settings_are_refused(photographs, tmp_path):

@@ -21,7 +21,7 @@ import norface_lib.cli.app
 from norface_lib.networks.classifier import INPUTS
 from norface_lib.studies.experiment import UNPAIRED_WEIGHTS, Experiment
 from norface_lib.training.normalizer import NormalizerTraining
-from norface_lib.training.normalizer_losses import terms_of
+from norface_lib.training.normalizer_terms import terms_of
 """
 
 

@@ -33,8 +33,11 @@ TERMS = (
 NETWORKS = ("perceptual", "expression", "identity")
 """Terms that need a frozen network."""
 
-TARGETS = ("noor", "emil", "ada")
+TARGETS = ("noor", "emil", "ada", "mira")
 """Target identities of the rendered benchmark."""
+
+TOKEN_READERS = ("tiny-photo-reader",)
+"""Shipped token readers."""
 
 BACKBONES = ("frozen", "tuned", "scratch")
 
@@ -93,9 +96,13 @@ def backbone(text: str) -> str:
 
 
 def encoder(text: str | None) -> str | None:
-    """A file of weights, or ``timm:NAME``."""
-    if text and not re.fullmatch(r"timm:[\w./-]+", text) and not Path(text).is_file():
-        raise BadParameter(f"{text}: {no_file(Path(text))}; give a file of weights, or timm:NAME")
+    """A file of weights, the name of a shipped token reader, or ``timm:NAME``."""
+    known = text in TOKEN_READERS or re.fullmatch(r"timm:[\w./-]+", text or "")
+    if text and not known and not Path(text).is_file():
+        raise BadParameter(
+            f"{text}: {no_file(Path(text))}; give a file of weights, timm:NAME, or "
+            f"{', '.join(TOKEN_READERS)}"
+        )
     return text
 
 
@@ -157,10 +164,10 @@ def networks(texts: Sequence[str] | None) -> Sequence[str] | None:
 def network(text: str) -> str:
     """A frozen network, and its file if it names one."""
     kind, _, place = text.partition(":")
-    if kind not in ("arcface", "onnx", "timm", "evaluator") or (not place and kind in _WITH_PLACE):
+    if kind not in _FROZEN or (not place and kind in _WITH_PLACE):
         raise BadParameter(
-            f"no frozen network {text!r}; there are arcface, arcface:PATH, onnx:PATH, timm:NAME "
-            "and evaluator"
+            f"no frozen network {text!r}; there are arcface, arcface:PATH, onnx:PATH, timm:NAME, "
+            "evaluator and reader"
         )
     if kind in ("arcface", "onnx") and place and not Path(place).is_file():
         raise BadParameter(f"{place}: {no_file(Path(place))}")
@@ -171,6 +178,8 @@ def recognizer(text: str | None) -> str | None:
     """A frozen network that tells people apart."""
     return text if text is None else network(text)
 
+
+_FROZEN = ("arcface", "onnx", "timm", "evaluator", "reader")
 
 _WITH_PLACE = ("onnx", "timm")
 

@@ -21,6 +21,7 @@ from norface_lib.cli.output import show
 
 if TYPE_CHECKING:
     from norface_lib.datasets.report import Report
+    from norface_lib.photos.read_and_render import ReadAndRender
     from norface_lib.photos.teacher import Teacher
 
 app = typer.Typer()
@@ -46,8 +47,8 @@ def render(
     target: Annotated[
         str,
         typer.Option(
-            help="identity of the true normalized images: noor, emil, ada, or several in turn: "
-            "noor+ada",
+            help="identity of the true normalized images: noor, emil, ada, mira, or several in "
+            "turn: noor+ada",
             callback=checks.targets,
         ),
     ] = "noor",
@@ -109,9 +110,14 @@ def pseudo_pairs(
     target: Annotated[
         str,
         typer.Option(
-            help="identity of the rendered faces: noor, emil or ada", callback=checks.target
+            help="identity of the rendered faces: noor, emil, ada or mira, or several in turn, as "
+            "noor+ada",
+            callback=checks.targets,
         ),
     ] = "noor",
+    size: Annotated[
+        int, typer.Option(min=32, max=1024, help="width of the rendered faces in pixels")
+    ] = 112,
     held_out: Annotated[
         float, typer.Option(min=0, max=1, help="share of the people for the test benchmark")
     ] = 0.15,
@@ -132,6 +138,10 @@ def pseudo_pairs(
             "landmarker, as learned from it, and by the emotions of the table"
         ),
     ] = None,
+    reader: Annotated[
+        str | None,
+        typer.Option(help="weights of a token reader that names the AUs in place of the scores"),
+    ] = None,
     truths: Annotated[
         bool, typer.Option(help="render the normalized images, which a token reader does not need")
     ] = True,
@@ -144,27 +154,37 @@ def pseudo_pairs(
     from norface_lib.photos.calibration import calibration_of
     from norface_lib.photos.pseudo_pairs import write_pseudo_pairs
 
+    if teacher is not None and reader is not None:
+        raise typer.BadParameter("--teacher and --reader both name AUs; give one of them")
     counts = write_pseudo_pairs(
         aligned,
         out,
         table=table,
         calibration=None if calibrate else calibration_of(),
         target=target,
+        size=size,
         held_out=held_out,
         mirrored=mirrored,
-        teacher=None if teacher is None else _teacher(teacher, model),
+        teacher=_teacher(teacher, reader, model),
         truths=truths,
     )
     text = ", ".join(f"{count} {status}" for status, count in counts.items())
     show(text, counts=counts, files=[out])
 
 
-def _teacher(rendered: Path, model: Path | None) -> "Teacher":
+def _teacher(
+    rendered: Path | None, reader: str | None, model: Path | None
+) -> "Teacher | ReadAndRender | None":
     from norface_lib.datasets.rendered import Rendered
     from norface_lib.photos.detection import landmarker_file
     from norface_lib.photos.landmarker import Landmarker
+    from norface_lib.photos.read_and_render import ReadAndRender
     from norface_lib.photos.teacher import Teacher
 
+    if reader is not None:
+        return ReadAndRender(reader)
+    if rendered is None:
+        return None
     faces = Rendered(rendered, progress=True)
     return Teacher(faces, Landmarker(landmarker_file(model), levels=0))
 

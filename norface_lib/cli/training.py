@@ -122,7 +122,7 @@ def train(
     from norface_lib.networks.classifier import INPUTS
     from norface_lib.studies.experiment import UNPAIRED_WEIGHTS, Experiment
     from norface_lib.training.normalizer import NormalizerTraining
-    from norface_lib.training.normalizer_losses import terms_of
+    from norface_lib.training.normalizer_terms import terms_of
 
     terms = terms_of([*UNPAIRED_WEIGHTS, *(term or [])], network or [])
     experiment = Experiment(
@@ -165,16 +165,43 @@ def train_normalizer(
         int,
         typer.Option(min=0, max=MOST_STEPS, help="steps of the expression stage; 0 leaves it out"),
     ] = 2000,
+    drawing_steps: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MOST_STEPS,
+            help="steps in which the decoder alone learns to draw AU intensities, for a preset "
+            "that can (tiny-224); 0 leaves it out",
+        ),
+    ] = 0,
     synthesis_steps: Annotated[
         int, typer.Option(min=1, max=MOST_STEPS, help="steps of the synthesis stage")
     ] = 3500,
+    code_share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="share of the faces that the synthesis stage goes on drawing from their AU "
+            "intensities alone",
+        ),
+    ] = 0.0,
+    frozen_encoder: Annotated[
+        bool,
+        typer.Option(
+            "--frozen-encoder",
+            help="leave the encoder as it was begun with, as by --encoder READER",
+        ),
+    ] = False,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     start: StartOption = None,
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="weights of a ViT for the encoder: a file, or timm:NAME", callback=checks.encoder
+            help="weights for the encoder: of a token reader (shipped name or path), or of a ViT "
+            "(a file, or timm:NAME)",
+            callback=checks.encoder,
         ),
     ] = None,
     faces: Annotated[
@@ -197,18 +224,30 @@ def train_normalizer(
     ] = None,
     term: TermOption = None,
     network: NetworkOption = None,
+    license_: Annotated[
+        str | None,
+        typer.Option("--license", help="license for the card, which the faces decide"),
+    ] = None,
 ) -> None:
     """Train a normalizer on rendered pairs, and on photographs too if --faces is set. To resume
     after a stop, run the same command again."""
     from dataclasses import replace
 
     from norface_lib.training.normalizer import NormalizerTraining
-    from norface_lib.training.normalizer_losses import terms_of
-    from norface_lib.training.normalizer_recipe import train_and_save
+    from norface_lib.training.normalizer_recipe import LICENSE, train_and_save
+    from norface_lib.training.normalizer_terms import terms_of
 
-    terms = replace(terms_of(term or [], network or []), degraded_share=degraded)
+    terms = replace(
+        terms_of(term or [], network or []), degraded_share=degraded, code_share=code_share
+    )
     training = NormalizerTraining.of_steps(
-        expression_steps, synthesis_steps, seed=seed, masked=masked_steps, terms=terms
+        expression_steps,
+        synthesis_steps,
+        seed=seed,
+        masked=masked_steps,
+        drawing=drawing_steps,
+        terms=terms,
+        frozen_encoder=frozen_encoder,
     )
     path = train_and_save(
         data,
@@ -220,6 +259,7 @@ def train_normalizer(
         encoder=encoder,
         faces=faces,
         name=name,
+        terms=license_ or LICENSE,
     )
     show(f"the weights are in {path}", files=[path])
 

@@ -29,8 +29,11 @@ _DOMAINS_OF = {
 POOLS = tuple(_DOMAINS_OF)
 """Pools; those of two domains sample each frame from either."""
 
-TARGETS = {"noor": 36, "emil": 123, "ada": 122}
+TARGETS = {"noor": 36, "emil": 123, "ada": 122, "mira": 210}
 """Target identities by name, with their seeds. Nobody's likeness: rendered faces, CC0."""
+
+SYMMETRIC = ("mira",)
+"""Targets whose sides are alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,8 @@ class BenchmarkSpec:
 def target_face(name: str = "noor") -> Person:
     """The face of a target identity. Milder in shape than a benchmark subject, so that expressions
     read easily."""
-    return sample_face(np.random.default_rng([VERSION, 1000, TARGETS[name]]), spread=0.15)
+    rng = np.random.default_rng([VERSION, 1000, TARGETS[name]])
+    return sample_face(rng, spread=0.15, symmetric=name in SYMMETRIC)
 
 
 def subject_name(pool: str, number: int) -> str:

@@ -82,9 +82,9 @@ class Frame:
 # --- people ---------------------------------------------------------------------------------------
 
 
-def sample_face(rng: np.random.Generator, spread: float = 0.30) -> Person:
+def sample_face(rng: np.random.Generator, spread: float = 0.30, symmetric: bool = False) -> Person:
     """A person: phenotype, local shape changes of about ``spread`` (they run from -1 to 1), look,
-    hair."""
+    hair. ``symmetric``: both sides alike, and the corners of the mouth a little up."""
     african, asian, caucasian = rng.dirichlet([0.4] * 3).tolist()
     phenotype = {
         "gender": rng.random(),
@@ -96,6 +96,7 @@ def sample_face(rng: np.random.Generator, spread: float = 0.30) -> Person:
         "caucasian": caucasian,
     }
     changes = _sample_changes(rng, spread)
+    changes = symmetric_changes(changes) if symmetric else changes
     return face_with(phenotype, changes, sample_look(rng, phenotype))
 
 
@@ -111,6 +112,23 @@ def _sample_changes(rng: np.random.Generator, spread: float) -> dict[str, float]
             mirrored = changes[name] + rng.normal() * 0.04
             changes["r-" + name[2:]] = float(np.clip(mirrored, -1, 1))
     return {name: value for name, value in changes.items() if name in names}
+
+
+_LATERAL = ("head-trans-out", "mouth-trans-out", "neck-trans-out", "nose-trans-out")
+"""Shape changes that move a part to one side."""
+
+_MOUTH_CORNERS = 0.25
+"""How far a symmetric face's mouth corners are up at least: a level mouth looks unfriendly."""
+
+
+def symmetric_changes(changes: dict[str, float]) -> dict[str, float]:
+    """Local shape changes with the right side as the left one, nothing moved to one side, and the
+    corners of the mouth a little up."""
+    even = {name: value for name, value in changes.items() if name not in _LATERAL}
+    left = {name: value for name, value in even.items() if name.startswith("l-")}
+    even |= {"r-" + name[2:]: value for name, value in left.items()}
+    corners = max(even["mouth-angles-up"], 0.0) + _MOUTH_CORNERS
+    return even | {"mouth-angles-up": min(corners, 1.0)}
 
 
 def face_with(phenotype: dict[str, float], changes: dict[str, float], look: Look) -> Person:

@@ -60,3 +60,18 @@ def to_uint8(images: Tensor) -> NDArray[np.uint8]:
     return (
         (images.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     )
+
+
+def area_shrunk(faces: Faces, size: int) -> Faces:
+    """Faces (N, T, T, 3) of 8 bits as (N, size, size, 3) by the mean over areas; the faces
+    themselves if T is ``size``.
+
+    Raises ``ValueError`` if T is no multiple of ``size``.
+    """
+    if faces.shape[1] == size:
+        return faces
+    factor, rest = divmod(faces.shape[1], size)
+    if rest or factor < 1:
+        raise ValueError(f"faces of {faces.shape[1]} px cannot be shrunk evenly to {size} px")
+    parts = faces.reshape(len(faces), size, factor, size, factor, 3)
+    return (parts.mean(axis=(2, 4), dtype=np.float32) + 0.5).astype(np.uint8)

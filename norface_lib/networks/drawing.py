@@ -35,16 +35,24 @@ class Drawing(Protocol):
 
 
 class NetworkDrawing:
-    """Draws with a normalizer. Errors as of `norface_lib.networks.weights.load_normalizer`, and
+    """Draws with a normalizer. ``size``: pixels that I_n is shrunk to; default: as it was drawn.
+    Errors as of `norface_lib.networks.weights.load_normalizer`, and
     :class:`norface_lib.common.errors.DataError` for a device that is not there."""
 
-    def __init__(self, weights: str = "tiny", target: str | None = None, device: str = "auto"):
+    def __init__(
+        self,
+        weights: str = "tiny",
+        target: str | None = None,
+        device: str = "auto",
+        size: int | None = None,
+    ):
         model, self._face, card = load_normalizer(weights, target)
         self.model = model.to(device_of(device))
         self.target = plain_name(target or target_names(card)[0], weights)
         self.input_size = model.config.encoder.image_size
+        self.size = size or model.config.size
         self.fingerprint = card["sha256"]
 
     def draw(self, originals: Faces) -> Faces:
-        """I_n (N, S, S, 3) of faces (N, S, S, 3), both of 8 bits, RGB."""
-        return normalize_faces(self.model, self._face, originals)
+        """I_n (N, T, T, 3) of faces (N, S, S, 3), both of 8 bits, RGB."""
+        return normalize_faces(self.model, self._face, originals, size=self.size)

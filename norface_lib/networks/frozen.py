@@ -25,7 +25,8 @@ from norface_lib.common.errors import CheckpointError, DataError, needs
 from norface_lib.common.paths import no_file
 from norface_lib.images.crop import ARCFACE_CROP, NORFACE_CROP, Crop, similarity
 from norface_lib.networks.evaluator import Evaluator
-from norface_lib.networks.weights import load_evaluator
+from norface_lib.networks.token_reader import TokenReader
+from norface_lib.networks.weights import load_evaluator, load_token_reader
 
 Encoding = tuple[Tensor, tuple[Tensor, ...]]
 """Embedding (N, D) of N images, and feature maps (N, C, H, W) from fine to coarse."""
@@ -146,6 +147,7 @@ def frozen_network(spec: str, preparation: Preparation | None = None) -> FrozenN
     - ``timm:NAME``: a model of timm with its published weights; ``timm:NAME@PATH`` with those of a
       file
     - ``evaluator`` or ``evaluator:PATH``: this project's evaluator
+    - ``reader`` or ``reader:PATH``: a token reader of this project
 
     ``preparation`` says what the network takes if that is not usual for its kind. Raises
     :class:`DataError` for an unknown kind or name, :class:`CheckpointError` if weights are missing
@@ -164,9 +166,11 @@ def frozen_network(spec: str, preparation: Preparation | None = None) -> FrozenN
         return TimmNetwork(name, Path(path) if path else None, preparation)
     if kind == "evaluator":
         return EvaluatorNetwork(load_evaluator(what or "evaluator")[0])
+    if kind == "reader":
+        return ReaderNetwork(load_token_reader(what or "tiny-photo-reader")[0])
     raise DataError(
         f"no frozen network {spec!r}; there are arcface, arcface:PATH, onnx:PATH, timm:NAME, "
-        "timm:NAME@PATH, evaluator"
+        "timm:NAME@PATH, evaluator, reader"
     )
 
 
@@ -240,7 +244,7 @@ def _from_file(name: str, path: Path) -> nn.Module:
     return network
 
 
-# --- the evaluator --------------------------------------------------------------------------------
+# --- networks of this project ---------------------------------------------------------------------
 
 
 class EvaluatorNetwork(FrozenNetwork):
@@ -257,3 +261,19 @@ class EvaluatorNetwork(FrozenNetwork):
     def encode(self, prepared: Tensor) -> Encoding:
         maps = self.network.features(prepared)
         return self.network.neck(maps[-1].flatten(1)), maps
+
+
+class ReaderNetwork(FrozenNetwork):
+    """A token reader: the embedding are its intensities and logits of emotions, (N, 2 A + E); the
+    one map are the tokens of its encoder, (N, D, G, G)."""
+
+    def __init__(self, reader: TokenReader):
+        size = reader.config.encoder.image_size
+        super().__init__(reader, Preparation(size=size, mean=(0.0,) * 3, std=(1.0,) * 3))
+
+    def encode(self, prepared: Tensor) -> Encoding:
+        tokens = self.network.encoder(prepared)
+        sides, emotion = self.network.head.values(tokens)
+        grid = self.network.config.encoder.grid
+        maps = tokens.transpose(1, 2).unflatten(2, (grid, grid))
+        return torch.cat([sides.flatten(1), emotion], dim=1), (maps,)

@@ -7,7 +7,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from norface_lib.images.arrays import Faces, to_tensor, to_uint8
-from norface_lib.networks.normalizer import Normalizer
+from norface_lib.networks.normalizer import Normalizer, shrunk
 
 
 @torch.inference_mode()
@@ -19,21 +19,26 @@ def normalize_faces(
     batch_size: int = 64,
     progress: bool = False,
     which: NDArray[np.intp] | None = None,
+    size: int | None = None,
 ) -> Faces:
-    """I_n of many faces, same shape as ``faces``, for one target (1, 3, S, S), whose features are
+    """I_n (N, T, T, 3) of many faces (N, S, S, 3), for one target (1, 3, T, T), whose features are
     computed once.
 
-    With several targets (K, 3, S, S), ``which`` (N,) holds the index of each face's target.
+    With several targets (K, 3, T, T), ``which`` (N,) holds the index of each face's target.
+    ``size``: to give I_n shrunk to (N, size, size, 3), as a network needs it that reads faces of
+    that size. Raises ``ValueError`` for faces of another size than the network takes.
     """
     device = next(model.parameters()).device
     prepared = model.target(target.to(device))
-    normalized = np.empty_like(faces)
+    size = size or model.config.size
+    normalized = np.empty((len(faces), size, size, 3), np.uint8)
     starts = range(0, len(faces), batch_size)
     for start in tqdm(starts, desc="normalize", unit="batch", disable=not progress, leave=False):
         rows = slice(start, start + batch_size)
         images = to_tensor(faces[rows]).to(device)
         targets = prepared
         if which is not None:
-            targets = prepared.of(torch.from_numpy(which[rows]).to(device))
-        normalized[rows] = to_uint8(model.synthesize(model.encoder(images), targets))
+            targets = prepared.of(torch.tensor(which[rows], device=device))
+        drawn = model.synthesize(model.encoder(images), targets)
+        normalized[rows] = to_uint8(shrunk(drawn, size))
     return normalized

@@ -7,22 +7,26 @@ target tokens query original tokens by cross attention; the decoder is convoluti
 the *change* of the target image, helped by the target's fine features, so that background, hair and
 skin come for free and all capacity goes to the expression.
 
-Shapes: N images of S x S pixels, L tokens on a grid of G x G, D the width of the encoder.
+Shapes: N originals of S x S pixels, normalized images of T x T with T = S times the config's
+``scale``, L tokens on a grid of G x G, D the width of the encoder.
 """
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from norface_lib import labels
 from norface_lib.networks.encoder import (
     TINY_ENCODER,
     EncoderConfig,
     FaceEncoder,
     ResidualBlock,
     conv_unit,
+    with_tuples,
 )
 
 
@@ -33,20 +37,35 @@ class NormalizerConfig:
     encoder: EncoderConfig = TINY_ENCODER
     merging_blocks: int = 2
     widths: tuple[int, ...] = (128, 64)  # of the decoder at twice, four times, ... the token grid
+    scale: int = 1  # width of I_n over that of the original
+    # columns of intensities that it can also draw from, see `Normalizer.draw`; () if it cannot
+    codes: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if not self.widths or self.encoder.patch_size % 2 ** len(self.widths):
+        if self.scale < 1:
+            raise ValueError(f"scale must be at least 1, got {self.scale}")
+        if not self.widths or self.patch_size % 2 ** len(self.widths):
             raise ValueError(
-                f"patches of {self.encoder.patch_size} px cannot be synthesized by "
+                f"patches of {self.patch_size} px cannot be synthesized by "
                 f"{len(self.widths)} doublings"
             )
+
+    @property
+    def size(self) -> int:
+        """Width T of I_n in pixels."""
+        return self.encoder.image_size * self.scale
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels of I_n that a token covers along a side."""
+        return self.encoder.patch_size * self.scale
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "NormalizerConfig":
         """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
         ``TypeError`` for an unknown key."""
         encoder = EncoderConfig.from_dict(values["encoder"])
-        return cls(**values | {"encoder": encoder, "widths": tuple(values["widths"])})
+        return cls(**with_tuples(values) | {"encoder": encoder})
 
 
 _SMALL_ENCODER = EncoderConfig(image_size=224, dim=384, depth=6, heads=6, stem=(96, 192))
@@ -66,11 +85,12 @@ _BASE_ENCODER = EncoderConfig(
 
 PRESETS = {
     "tiny": NormalizerConfig(),
+    "tiny-224": NormalizerConfig(widths=(128, 64, 32), scale=2, codes=labels.EXPRESSION_COLUMNS),
     "small": NormalizerConfig(encoder=_SMALL_ENCODER, merging_blocks=3, widths=(192, 96, 48)),
     "base": NormalizerConfig(encoder=_BASE_ENCODER, merging_blocks=4, widths=(384, 192, 96)),
 }
 """Normalizers by name: each doubling of the decoder halves the width, so that all of its stages
-cost alike (our choice)."""
+cost alike; ``tiny-224`` sees 112 px and draws 224, also from intensities alone (our choice)."""
 
 
 class MergingBlock(nn.Module):
@@ -163,9 +183,21 @@ class ExpressionEmbedding(nn.Module):
         return self.body(self.narrow(tokens).flatten(1))
 
 
+class CodeEmbedding(nn.Module):
+    """Intensities (N, E) within 0..1 to an expression embedding (N, D), as `ExpressionEmbedding`
+    gives one of a face: what the decoder learns to draw from before it sees any original."""
+
+    def __init__(self, codes: int, dim: int):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(codes, dim), nn.GELU(), nn.Linear(dim, dim), nn.GELU())
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.body(codes)
+
+
 class FaceDecoder(nn.Module):
     """Merged tokens (N, L, D) and the target's details (1 or N, C, H, W) to the change of the
-    target image (N, 3, S, S).
+    target image (N, 3, T, T).
 
     Each stage doubles the grid by sub-pixel convolution (Shi et al. 2016) of single tokens, which
     on a CPU costs a fraction of full-resolution convolutions, adds the target's features at that
@@ -175,7 +207,7 @@ class FaceDecoder(nn.Module):
     def __init__(self, config: NormalizerConfig):
         super().__init__()
         dim = config.encoder.dim
-        patch = config.encoder.patch_size
+        patch = config.patch_size
         self.grid = config.encoder.grid
         self.stages = nn.ModuleList()
         self.details = nn.ModuleList()
@@ -206,7 +238,7 @@ class Target(NamedTuple):
     """Features of K target faces, computed once for any number of originals by
     `Normalizer.target`."""
 
-    image: Tensor  # (K, 3, S, S) in [0, 1]
+    image: Tensor  # (K, 3, T, T) in [0, 1]
     tokens: Tensor  # (K, L, D)
     details: tuple[Tensor, ...]  # of the decoder's stages, (K, C, H, W) each
 
@@ -224,8 +256,8 @@ class Target(NamedTuple):
 
 
 class Normalizer(nn.Module):
-    """F_nor: original images (N, 3, S, S) and target images (1 or N, 3, S, S), both in [0, 1], to
-    I_n (N, 3, S, S).
+    """F_nor: original images (N, 3, S, S) and target images (1 or N, 3, T, T), both in [0, 1], to
+    I_n (N, 3, T, T).
 
     In training I_n is not clipped, so that gradients pass everywhere; in evaluation it is within
     [0, 1].
@@ -239,18 +271,24 @@ class Normalizer(nn.Module):
         self.expression = ExpressionEmbedding(size.grid**2, size.dim)
         self.merging = ExpressionMerging(size.dim, size.heads, config.merging_blocks, size.grid)
         self.decoder = FaceDecoder(config)
+        self.codes = CodeEmbedding(len(config.codes), size.dim) if config.codes else None
 
     def forward(self, original: Tensor, target: Tensor) -> Tensor:
         return self.synthesize(self.encoder(original), self.target(target))
 
     def target(self, images: Tensor) -> Target:
-        """Features of target images (K, 3, S, S), for `synthesize`."""
-        return Target(images, self.encoder(images), self.decoder.detail(images))
+        """Features of target images (K, 3, T, T), for `synthesize`."""
+        return Target(images, self.encoder(self.shrunk(images)), self.decoder.detail(images))
+
+    def shrunk(self, images: Tensor) -> Tensor:
+        """Images (N, 3, T, T) at the size (N, 3, S, S) of originals, by the mean over areas."""
+        scale = self.config.scale
+        return images if scale == 1 else F.avg_pool2d(images, scale)
 
     def synthesize(
         self, tokens: Tensor, target: Target, expression: Tensor | None = None
     ) -> Tensor:
-        """I_n (N, 3, S, S) from the tokens (N, L, D) of originals and one target for all, or one
+        """I_n (N, 3, T, T) from the tokens (N, L, D) of originals and one target for all, or one
         for each.
 
         ``expression``: the embedding (N, D) of the tokens if it is at hand already.
@@ -259,3 +297,26 @@ class Normalizer(nn.Module):
         merged = self.merging(target.tokens.expand(tokens.shape[0], -1, -1), tokens, expression)
         normalized = target.image + self.decoder(merged, target.details)
         return normalized if self.training else normalized.clamp(0, 1)
+
+    def draw(self, codes: Tensor, target: Target) -> Tensor:
+        """I_n (N, 3, T, T) of intensities (N, E) within 0..1, in the order of the config's
+        ``codes``, without an original; one target for all, or one for each.
+
+        The target's own tokens stand for those of an original. Raises ``ValueError`` for a network
+        that has not learned to draw from intensities.
+        """
+        if self.codes is None:
+            raise ValueError("this normalizer draws from faces only: its config names no codes")
+        tokens = target.tokens.expand(len(codes), -1, -1)
+        return self.synthesize(tokens, target, self.codes(codes))
+
+
+def shrunk(images: Tensor, size: int) -> Tensor:
+    """Images (N, 3, T, T) as (N, 3, size, size) by the mean over areas; T may be ``size`` itself.
+
+    Raises ``ValueError`` if T is no multiple of ``size``.
+    """
+    factor, rest = divmod(images.shape[-1], size)
+    if rest or factor < 1:
+        raise ValueError(f"images of {images.shape[-1]} px cannot be shrunk evenly to {size} px")
+    return images if factor == 1 else F.avg_pool2d(images, factor)

@@ -19,8 +19,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Normalization(nn.Module):
-    """A normalizer and one target (1, 3, S, S): originals (N, 3, S, S) in [0, 1] to I_n of the same
-    shape, and to the embeddings (N, D) of the originals, which cost nothing more."""
+    """A normalizer and one target (1, 3, T, T): originals (N, 3, S, S) in [0, 1] to I_n
+    (N, 3, T, T), and to the embeddings (N, D) of the originals, which cost nothing more."""
 
     def __init__(self, model: Normalizer, target: Tensor):
         super().__init__()
@@ -39,7 +39,7 @@ class Pipeline(nn.Module):
     behind a normalizer.
 
     Takes faces (N, 3, S, S) in [0, 1] by ``inputs`` and returns a tensor for each of ``outputs``:
-    ``normalized`` (N, 3, S, S), and predictions (N, L) by the names of readers. Classifiers of one
+    ``normalized`` (N, 3, T, T), and predictions (N, L) by the names of readers. Classifiers of one
     backbone share its embeddings; behind a normalizer they read its images as 8 bits would hold
     them. Token readers read originals.
     """
@@ -95,7 +95,8 @@ class Pipeline(nn.Module):
         if self.normalization is not None:
             normalized, embeddings[-1, "original"] = self.normalization(faces["original"])
             read = normalized if read is None else read
-            faces["normalized"] = torch.floor(read * 255 + 0.5) / 255
+            eight_bits = torch.floor(read * 255 + 0.5) / 255
+            faces["normalized"] = self.normalization.model.shrunk(eight_bits)
             outputs.append(normalized)
 
         for head, task, number in zip(self.heads, self.tasks, self.backbone_of, strict=True):

@@ -141,7 +141,7 @@ def normalizer_hash(card: dict[str, Any]) -> str | None:
 def load_normalizer(
     name: str | os.PathLike[str] = "tiny", target: str | None = None
 ) -> tuple[Normalizer, Tensor, dict[str, Any]]:
-    """A normalizer in evaluation mode, the face (1, 3, S, S) in [0, 1] of one of its targets
+    """A normalizer in evaluation mode, the face (1, 3, T, T) in [0, 1] of one of its targets
     (default: the first), its card.
 
     ``name``: a shipped name, a path, a folder, or a repository ``hf://owner/name@revision``.
@@ -158,7 +158,7 @@ def load_normalizer(
             f"{path}: cannot synthesize {target!r}; its targets are {', '.join(names)}"
         )
     picture = target_picture(path.with_suffix(".png"), names, target or names[0])
-    return model, to_tensor(read_face(picture, model.config.encoder.image_size)), card
+    return model, to_tensor(read_face(picture, model.config.size)), card
 
 
 def load_classifier(name: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any]]:

@@ -7,6 +7,7 @@ paper and its peers have nothing like it. `norface_lib.photos.calibration` makes
 scores.
 """
 
+import itertools
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_atomically, write_json, write_table
 from norface_lib.common.locks import only_process
-from norface_lib.common.paths import inside
+from norface_lib.common.paths import inside, target_picture
 from norface_lib.datasets.index import EMOTION
 from norface_lib.datasets.label_table import VOTES, emotion_shares, read_spec
 from norface_lib.datasets.text_tables import match_names, read_named, some
@@ -36,8 +37,11 @@ from norface_lib.images.files import decode, read_faces, write_png
 from norface_lib.photos.calibration import Calibration, calibration_of
 from norface_lib.photos.face_points import read_points
 from norface_lib.photos.landmarker import BLENDSHAPES as NAMES
+from norface_lib.photos.read_and_render import ReadAndRender
 from norface_lib.photos.tables import BLENDSHAPES, FACES
 from norface_lib.photos.teacher import Lesson, Teacher
+
+_READ_AT_ONCE = 64
 
 EMOTION_NAMES = {"happiness": "happy", "sadness": "sad"} | {name: name for name in labels.EMOTIONS}
 """Names of emotions in tables of photographs -> ours."""
@@ -153,7 +157,7 @@ def write_pseudo_pairs(
     size: int = 112,
     held_out: float = 0.15,
     mirrored: bool = False,
-    teacher: Teacher | None = None,
+    teacher: Teacher | ReadAndRender | None = None,
     truths: bool = True,
     progress: bool = True,
 ) -> Counter[str]:
@@ -163,11 +167,13 @@ def write_pseudo_pairs(
     People of ``test`` are not in ``train`` (`is_held_out`). ``mirrored``: also ``out/mirrored``,
     those of ``train`` mirrored; their I_n are rendered anew, for the target face itself is not
     symmetric. ``calibration``: default, that of the photographs of ``train``; it is written beside
-    them. ``teacher``: what names their AUs in place of the calibrated scores; its reliability for
-    each AU is written beside them. ``truths``: False leaves the rendering out, for faces that only
-    a reader learns from. Rendered faces that are there already are kept, so an interrupted call
-    goes on. A table's column ``split`` (``train`` or anything else) decides who is in ``test``,
-    where there is one.
+    them. ``target``: one identity, or several in turn, as ``noor+ada``; ``size``: of their
+    pictures. ``teacher``: what names AUs in place of the calibrated scores: one that learned from
+    rendered faces, whose reliability for each AU is written beside them, or a token reader as
+    `norface_lib.photos.read_and_render` draws what it reads. ``truths``: False leaves the rendering
+    out, for faces that only a reader learns from. Rendered faces that are there already are kept,
+    so an interrupted call goes on. A table's column ``split`` (``train`` or anything else) decides
+    who is in ``test``, where there is one.
 
     Returns how many faces and people are in each part, and how many the teacher did not find.
     Raises :class:`DataError` as `read_photographs`, and if ``out`` holds other pairs.
@@ -178,7 +184,7 @@ def write_pseudo_pairs(
     train = faces[~faces["test"]]
     if calibration is None:
         calibration = Calibration.of(train[list(NAMES[1:])], train["emotion"].to_numpy(str))
-    lesson = None if teacher is None else _lesson(teacher, aligned, faces, size)
+    lesson = _lesson(teacher, aligned, faces, size) if isinstance(teacher, Teacher) else None
     settings = {
         "pool": "photographs",
         "seed": 0,
@@ -189,27 +195,32 @@ def write_pseudo_pairs(
     }
     if lesson is not None:
         settings |= {"reliability": lesson.weights, "teacher": teacher.spec}
-    faces["sides"] = _sides_of(faces, calibration, lesson)
-    studio = Studio(size, target)
+    if isinstance(teacher, ReadAndRender):
+        settings |= {"reader": teacher.reader}
+        faces["sides"] = _read_sides(teacher, aligned, faces, progress)
+    else:
+        faces["sides"] = _sides_of(faces, calibration, lesson)
+    studios = {name: Studio(size, name) for name in target.split("+")}
     counts: Counter[str] = Counter()
     with only_process(out):
         for part in ("train", "mirrored", "test") if mirrored else ("train", "test"):
             rows = faces[faces["test"] == (part == "test")]
             if rows.empty:
                 continue
-            _begin(out / part, settings | {"part": part}, studio)
+            _begin(out / part, settings | {"part": part}, studios)
             seen = rows[rows["sides"].notna()]
             if len(seen) < len(rows):
                 counts[f"{part} faces not found by the teacher"] = len(rows) - len(seen)
             lines = []
             records = seen.to_dict("records")
             bar = tqdm(records, desc=f"render {part}", unit="face", disable=not progress)
-            for row in bar:
+            for row, name in zip(bar, itertools.cycle(studios)):
                 mirror = part == "mirrored"
                 sides = row["sides"][::-1] if mirror else row["sides"]
-                drawn_by = studio if truths else None
+                drawn_by = studios[name] if truths else None
                 _write_pair(aligned, out / part, str(row["output"]), sides, drawn_by, mirror)
-                lines.append(_line(row, sides, truths))
+                line = _line(row, sides, truths)
+                lines.append(line | ({"target": name} if len(studios) > 1 else {}))
             write_table(pd.DataFrame(lines), out / part / "labels.csv")
             counts[f"{part} faces"] = len(lines)
             counts[f"{part} people"] = seen["subject"].nunique()
@@ -223,6 +234,19 @@ def _sides_of(
     if lesson is None:
         return [calibration.sides(row) for row in faces.to_dict("records")]
     return [lesson.sides(row) if found else None for row, found in enumerate(lesson.found)]
+
+
+def _read_sides(
+    reader: ReadAndRender, aligned: Path, faces: pd.DataFrame, progress: bool
+) -> list[Sides]:
+    """AU intensities of each face as a token reader reads and draws them."""
+    sides: list[Sides] = []
+    paths = [inside(aligned, name) for name in faces["output"]]
+    starts = range(0, len(paths), _READ_AT_ONCE)
+    for start in tqdm(starts, desc="read", unit="batch", disable=not progress, leave=False):
+        crops = read_faces(paths[start : start + _READ_AT_ONCE], reader.input_size, progress=False)
+        sides += [reader.expression(read) for read in reader.read(crops)]
+    return sides
 
 
 def _kept_for_tests(faces: pd.DataFrame, held_out: float) -> NDArray[np.bool_]:
@@ -255,7 +279,7 @@ def _lesson(teacher: Teacher, aligned: Path, faces: pd.DataFrame, size: int) -> 
     return Lesson(codes, train.reliability)
 
 
-def _begin(folder: Path, settings: dict[str, object], studio: Studio) -> None:
+def _begin(folder: Path, settings: dict[str, object], studios: Mapping[str, Studio]) -> None:
     path = folder / "benchmark.json"
     # folders of earlier versions name no seed
     if path.exists() and read_spec(folder) != settings:
@@ -263,7 +287,9 @@ def _begin(folder: Path, settings: dict[str, object], studio: Studio) -> None:
             f"{path}: was made with other settings; choose another folder or delete this one"
         )
     write_json(settings, path)
-    write_png(folder / "target.png", studio.neutral())
+    for name, studio in studios.items():
+        picture = target_picture(folder / "target.png", list(studios), name)
+        write_png(picture, studio.neutral())
 
 
 def _write_pair(

@@ -70,6 +70,7 @@ class ReadAndRender:
         self.model = model.to(device_of(device))
         self.aus = model.config.aus
         self.input_size = model.config.encoder.image_size
+        self.reader = card["sha256"]
         self.size = size
         self.dead_zone = dead_zone
         made_by = [card, self.target, size, dead_zone, VERSION]

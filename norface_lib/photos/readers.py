@@ -21,7 +21,7 @@ from norface_lib.common.errors import CheckpointError
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.networks.cards import read_card
 from norface_lib.networks.classifier import Classifier
-from norface_lib.networks.normalizer import Normalizer
+from norface_lib.networks.normalizer import Normalizer, shrunk
 from norface_lib.networks.places import find_weights
 from norface_lib.networks.token_reader import TokenReader, parts_of
 from norface_lib.networks.weights import load_classifier, load_token_reader, normalizer_hash
@@ -59,7 +59,8 @@ class Reader(ABC):
     def predictions(
         self, originals: Faces, normalized: Faces, known: Embeddings
     ) -> NDArray[np.float32]:
-        """What it reads of a batch of originals and I_n (N, S, S, 3), (N, C). ``known`` grows."""
+        """What it reads of a batch of originals (N, S, S, 3) and I_n (N, T, T, 3), T a multiple of
+        S: (N, C). ``known`` grows."""
 
     @abstractmethod
     def rows(self, predictions: NDArray[np.float32]) -> pd.DataFrame:
@@ -94,7 +95,8 @@ class ClassifierReader(Reader):
                 continue
             key = (self.backbone, kind)
             if key not in known:
-                known[key] = self.model.embed(to_tensor(images).to(_device(self.model)))
+                faces = to_tensor(images).to(_device(self.model))
+                known[key] = self.model.embed(shrunk(faces, self.model.encoder.image_size))
             inputs[kind] = known[key]
         return self.task.predictions(self.model.head(**inputs).logits)
 
@@ -214,8 +216,9 @@ def check_normalizer(
 
 @torch.inference_mode()
 def read_table(readers: Sequence[Reader], originals: Faces, normalized: Faces) -> pd.DataFrame:
-    """All columns of some readers, a row for each face. A batch (N, S, S, 3) is embedded once for
-    all readers of one backbone."""
+    """All columns of some readers, a row for each face. A batch of originals (N, S, S, 3) and of
+    I_n, of the same or a multiple of their size, is embedded once for all readers of one
+    backbone."""
     known: Embeddings = {}
     tables = [reader.rows(reader.predictions(originals, normalized, known)) for reader in readers]
     return pd.concat(tables, axis=1).set_axis(columns_of(readers), axis=1)

@@ -29,7 +29,7 @@ from norface_lib.studies.result import Result
 from norface_lib.tasks.tasks import task_of
 from norface_lib.training.classifier import train_classifier
 from norface_lib.training.normalizer import NormalizerTraining
-from norface_lib.training.normalizer_losses import terms_of
+from norface_lib.training.normalizer_terms import terms_of
 
 DEFAULT_PROTOCOLS: Mapping[str, str] = {
     "bp4d": "bp4d/3fold",

@@ -79,7 +79,8 @@ class FacesToRead:
     def normalized(self) -> Faces:
         """(N, S, S, 3) the normalized faces."""
         model, target, _ = self.normalizer
-        return normalize_faces(model, target, self.originals, progress=self.progress)
+        size = model.config.encoder.image_size
+        return normalize_faces(model, target, self.originals, size=size, progress=self.progress)
 
 
 def load_together(name: str) -> list[Reader]:

@@ -115,7 +115,7 @@ def evaluate_normalizer(
     network, evaluator_card = load_evaluator(evaluator)
     size = network.config.image_size
     drawing = (
-        NetworkDrawing(weights, target)
+        NetworkDrawing(weights, target, size=size)
         if token_reader is None
         else ReadAndRender(token_reader, target=target, size=size)
     )

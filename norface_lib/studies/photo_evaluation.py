@@ -7,6 +7,7 @@ the head rendered with the landmarker's blendshapes ("landmarker + render").
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,11 @@ def evaluate_photographs(
     started = time.monotonic()
     data = Rendered(root, progress=progress)
     normalizer, target, card = load_normalizer(weights)
-    normalized = normalize_faces(normalizer, target, data.originals, progress=progress)
+    size = normalizer.config.encoder.image_size
+    draw = partial(normalize_faces, normalizer, target, size=size, progress=progress)
+    normalized = draw(data.originals)
     network = Landmarker(landmarker, levels=0)
     shapes = {"original": read_shapes(network, data.originals, progress)}
-    size = len(data.target)
     studio = Studio(size, data.names[0])
     rendering = ReadAndRender(token_reader, target=data.names[0], size=size)
     methods = {
@@ -106,7 +108,7 @@ def evaluate_photographs(
     counts = {"faces": len(data), "people": len(set(data.subjects))}
     if train is not None:
         others = Rendered(train, progress=progress)
-        of_others = normalize_faces(normalizer, target, others.originals, progress=progress)
+        of_others = draw(others.originals)
         result["emotion"] = emotion_measures(others, data, normalizer, (of_others, normalized))
         counts |= {"train_faces": len(others), "train_people": len(set(others.subjects))}
 

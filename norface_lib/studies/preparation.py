@@ -106,7 +106,7 @@ def prepare(
         # the normalizer's own embeddings serve other tasks, too
         keep = faces / f"embedded-{key}.safetensors"
         if model is not normalizer:
-            again = normalize_faces(model, target, pairs.originals, progress=progress)
+            again = normalize_faces(model, target, pairs.originals, size=size, progress=progress)
             view = replace(pairs, normalized=again)
             keep = None
         if frozen:

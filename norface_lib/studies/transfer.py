@@ -78,13 +78,13 @@ def evaluate_transfer(
     model, target, _ = load_normalizer(weights)
     taught = _rendered(train, progress)
     data = Rendered(root, progress=progress)
+    size = model.config.encoder.image_size
     drawings: dict[str, Drawing] = {
         "original": lambda faces: faces,
-        "normalized": partial(normalize_faces, model, target, progress=progress),
+        "normalized": partial(normalize_faces, model, target, size=size, progress=progress),
         **(further or {}),
     }
     if token_reader is not None:
-        size = model.config.encoder.image_size
         drawings["read + render"] = ReadAndRender(token_reader, size=size).draw
     read, fits = {}, {}
     for name, drawing in drawings.items():

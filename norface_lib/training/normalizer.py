@@ -1,5 +1,5 @@
-"""Training the normalizer: expression first, then synthesis, then, if wanted, fine-tuning on other
-faces.
+"""Training the normalizer: expression first, then drawing from intensities alone if it can, then
+synthesis, then, if wanted, fine-tuning on other faces.
 
 Trained by reconstruction alone from scratch, the network falls into the constant target, whatever
 the encoder could see. So the encoder first learns to read AU intensities from originals; then
@@ -24,20 +24,17 @@ from norface_lib.datasets.pairs import ArrayDataset
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.images.arrays import Faces, LazyFaces, to_tensor
 from norface_lib.networks.discriminator import Discriminator
-from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
+from norface_lib.networks.normalizer import Normalizer, NormalizerConfig, shrunk
 from norface_lib.training.augmentation import camera, mirrored
 from norface_lib.training.loader import to_device
 from norface_lib.training.loop import Loss, TrainConfig, Watch, fit
 from norface_lib.training.masked import masked_pretraining
-from norface_lib.training.normalizer_losses import (
-    Sources,
-    SynthesisLoss,
-    SynthesisNetwork,
-    SynthesisTerms,
-)
+from norface_lib.training.normalizer_losses import Sources, SynthesisLoss, SynthesisNetwork
+from norface_lib.training.normalizer_terms import SynthesisTerms
 
 _MASKED = TrainConfig(steps=1000, batch_size=64, learning_rate=1.5e-3)
 _EXPRESSION = TrainConfig(steps=2000, batch_size=48, learning_rate=1.5e-3)
+_DRAWING = TrainConfig(steps=1500, batch_size=24, learning_rate=8e-4)
 _SYNTHESIS = TrainConfig(steps=3500, batch_size=24, learning_rate=8e-4)
 
 
@@ -47,14 +44,24 @@ class NormalizerTraining:
 
     masked: TrainConfig | None = None  # masked autoencoding of the encoder before all else
     expression: TrainConfig | None = _EXPRESSION  # None: the network can read expressions already
+    # merging module and decoder alone, from intensities, by a network that has codes
+    drawing: TrainConfig | None = None
     synthesis: TrainConfig = _SYNTHESIS
     terms: SynthesisTerms = field(default_factory=SynthesisTerms)
     # of the faces in the expression stage that are true I_n: the classifier reads those too
     truth_share: float = 0.2
+    # the encoder stays as it was begun with, as one that a token reader has trained
+    frozen_encoder: bool = False
 
     @classmethod
     def of_steps(
-        cls, expression: int, synthesis: int, seed: int = 0, masked: int = 0, **others: Any
+        cls,
+        expression: int,
+        synthesis: int,
+        seed: int = 0,
+        masked: int = 0,
+        drawing: int = 0,
+        **others: Any,
     ) -> "NormalizerTraining":
         """The default recipe with other lengths, a stage of 0 steps left out; a short run is logged
         more often."""
@@ -72,6 +79,7 @@ class NormalizerTraining:
         return cls(
             masked=stage(_MASKED, masked),
             expression=stage(_EXPRESSION, expression),
+            drawing=stage(_DRAWING, drawing),
             synthesis=stage(_SYNTHESIS, synthesis),
             **others,
         )
@@ -79,7 +87,12 @@ class NormalizerTraining:
     @property
     def stages(self) -> dict[str, TrainConfig]:
         """The stages by name, in their order."""
-        stages = {"masked": self.masked, "expression": self.expression, "synthesis": self.synthesis}
+        stages = {
+            "masked": self.masked,
+            "expression": self.expression,
+            "drawing": self.drawing,
+            "synthesis": self.synthesis,
+        }
         return {name: config for name, config in stages.items() if config}
 
 
@@ -120,9 +133,9 @@ def train_normalizer(
     """Trains a normalizer for the targets of ``data``, which must hold the true images. Resumable
     with a ``folder``.
 
-    ``start``: begin with a copy of its weights, to fine-tune it on other data or other targets.
-    ``faces`` (M, S, S, 3): more faces, without a true I_n, for masked autoencoding and for the
-    terms that need none.
+    ``start``: begin with a copy of its weights, to fine-tune it on other data or other targets. The
+    faces of ``data`` are as large as I_n, (N, T, T, 3). ``faces`` (M, T, T, 3): more faces, without
+    a true I_n, for masked autoencoding and for the terms that need none.
     """
     sources = Sources(data.targets, data, faces)
     torch_device = device_of(device)
@@ -142,10 +155,11 @@ def train_normalizer(
             progress=progress,
         )
 
+    normalizer.encoder.requires_grad_(not training.frozen_encoder)
     codes, mirror = standardized_codes(data)
     reader = ExpressionReader(normalizer, codes.shape[1]).to(torch_device)
     if training.expression:
-        loss = _expression_loss(codes, mirror, training, torch_device)
+        loss = _expression_loss(codes, mirror, training, config.encoder.image_size, torch_device)
         pairs = ArrayDataset(data.originals, data.truths, codes)
         fit(
             reader,
@@ -157,6 +171,16 @@ def train_normalizer(
             progress=progress,
         )
 
+    if training.drawing:
+        _train_drawing(
+            normalizer,
+            sources,
+            training,
+            codes=codes,
+            folder=folder,
+            progress=progress,
+            watch=watch,
+        )
     return _train_synthesis(
         normalizer,
         sources,
@@ -215,7 +239,7 @@ def _train_synthesis(
     device = next(normalizer.parameters()).device
     discriminator = Discriminator().to(device) if training.terms.weights.adversarial else None
     network = SynthesisNetwork(normalizer, head, discriminator)
-    loss = SynthesisLoss(sources, codes, training.terms, device)
+    loss = SynthesisLoss(sources, codes, training.terms, normalizer.config, device)
     fit(
         network,
         loss,
@@ -227,11 +251,45 @@ def _train_synthesis(
         watch=watch,
         choose=loss.choose,
     )
-    return normalizer.eval()
+    return normalizer.requires_grad_(True).eval()
+
+
+def _train_drawing(
+    normalizer: Normalizer,
+    sources: Sources,
+    training: NormalizerTraining,
+    *,
+    codes: Tensor,
+    folder: Path | None,
+    progress: bool,
+    watch: Watch | None,
+) -> None:
+    """Merging module and decoder learn to draw intensities; the encoder, which sees nothing but the
+    targets here, stays as it is."""
+    device = next(normalizer.parameters()).device
+    learns = next(normalizer.encoder.parameters()).requires_grad
+    normalizer.encoder.requires_grad_(False)
+    terms = replace(training.terms, code_share=1.0)
+    loss = SynthesisLoss(sources, codes, terms, normalizer.config, device)
+    fit(
+        SynthesisNetwork(normalizer, None),
+        loss,
+        Sources(sources.targets, sources.pairs),
+        training.drawing,
+        folder=folder,
+        name="drawing",
+        progress=progress,
+        watch=watch,
+    )
+    normalizer.encoder.requires_grad_(learns)
 
 
 def _expression_loss(
-    codes: Tensor, mirror: NDArray[np.intp], training: NormalizerTraining, device: torch.device
+    codes: Tensor,
+    mirror: NDArray[np.intp],
+    training: NormalizerTraining,
+    size: int,
+    device: torch.device,
 ) -> Loss:
     """Mean squared error of the standardized intensities; half of the faces are mirrored, and their
     sides with them."""
@@ -241,7 +299,7 @@ def _expression_loss(
         originals, truths, codes = to_device(batch, device)
         true = (torch.rand(len(codes)) < training.truth_share).to(device)
         faces = torch.where(true[:, None, None, None], truths, originals)
-        images = camera(to_tensor(faces), training.terms.degraded_share)
+        images = camera(shrunk(to_tensor(faces), size), training.terms.degraded_share)
 
         flip = (torch.rand(len(codes)) < 0.5).to(device)
         target = torch.where(flip[:, None], codes[:, mirror], codes)

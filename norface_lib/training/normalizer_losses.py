@@ -6,7 +6,7 @@ faces, as the paper has) frozen networks must find the target's identity and the
 expression in it. A batch may hold both.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from norface_lib.datasets.rendered import Rendered
 from norface_lib.images.arrays import Faces, LazyFaces, to_tensor
 from norface_lib.networks.discriminator import Discriminator
 from norface_lib.networks.frozen import FrozenNetwork, frozen_network
-from norface_lib.networks.normalizer import Normalizer
+from norface_lib.networks.normalizer import Normalizer, NormalizerConfig, shrunk
 from norface_lib.training.augmentation import camera
 from norface_lib.training.image_losses import (
     embedding_distance,
@@ -33,87 +33,14 @@ from norface_lib.training.image_losses import (
     weighted_l1,
 )
 from norface_lib.training.loader import to_device
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """Weight of each term; 0 leaves it out. The first four need pairs, the next three do not."""
-
-    reconstruction: float = 1.0  # weighted, softened L1 to the true I_n
-    edge: float = 1.0  # L1 of its edges
-    reading: float = 0.2  # squared error of AUs read from the expression embedding
-    perceptual: float = 0.0  # distance to the true I_n as a frozen network sees it
-    expression: float = 0.0  # a frozen network must see the original's expression in I_n
-    identity: float = 0.0  # and another the target's identity
-    # the target, given as original, must come out as it is: weighted, softened L1
-    self_reconstruction: float = 0.0
-    # a discriminator must take I_n for a true one; it learns by the same weight
-    adversarial: float = 0.0
-    r1: float = 0.0  # of the discriminator's gradient penalty, beside that
-
-    def __post_init__(self):
-        bad = [name for name, value in asdict(self).items() if not 0 <= value < float("inf")]
-        if bad:
-            raise ValueError(f"weights of terms must be finite and at least 0: {', '.join(bad)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SynthesisTerms:
-    """Weights of the terms, and how some of them are computed."""
-
-    weights: LossWeights = LossWeights()
-    moving_weight: float = 6.0  # how much more the pixels count that expressions move most
-    softness: float = 0.05  # differences below this count squared
-    unpaired_share: float = 0.5  # of a batch, where there are faces with and without a true I_n
-    degraded_share: float = 0.0  # of the originals that are degraded as poor photographs are
-    # for `norface_lib.networks.frozen.frozen_network`, like the next two
-    perceptual_network: str = "evaluator"
-    expression_network: str = "evaluator"
-    identity_network: str = "arcface"
-
-    def __post_init__(self):
-        if not 0 < self.unpaired_share < 1:
-            raise ValueError(f"unpaired_share must be within (0, 1), got {self.unpaired_share}")
-        if not 0 <= self.degraded_share <= 1:
-            raise ValueError(f"degraded_share must be within [0, 1], got {self.degraded_share}")
-
-
-def terms_of(weights: Sequence[str], networks: Sequence[str]) -> SynthesisTerms:
-    """The default terms with some changed: weights as ``"perceptual=0.1"``, frozen networks as
-    ``"identity=arcface:PATH"``.
-
-    Raises ``ValueError`` for what is not of this form, for an unknown name, and for a weight that
-    is no number of at least 0.
-    """
-    known = {name: str(value) for name, value in asdict(LossWeights()).items()}
-    changed = LossWeights(
-        **{name: float(value) for name, value in _assignments(weights, known).items()}
-    )
-    places = {
-        name.removesuffix("_network"): value
-        for name, value in asdict(SynthesisTerms()).items()
-        if "_network" in name
-    }
-    chosen = _assignments(networks, places)
-    networks = {f"{name}_network": value for name, value in chosen.items()}
-    return SynthesisTerms(weights=changed, **networks)
-
-
-def _assignments(texts: Sequence[str], known: dict[str, str]) -> dict[str, str]:
-    """The known values with those of ``name=value`` texts in their places."""
-    values = dict(known)
-    for text in texts:
-        name, _, value = text.partition("=")
-        if name not in known or not value:
-            raise ValueError(f"{text!r} must be NAME=VALUE with a name of {', '.join(known)}")
-        values[name] = value
-    return values
+from norface_lib.training.normalizer_terms import SynthesisTerms
 
 
 @dataclass(frozen=True)
 class Sources(Dataset):
     """Faces to learn from, (N, S, S, 3) of 8 bits: rendered pairs, faces without a true I_n, or
-    both. An epoch is one of the pairs if there are any.
+    both. An epoch is one of the pairs if there are any. All are of one size; originals are shrunk
+    where the network takes smaller ones.
 
     ``targets`` (K, S, S, 3): the identities to draw. Raises ``ValueError`` if there are no faces,
     or pairs without truths.
@@ -173,6 +100,7 @@ class Batch(NamedTuple):
     which: Tensor  # (N,) number of the target of each
     truths: Tensor  # (P, 3, S, S)
     codes: Tensor  # (P, E) standardized AU intensities
+    coded: Tensor  # (C, E) plain ones in 0..1 of the first C faces, drawn from these alone
 
 
 class SynthesisNetwork(nn.Module):
@@ -189,6 +117,19 @@ class SynthesisNetwork(nn.Module):
         self.normalizer = normalizer
         self.head = head
         self.discriminator = discriminator
+
+
+def plain_codes(pairs: Rendered | None, names: tuple[str, ...]) -> Tensor:
+    """AU intensities (N, E) within 0..1 of pairs, in the order of these columns.
+
+    Raises ``ValueError`` if there are no pairs, no names, or a column that the pairs lack.
+    """
+    if pairs is None or not names:
+        raise ValueError("drawing from intensities needs pairs, and a normalizer with codes")
+    codes, columns, _ = pairs.expression_codes()
+    if missing := sorted(set(names) - set(columns)):
+        raise ValueError(f"the pairs have no column {', '.join(missing)}")
+    return torch.from_numpy(codes[:, [columns.index(name) for name in names]])
 
 
 def moving_pixels(truths: Faces, target: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -209,12 +150,19 @@ class SynthesisLoss:
     """
 
     def __init__(
-        self, sources: Sources, codes: Tensor | None, terms: SynthesisTerms, device: torch.device
+        self,
+        sources: Sources,
+        codes: Tensor | None,
+        terms: SynthesisTerms,
+        config: NormalizerConfig,
+        device: torch.device,
     ):
         self.sources = sources
         self.codes = codes
         self.terms = terms
+        self.size = config.encoder.image_size
         self.device = device
+        self.intensities = plain_codes(sources.pairs, config.codes) if terms.code_share else None
         self.targets = to_tensor(sources.targets).to(device)  # (K, 3, S, S)
         self.pixel_weights = self._pixel_weights()  # (K, 1, S, S)
         weights = terms.weights
@@ -226,31 +174,50 @@ class SynthesisLoss:
         self, model: SynthesisNetwork, source: SourceBatch
     ) -> tuple[Tensor, dict[str, float]]:
         batch = self.batch(source)
-        normalizer = model.normalizer
         count = len(batch.originals)
         itself = bool(self.terms.weights.self_reconstruction)
-        originals = batch.originals
-        which = batch.which
         if itself:
-            originals = torch.cat([originals, self.targets])
-            which = torch.cat([which, torch.arange(len(self.targets), device=self.device)])
-        tokens = normalizer.encoder(originals)
-        expression = normalizer.expression(tokens)
-        target = normalizer.target(self.targets).of(which)
-        normalized = normalizer.synthesize(tokens, target, expression)
+            batch = self._with_targets(batch)
+        normalized, expression = self._draw(model.normalizer, batch)
 
         terms = dict(self._paired(model, batch, normalized, expression))
-        terms |= dict(self._unpaired(batch, normalized[:count]))
         if itself:
             terms["self_reconstruction"] = weighted_l1(
                 normalized[count:], self.targets, self.pixel_weights, self.terms.softness
             )
+            batch = batch._replace(originals=batch.originals[:count], which=batch.which[:count])
+        terms |= dict(self._unpaired(batch, normalized[:count]))
         terms |= dict(self._adversarial(model.discriminator, batch, normalized[:count]))
         weights = asdict(self.terms.weights)
         weights["discriminator"] = weights["adversarial"]
         total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         figures = {name: value.item() for name, value in terms.items()}
         return total, figures | self._progress(batch, normalized, figures)
+
+    def _with_targets(self, batch: Batch) -> Batch:
+        """The batch with the targets as further originals."""
+        themselves = shrunk(self.targets, self.size)
+        numbers = torch.arange(len(self.targets), device=self.device)
+        return batch._replace(
+            originals=torch.cat([batch.originals, themselves]),
+            which=torch.cat([batch.which, numbers]),
+        )
+
+    def _draw(self, normalizer: Normalizer, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """I_n of a batch, the first faces by their intensities alone; and the expression embeddings
+        of the others, None if there are none."""
+        count = len(batch.coded)
+        targets = normalizer.target(self.targets)
+        drawn = []
+        expression = None
+        if count:
+            drawn.append(normalizer.draw(batch.coded, targets.of(batch.which[:count])))
+        if count < len(batch.originals):
+            tokens = normalizer.encoder(batch.originals[count:])
+            expression = normalizer.expression(tokens)
+            others = targets.of(batch.which[count:])
+            drawn.append(normalizer.synthesize(tokens, others, expression))
+        return torch.cat(drawn), expression
 
     def choose(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """The rows of a step; where both kinds of faces are mixed, the last of them make room for
@@ -270,14 +237,20 @@ class SynthesisLoss:
         free = torch.randint(len(self.targets), (len(originals) - len(which),))
         which = torch.cat([which, free.to(self.device)])
         codes = torch.empty(0) if self.codes is None else self.codes[source.rows]
-        faces = camera(to_tensor(originals), self.terms.degraded_share)
-        return Batch(faces, which, to_tensor(truths), codes.to(self.device))
+        coded = torch.empty(0)
+        if self.intensities is not None:
+            rows = source.rows[: round(len(source.rows) * self.terms.code_share)]
+            coded = self.intensities[rows]
+        faces = camera(shrunk(to_tensor(originals), self.size), self.terms.degraded_share)
+        truths = to_tensor(truths)
+        return Batch(faces, which, truths, codes.to(self.device), coded.to(self.device))
 
     def _paired(
-        self, model: SynthesisNetwork, batch: Batch, normalized: Tensor, expression: Tensor
+        self, model: SynthesisNetwork, batch: Batch, normalized: Tensor, expression: Tensor | None
     ) -> Iterator[tuple[str, Tensor]]:
         weights = self.terms.weights
         count = len(batch.truths)
+        coded = len(batch.coded)
         if not count:
             return
         normalized = normalized[:count]
@@ -287,8 +260,9 @@ class SynthesisLoss:
             yield "reconstruction", distance
         if weights.edge:
             yield "edge", gradient_l1(normalized, batch.truths)
-        if weights.reading and model.head is not None:
-            yield "reading", F.mse_loss(model.head(expression[:count]), batch.codes)
+        if weights.reading and model.head is not None and coded < count:
+            seen = model.head(expression[: count - coded])
+            yield "reading", F.mse_loss(seen, batch.codes[coded:])
         if self.perceptual:
             features = self.perceptual.features
             yield "perceptual", perceptual_loss(features(normalized), features(batch.truths))

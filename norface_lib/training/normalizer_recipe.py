@@ -15,24 +15,26 @@ from norface_lib.datasets.label_table import read_spec
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.benchmark import POOLS, BenchmarkSpec
 from norface_lib.faces.writing import write_benchmark
-from norface_lib.images.arrays import Faces, to_tensor
+from norface_lib.images.arrays import Faces, area_shrunk, to_tensor
 from norface_lib.images.crop import crop_of
 from norface_lib.images.distances import neutral_ratio, region_ratios
 from norface_lib.images.files import list_images, read_faces, write_png
 from norface_lib.images.sheets import contact_sheet
 from norface_lib.networks.evaluator import Evaluator
 from norface_lib.networks.inference import normalize_faces
-from norface_lib.networks.normalizer import PRESETS, Normalizer, NormalizerConfig
-from norface_lib.networks.pretrained import load_encoder_weights
+from norface_lib.networks.normalizer import PRESETS, Normalizer
 from norface_lib.networks.weights import (
     find_weights,
     load_evaluator,
-    load_normalizer,
     save_normalizer,
 )
+from norface_lib.training.beginning import beginning
 from norface_lib.training.loop import logged_seconds
 from norface_lib.training.normalizer import NormalizerTraining, train_normalizer
 from norface_lib.training.normalizer_losses import SynthesisNetwork
+
+LICENSE = "MIT; the target face is rendered from CC0 assets and is nobody"
+"""Entry of a card, unless the faces that were learned from decide otherwise."""
 
 
 class Watch:
@@ -62,8 +64,12 @@ class Watch:
 
     def __call__(self, model: SynthesisNetwork, step: int) -> dict[str, float]:
         faces = self.faces
+        size = model.normalizer.config.encoder.image_size
         normalized = normalize_faces(
-            model.normalizer, self.targets, faces.originals, which=faces.target_of
+            model.normalizer,
+            self.targets,
+            area_shrunk(faces.originals, size),
+            which=faces.target_of,
         )
         rows = [images[:12] for images in (faces.originals, normalized, faces.truths)]
         write_png(self.folder / f"{step:06d}.png", contact_sheet(rows))
@@ -78,7 +84,9 @@ class Watch:
     @torch.inference_mode()
     def _au_error(self, faces: Faces) -> float:
         batches = np.array_split(faces, max(1, len(faces) // 64))
-        read = torch.cat([self.evaluator(to_tensor(batch)).intensity for batch in batches])
+        size = self.evaluator.config.image_size
+        read = [self.evaluator(to_tensor(area_shrunk(batch, size))).intensity for batch in batches]
+        read = torch.cat(read)
         true = self.faces.intensities(self.evaluator.config.aus)
         return float(np.abs(read.numpy() - true).mean())
 
@@ -93,22 +101,23 @@ def train_and_save(
     encoder: str | None = None,
     faces: Path | None = None,
     name: str | None = None,
+    terms: str = LICENSE,
 ) -> Path:
     """The whole recipe: trains a preset on a rendered pool, measures it on other pools, writes
     weights and card.
 
-    ``start``: name or path of weights of the same preset to begin with; ``encoder``: weights of a
-    ViT for the encoder, as `norface_lib.networks.pretrained.load_encoder_weights` takes them;
-    ``faces``: a folder of aligned faces without a true I_n; ``name`` of the weights: default, that
-    of the preset.
+    ``start`` and ``encoder``: weights to begin with, as
+    `norface_lib.training.beginning.beginning` takes them; ``faces``: a folder of
+    aligned faces without a true I_n; ``name`` of the weights: default, that of the preset;
+    ``terms``: the card's entry license.
     """
     if preset not in PRESETS:
         raise DataError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     config = PRESETS[preset]
     out = Path(out)
     pairs = Rendered(data, progress=True)
-    first, card = _beginning(config, start, encoder)
-    size = config.encoder.image_size
+    first, card = beginning(config, start, encoder)
+    size = config.size
     more = None if faces is None else read_faces(list_images(faces), size, crop_of(faces))
     spec = read_spec(Path(data))
     watch = _watch(spec, out)
@@ -120,34 +129,12 @@ def train_and_save(
         "data": spec | {"pairs": len(pairs), "faces": 0 if more is None else len(more)},
         "training": asdict(training) | {"seconds": seconds, "device": str(device_of(device))},
         "measured": measure(model.cpu(), out / "held-out", target=pairs.names[0]),
-        "license": "MIT; the target face is rendered from CC0 assets and is nobody",
+        "license": terms,
         "versions": versions(),
     }
     return save_normalizer(
         model, Path(data) / "target.png", out / f"{name or preset}.safetensors", card
     )
-
-
-def _beginning(
-    config: NormalizerConfig, start: str | None, encoder: str | None
-) -> tuple[Normalizer | None, dict[str, Any]]:
-    """The network to begin with, if not random, and what the card says of it."""
-    card: dict[str, Any] = {"start": None}
-    if start and encoder:
-        raise DataError("weights to begin with and weights of the encoder exclude each other")
-    if start:
-        model, _, first = load_normalizer(start)
-        if model.config != config:
-            raise DataError(f"{start}: weights of another preset cannot be begun with")
-        # all that it ever learned of
-        lineage = {name: first.get(name) for name in ("sha256", "start", "data", "training")}
-        return model, {"start": {"weights": Path(start).stem} | lineage}
-    if encoder:
-        model = Normalizer(config)
-        report = load_encoder_weights(model.encoder, encoder)
-        source = encoder if encoder.startswith("timm:") else Path(encoder).name
-        return model, {"start": {"encoder": asdict(report) | {"source": source}}}
-    return None, card
 
 
 def _watch(spec: dict[str, Any], out: Path) -> Watch:
@@ -179,12 +166,15 @@ def measure(
 ) -> dict[str, Any]:
     """Distance to the true I_n on rendered subjects of both domains, relative to the neutral
     target's, and by region."""
-    size = model.config.encoder.image_size
+    seen = model.config.encoder.image_size
     measured = {}
     for pool in ("lab", "wild"):
-        spec = BenchmarkSpec(pool=pool, subjects=subjects, frames=frames, size=size, target=target)
+        spec = BenchmarkSpec(
+            pool=pool, subjects=subjects, frames=frames, size=model.config.size, target=target
+        )
         held_out = Rendered(write_benchmark(spec, Path(folder) / pool))
-        normalized = normalize_faces(model, to_tensor(held_out.target), held_out.originals)
+        originals = area_shrunk(held_out.originals, seen)
+        normalized = normalize_faces(model, to_tensor(held_out.target), originals)
         regions = region_ratios(held_out.truths, normalized, held_out.target)
         measured[pool] = {
             "subjects": subjects,

@@ -19,7 +19,7 @@ from norface_lib.cli.bench.measuring import (
 )
 from norface_lib.common.devices import device_of
 from norface_lib.common.records import peak_memory
-from norface_lib.images.arrays import to_tensor, to_uint8
+from norface_lib.images.arrays import to_uint8
 from norface_lib.networks.classifier import parameter_count
 from norface_lib.networks.encoder import FaceEncoder
 from norface_lib.networks.inference import normalize_faces
@@ -55,7 +55,7 @@ def preset_figure(
     model = _normalizer(config, device)
     rate = _normalizing_rate(model, batch)
     image = _images(config, count=1, device=device)
-    target = model.target(image)
+    target = _target(model)
 
     @torch.no_grad()
     def normalize_one() -> None:
@@ -121,9 +121,7 @@ def compiled_figure(
     model = _normalizer(config, device)
     images = _images(config, count=batch, device=device)
     with torch.autocast(device.type, torch.bfloat16):
-        network = partial(
-            torch.compile(partial(_synthesize, model)), target=model.target(images[:1])
-        )
+        network = partial(torch.compile(partial(_synthesize, model)), target=_target(model))
         rate = best_rate(lambda: _forward(network, images))
 
     a, b = torch.randn(2, matrix, matrix, device=device, dtype=torch.bfloat16)
@@ -142,7 +140,7 @@ def compiled_figure(
 def flops_of_normalizer(model: Normalizer) -> int:
     """FLOPs of one image for a target whose tokens are computed already."""
     image = _images(model.config, count=1, device=next(model.parameters()).device)
-    return flops_of(partial(_synthesize, model, target=model.target(image)), image)
+    return flops_of(partial(_synthesize, model, target=_target(model)), image)
 
 
 def _normalizer(config: NormalizerConfig, device: torch.device) -> Normalizer:
@@ -154,6 +152,12 @@ def _images(config: NormalizerConfig, *, count: int, device: torch.device) -> Te
     return torch.rand(count, 3, size, size, device=device)
 
 
+def _target(model: Normalizer) -> Target:
+    """Features of one target picture."""
+    size = model.config.size
+    return model.target(torch.rand(1, 3, size, size, device=next(model.parameters()).device))
+
+
 def _synthesize(model: Normalizer, images: Tensor, target: Target) -> Tensor:
     return model.synthesize(model.encoder(images), target)
 
@@ -162,9 +166,8 @@ def _normalizing_rate(model: Normalizer, batch: int) -> float:
     """Faces a second from 8 bits to 8 bits in memory, for one target."""
     size = model.config.encoder.image_size
     faces = np.random.default_rng(0).integers(0, 256, (2 * batch, size, size, 3), np.uint8)
-    return best_rate(
-        lambda: len(normalize_faces(model, to_tensor(faces[0]), faces, batch_size=batch))
-    )
+    target = torch.rand(1, 3, model.config.size, model.config.size)
+    return best_rate(lambda: len(normalize_faces(model, target, faces, batch_size=batch)))
 
 
 @torch.no_grad()
