@@ -224,20 +224,20 @@ def train_normalizer(
     ] = None,
     term: TermOption = None,
     network: NetworkOption = None,
-    license_: Annotated[
-        str | None,
+    terms: Annotated[
+        str,
         typer.Option("--license", help="license for the card, which the faces decide"),
-    ] = None,
+    ] = "MIT; the target face is rendered from CC0 assets and is nobody",
 ) -> None:
     """Train a normalizer on rendered pairs, and on photographs too if --faces is set. To resume
     after a stop, run the same command again."""
     from dataclasses import replace
 
     from norface_lib.training.normalizer import NormalizerTraining
-    from norface_lib.training.normalizer_recipe import LICENSE, train_and_save
+    from norface_lib.training.normalizer_recipe import train_and_save
     from norface_lib.training.normalizer_terms import terms_of
 
-    terms = replace(
+    losses = replace(
         terms_of(term or [], network or []), degraded_share=degraded, code_share=code_share
     )
     training = NormalizerTraining.of_steps(
@@ -246,7 +246,7 @@ def train_normalizer(
         seed=seed,
         masked=masked_steps,
         drawing=drawing_steps,
-        terms=terms,
+        terms=losses,
         frozen_encoder=frozen_encoder,
     )
     path = train_and_save(
@@ -259,7 +259,7 @@ def train_normalizer(
         encoder=encoder,
         faces=faces,
         name=name,
-        terms=license_ or LICENSE,
+        terms=terms,
     )
     show(f"the weights are in {path}", files=[path])
 

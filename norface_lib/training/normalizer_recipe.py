@@ -33,9 +33,6 @@ from norface_lib.training.loop import logged_seconds
 from norface_lib.training.normalizer import NormalizerTraining, train_normalizer
 from norface_lib.training.normalizer_losses import SynthesisNetwork
 
-LICENSE = "MIT; the target face is rendered from CC0 assets and is nobody"
-"""Entry of a card, unless the faces that were learned from decide otherwise."""
-
 
 class Watch:
     """Checks a normalizer in training on faces of people it does not learn from, (N, S, S, 3) with
@@ -101,7 +98,7 @@ def train_and_save(
     encoder: str | None = None,
     faces: Path | None = None,
     name: str | None = None,
-    terms: str = LICENSE,
+    terms: str = "MIT",
 ) -> Path:
     """The whole recipe: trains a preset on a rendered pool, measures it on other pools, writes
     weights and card.
