@@ -18,6 +18,7 @@ from norface_lib.common.paths import cache
 from norface_lib.common.records import check_leakage
 from norface_lib.datasets import dataset_class, open_dataset
 from norface_lib.datasets.base import FaceDataset
+from norface_lib.datasets.options import check_options
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.writing import write_benchmark
 from norface_lib.networks.classifier import INPUTS
@@ -72,6 +73,8 @@ class Experiment:
     root: Path | None = None
     # a table of `norface_lib.photos.dataset_points.find_points`, by which whole frames are cropped
     points: Path | None = None
+    # of the dataset's loader, such as {"camera": "right"}; see `loader_options`
+    options: Mapping[str, Any] = field(default_factory=dict)
     aus: tuple[int, ...] = ()  # default: those of the dataset
     # share of labels that simulated coders get wrong, of rendered faces; None: exact labels
     coder_errors: float | None = None
@@ -99,6 +102,7 @@ class Experiment:
                 f"{name}: {', '.join(dataset_class(name).tasks)}" for name in DEFAULT_PROTOCOLS
             )
             raise ValueError(f"no {self.task!r} on {self.dataset!r}; there are {known}")
+        check_options(self.dataset, tuple(self.options))
         if isinstance(self.data, str) and self.root is None:
             raise ValueError(f"{self.data} needs root, the folder where it lies")
         if self.coder_errors is not None and self.dataset != "rendered":
@@ -172,7 +176,13 @@ class Experiment:
             print(data.report)
         if out is None:
             weights = sha256_of(find_weights(self.weights))
-            out = cache("experiment", data=self.data, root=self.root, weights=weights)
+            out = cache(
+                "experiment",
+                data=self.data,
+                root=self.root,
+                weights=weights,
+                **{"options": self.options} if self.options else {},
+            )
         return prepare(
             data,
             out=out,
@@ -193,6 +203,7 @@ class Experiment:
             root = root or cache(self.data.pool, spec=self.data)
             write_benchmark(self.data, root, progress=False)
         options = {
+            **self.options,
             "task": self.task,
             "aus": self.aus or None,
             "coder_errors": self.coder_errors,
