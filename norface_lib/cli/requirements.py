@@ -12,6 +12,7 @@ CORE = {
     "scipy": "scipy",
     "sklearn": "scikit-learn",
     "cv2": "opencv-python",
+    "yaml": "PyYAML",
     "filelock": "filelock",
     "PIL": "pillow",
     "typer": "typer",
@@ -47,7 +48,6 @@ EXTRAS = {
         "matplotlib": "matplotlib",
         "seaborn": "seaborn",
         "skimage": "scikit-image",
-        "yaml": "PyYAML",
     },
 }
 """Modules and packages of each extra."""
