@@ -24,6 +24,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "train": (
         "norface train /your/DISFA out --dataset disfa --points points/points.csv --seeds 0,1,2",
         "norface train lab out --task au_intensity --loss mse+ccc",
+        "norface train /your/BP4D out --dataset bp4d --test-dataset disfa --test-root /your/DISFA",
     ),
     "train-normalizer": (
         "norface train-normalizer pretrain out --device cuda",
@@ -74,5 +75,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "norface reproduce --only 05",
     ),
     "publish": ("norface publish --profile quick",),
+    "results": (
+        "norface results --table emotion --format latex",
+        "norface results --format csv --out tables",
+        "norface results --write",
+    ),
     "bench": ("norface bench", "norface bench normalize classify"),
 }
