@@ -25,6 +25,14 @@ TITLES = {
     "affectnet7": "AffectNet, 7 classes",
     "rafdb": "RAF-DB",
 }
+_FOLDERS = {
+    "bp4d": "/your/BP4D",
+    "bp4d_plus": "/your/BP4D+",
+    "disfa": "/your/DISFA",
+    "affectnet": "/your/AffectNet",
+    "rafdb": "/your/RAF-DB",
+}
+_UNITS = {"percent": "Percent", "one": "ICC, at most 1"}
 _PAPER_COLUMN = f"{PAPER} (paper)"
 _DIGITS = {"percent": 1}
 _OWN_DIGITS = 3
@@ -33,13 +41,10 @@ _OWN_DIGITS = 3
 def fill_command(task: str, dataset: str, tested: str = "") -> str:
     """The commands that fill the empty column of a table."""
     name = f"{task}-{dataset}{f'-{tested}' if tested else ''}.json"
-    call = f"norface train /your/{dataset} OUT --dataset {dataset} --task {task} --seeds 0,1,2"
+    call = f"norface train {_FOLDERS[dataset]} OUT --dataset {dataset} --task {task} --seeds 0,1,2"
     if tested:
-        call += f" --test-dataset {tested} --test-root /your/{tested}"
-    return (
-        f"`{call}` (with `--points` if the frames are not aligned), then copy "
-        f"`OUT/{task}/result.json` to `results/{REAL}/{name}`, and `norface results --write`"
-    )
+        call += f" --test-dataset {tested} --test-root {_FOLDERS[tested]}"
+    return f"`{call}`, then `cp OUT/{task}/result.json results/{REAL}/{name}`"
 
 
 def au_table(files: ResultFiles, task: str, dataset: str, domain: str = "") -> TextTable:
@@ -113,7 +118,7 @@ def emotion_table(files: ResultFiles) -> TextTable:
     notes = [_sources(published("emotion", name), TITLES[name]) for name in datasets]
     notes.append(_from(files.of_profile("emotion"), "`wild`, eight classes as AffectNet has them"))
     if commands:
-        notes.append("Empty, for we do not have the data. " + ". ".join(commands) + ".")
+        notes.append("Empty, for we do not have the data; to fill it: " + "; ".join(commands) + ".")
     return TextTable(
         name="emotion",
         title="Emotion recognition, accuracy in percent",
@@ -154,7 +159,7 @@ def crossing_table(files: ResultFiles) -> TextTable:
         rows.append((name.replace(", au", ", AU"), *cells))
     notes = ["Published numbers of others by the same protocol are not at hand."]
     if commands:
-        notes.append("Empty, for we do not have the data. " + ". ".join(commands) + ".")
+        notes.append("Empty, for we do not have the data; to fill it: " + "; ".join(commands) + ".")
     return TextTable(
         name="cross-dataset",
         title="Across real datasets",
@@ -208,7 +213,8 @@ def _sources(numbers: pd.DataFrame, title: str = "") -> str:
     second_hand = [
         name for name, status in numbers.attrs["status"].items() if status != "established"
     ]
-    text = f"{title + ': ' if title else ''}{numbers.attrs['unit']}; {numbers.attrs['protocol']}."
+    unit = _UNITS[numbers.attrs["unit"]]
+    text = f"{title + ': ' if title else ''}{unit}; {numbers.attrs['protocol']}."
     if second_hand:
         text += f" Second hand: {', '.join(second_hand)}."
     if "caution" in numbers.attrs:
@@ -220,13 +226,10 @@ def _of_ours(
     files: ResultFiles, real: ResultFile | None, task: str, dataset: str, rendered: str
 ) -> str:
     """Where ours come from, or the command that fills them."""
-    text = (
-        f"Ours, real data: {real.how}."
-        if real
-        else (
-            f"*{OURS_REAL}* is empty, for we do not have the data: {fill_command(task, dataset)}."
-        )
-    )
+    text = f"*{OURS_REAL}* is empty, for we do not have the data; to fill it: "
+    text += f"{fill_command(task, dataset)}."
+    if real:
+        text = f"Ours, real data: {real.how}."
     if not rendered:
         return f"{text} No rendered run has these AUs with labels of this kind."
     return f"{text} {_from(files.of_profile(task), '`lab`, frozen backbone, row *both*')}"
@@ -243,7 +246,7 @@ TABLES: Mapping[str, Callable[[ResultFiles], TextTable]] = {
     "au_detection-bp4d_plus": lambda files: au_table(files, "au_detection", "bp4d_plus", "lab"),
     "au_detection-disfa": lambda files: au_table(files, "au_detection", "disfa"),
     "au_intensity-bp4d": lambda files: au_table(files, "au_intensity", "bp4d", "lab"),
-    "au_intensity-disfa": lambda files: au_table(files, "au_intensity", "disfa"),
+    "au_intensity-disfa": lambda files: au_table(files, "au_intensity", "disfa", "lab"),
     "emotion": emotion_table,
     "cross-dataset": crossing_table,
 }
