@@ -225,7 +225,7 @@ def test_wrong_settings_are_refused(benchmarks):
     for settings, message in (
         ({"test_data": "rafdb"}, "no 'au_detection' on 'rafdb'"),
         ({"test_data": "disfa", "test_root": None}, "disfa needs test_root"),
-        ({"test_data": None}, "test_root and test_points need test_data"),
+        ({"test_data": None}, "test_options need test_data"),
         ({"protocol": "rendered/3fold-seed0"}, "protocol must begin with rendered->rendered/"),
     ):
         with pytest.raises(ValueError, match=message):

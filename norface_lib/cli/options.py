@@ -119,6 +119,15 @@ PointsOption = Annotated[
     Path | None,
     typer.Option(help="points.csv that `align --layout` wrote, to crop whole frames by"),
 ]
+LoaderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME=VALUE of the dataset's loader: camera=left|right|both (DISFA), classes=7|8 and "
+        "crop=true|false (AffectNet), aligned=true|false (RAF-DB), first_frame=0|1 and "
+        "first_label=0|1 (BP4D, BP4D+, DISFA); may be repeated",
+        callback=checks.loader,
+    ),
+]
 NormalizerOption = Annotated[
     str, typer.Option(help="weights of the normalizer: tiny, tiny-photo or a path")
 ]

@@ -5,6 +5,7 @@ folds, `Experiment.run` trains and tests, and the `Result` holds tables, differe
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from norface_lib.common.records import check_leakage
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.networks.classifier import INPUTS
+from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import find_weights, save_classifier
 from norface_lib.studies.cross_preparation import prepare_across, sides_of
 from norface_lib.studies.cross_result import CrossResult
@@ -26,6 +28,7 @@ from norface_lib.studies.data_sources import DataSource, default_protocol
 from norface_lib.studies.preparation import Prepared, normalized_pairs, prepare
 from norface_lib.studies.recipes import BACKBONES, ROWS, recipe_for
 from norface_lib.studies.result import Result
+from norface_lib.studies.settings import OF_BACKBONE, TrainingSettings
 from norface_lib.tasks.tasks import Task, task_of
 from norface_lib.training.classifier import Recipe, train_classifier
 from norface_lib.training.normalizer import NormalizerTraining
@@ -54,7 +57,8 @@ class Experiment:
 
     ``data``: the name of a dataset, or the specification of a rendered benchmark, which is rendered
     where it is missing. ``root``: folder of the dataset; of a benchmark, default in the cache.
-    ``test_data``, ``test_root`` and ``test_points``: likewise, of another dataset to test on.
+    ``test_data``, ``test_root``, ``test_points`` and ``test_options``: likewise, of another dataset
+    to test on.
     """
 
     task: str  # au_detection, au_intensity or emotion
@@ -66,6 +70,9 @@ class Experiment:
     test_data: str | BenchmarkSpec | None = None
     test_root: Path | None = None
     test_points: Path | None = None
+    # of the loaders, such as {"camera": "right"}; see `loader_options`
+    options: Mapping[str, Any] = field(default_factory=dict)
+    test_options: Mapping[str, Any] = field(default_factory=dict)
     aus: tuple[int, ...] = ()  # default: those of the dataset
     # share of labels that simulated coders get wrong, of rendered faces; None: exact labels
     coder_errors: float | None = None
@@ -78,7 +85,9 @@ class Experiment:
     encoder: str = ""
     rows: tuple[str, ...] = INPUTS  # of the table, names of ROWS
     loss: str = ""  # default: the task's own
-    steps: int = 0  # default: those of `recipe_for`
+    steps: int = 0  # in short for those of ``training``
+    # what differs from `recipe_for`
+    training: TrainingSettings = field(default_factory=TrainingSettings)
     seeds: tuple[int, ...] = (0,)
     balanced: bool = False  # rare classes are sampled as often as common ones
     # one more classifier for each row is trained on all faces, to be used
@@ -88,10 +97,8 @@ class Experiment:
         self._source.check(self.task)
         if self._tested is not None:
             self._tested.check(self.task, "test_root")
-        elif self.test_root is not None or self.test_points is not None:
-            raise ValueError(
-                "test_root and test_points need test_data, the dataset that lies there"
-            )
+        elif self.test_root or self.test_points or self.test_options:
+            raise ValueError("test_root, test_points and test_options need test_data")
         if self.coder_errors is not None and "rendered" not in (self.dataset, self.test_dataset):
             raise ValueError(f"coder_errors are simulated on rendered faces, not on {self.data}")
         if self.backbone not in BACKBONES and not self.backbone.startswith("timm:"):
@@ -111,11 +118,34 @@ class Experiment:
                 f"steps and seeds must be at least 0, and there must be a seed; got {self.steps} "
                 f"and {self.seeds}"
             )
+        self._check_training()
         if not self.protocol:
             object.__setattr__(self, "protocol", default_protocol(self.dataset, self.test_dataset))
         across = f"{self.dataset}->{self.test_dataset}/"
         if self._tested is not None and not self.protocol.startswith(across):
             raise ValueError(f"protocol must begin with {across}, got {self.protocol!r}")
+
+    def _check_training(self) -> None:
+        given = self.training.given()
+        if self.steps and {"steps", "epochs"} & set(given):
+            raise ValueError("give the length of a training once: steps, or those of training")
+        if self.backbone == "frozen" and (wrong := [name for name in OF_BACKBONE if name in given]):
+            raise ValueError(
+                f"{', '.join(wrong)}: a frozen backbone has none; train it with tuned, scratch or "
+                "timm:NAME"
+            )
+        for mixture in ("input_mixture", "output_mixture"):
+            compared = [name for name in self.rows if mixture in ROWS[name]]
+            if mixture in given and compared:
+                raise ValueError(
+                    f"{mixture} is what the row {compared[0]!r} decides; leave it out of training"
+                )
+
+    def recipe(self, task: Task, normalizer: Normalizer) -> Recipe:
+        """How each row is trained, but for what `ROWS` changes."""
+        recipe = recipe_for(task, normalizer, self.backbone, self.steps)
+        recipe = self.training.applied_to(recipe)
+        return replace(recipe, balanced=self.balanced, encoder=self.encoder)
 
     @property
     def dataset(self) -> str:
@@ -129,13 +159,13 @@ class Experiment:
 
     @property
     def _source(self) -> DataSource:
-        return DataSource(self.data, self.root, self.points)
+        return DataSource(self.data, self.root, self.points, self.options)
 
     @property
     def _tested(self) -> DataSource | None:
         if self.test_data is None:
             return None
-        return DataSource(self.test_data, self.test_root, self.test_points)
+        return DataSource(self.test_data, self.test_root, self.test_points, self.test_options)
 
     def settings(self) -> dict[str, Any]:
         """For a result file: all but the folders of this machine."""
@@ -190,6 +220,7 @@ class Experiment:
         settings = {}
         for name, source in zip(names, sources, strict=False):
             settings |= {f"{name}data": source.data, f"{name}root": source.root}
+            settings |= {f"{name}options": source.options} if source.options else {}
         return cache("experiment", **settings, weights=sha256_of(find_weights(self.weights)))
 
     def _open(self, source: DataSource, progress: bool) -> FaceDataset:
@@ -219,8 +250,7 @@ class Experiment:
         started = time.monotonic()
         prepared = prepared or self.prepare(out, device, progress)
         task = task_of(self.task, prepared.outputs, self.loss)
-        recipe = recipe_for(task, prepared.normalizer, self.backbone, self.steps)
-        recipe = replace(recipe, balanced=self.balanced, encoder=self.encoder)
+        recipe = self.recipe(task, prepared.normalizer)
 
         rows = self._rows_of(prepared, task, recipe, device, progress)
         about: dict[str, Any] = {
