@@ -20,12 +20,19 @@ from norface_lib.datasets import dataset_class, open_dataset
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.writing import write_benchmark
-from norface_lib.networks.classifier import INPUTS
+from norface_lib.networks.classifier import INPUTS, MINI_BACKBONE
 from norface_lib.networks.weights import find_weights, save_classifier
 from norface_lib.studies.cross_validation import cross_validate
 from norface_lib.studies.preparation import Prepared, prepare
-from norface_lib.studies.recipes import BACKBONES, ROWS, recipe_for
+from norface_lib.studies.recipes import (
+    BACKBONES,
+    ROWS,
+    SECOND_FACES,
+    input_size,
+    recipe_for,
+)
 from norface_lib.studies.result import Result
+from norface_lib.studies.second_faces import views_with
 from norface_lib.tasks.tasks import task_of
 from norface_lib.training.classifier import train_classifier
 from norface_lib.training.normalizer import NormalizerTraining
@@ -84,6 +91,7 @@ class Experiment:
     loss: str = ""  # default: the task's own
     steps: int = 0  # default: those of `recipe_for`
     seeds: tuple[int, ...] = (0,)
+    people: int = 0  # labeled people that each fold trains on, chosen by seed and fold; 0: all
     balanced: bool = False  # rare classes are sampled as often as common ones
     # one more classifier for each row is trained on all faces, to be used
     final: bool = False
@@ -105,16 +113,18 @@ class Experiment:
             )
         if unknown := sorted(set(self.rows) - set(ROWS)):
             raise ValueError(f"rows must be of {'; '.join(ROWS)}; got {'; '.join(unknown)}")
+        if self.encoder and self.backbone == MINI_BACKBONE:
+            raise ValueError("the backbone mini takes no weights; leave out encoder")
         if check_leakage(self.leakage) == "per-fold" and self.final:
             raise ValueError(
                 "per-fold has a normalizer for each fold, and none for a final classifier"
             )
         task_of(self.task, (), self.loss)
         find_weights(self.weights)
-        if self.steps < 0 or not self.seeds or min(self.seeds) < 0:
+        if min(self.steps, self.people, *self.seeds) < 0 or not self.seeds:
             raise ValueError(
-                f"steps and seeds must be at least 0, and there must be a seed; got {self.steps} "
-                f"and {self.seeds}"
+                "steps, people and seeds must be at least 0, and there must be a seed; got "
+                f"{self.steps}, {self.people} and {self.seeds}"
             )
         if not self.protocol:
             object.__setattr__(self, "protocol", DEFAULT_PROTOCOLS[self.dataset])
@@ -155,6 +165,7 @@ class Experiment:
             leakage=self.leakage,
             tuning=self.tuning,
             frozen=self.backbone == "frozen",
+            size=input_size(self.backbone),
             device=device,
             progress=progress,
         )
@@ -197,15 +208,17 @@ class Experiment:
         rows = {}
         bar = tqdm(self.rows, desc=task.name, unit="row", disable=not progress, leave=False)
         for name in bar:
-            row = recipe.with_config(**ROWS[name])
+            second = SECOND_FACES.get(name, "normalized")
+            row = replace(recipe.with_config(**ROWS[name]), two_views=second == "original")
             rows[name] = cross_validate(
-                prepared.views,
+                views_with(second, prepared),
                 prepared.folds,
                 task,
                 row,
                 seeds=self.seeds,
+                people=self.people,
                 start=start,
-                folder=prepared.training_folder(name, self.backbone, task, row),
+                folder=prepared.training_folder(name, self.backbone, task, row, self.people),
                 device=device,
                 progress=progress,
             )
@@ -216,8 +229,7 @@ class Experiment:
             splits=[split.name for split in prepared.splits],
             seeds=tuple(self.seeds),
             leakage=self.leakage,
-            counts=prepared.counts
-            | {"train_and_test": [[len(train), len(test)] for train, test in prepared.folds]},
+            counts=prepared.counts | {"train_and_test": prepared.fold_sizes(self.people)},
             settings={
                 "experiment": self.settings(),
                 "recipe": asdict(recipe),

@@ -7,20 +7,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+from torch import Tensor
 
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.normalized import key_of, load_pairs, normalize_dataset
 from norface_lib.datasets.pairs import EmbeddedPairs, Pairs, embed
 from norface_lib.datasets.protocols import Split, protocol
-from norface_lib.images.arrays import LazyFaces, to_uint8
+from norface_lib.images.arrays import Faces, LazyFaces, to_uint8
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import load_normalizer, target_names
-from norface_lib.studies.cross_validation import Fold
+from norface_lib.studies.cross_validation import Fold, of_some_people
 from norface_lib.training.leakage import normalizers_of_folds
 from norface_lib.training.normalizer import NormalizerTraining
 from norface_lib.training.normalizer_losses import Sources
+
+View = Pairs | EmbeddedPairs
+"""What a classifier is trained on: faces, or what a frozen backbone makes of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +34,14 @@ class Prepared:
 
     data: FaceDataset  # the frames that could be normalized
     pairs: Pairs
-    # for each fold, the input of its classifier: pairs, or their embeddings
-    views: list[Pairs | EmbeddedPairs]
+    # for each fold, the input of its classifier: pairs, of its size, or their embeddings
+    views: list[View]
     splits: list[Split]
     normalizer: Normalizer
+    target: Tensor  # (1, 3, S, S), its target face
     card: dict[str, Any]  # of the normalizer
     counts: dict[str, Any]
+    faces: Path  # folder of the normalized faces, and of all that is made of them
     folder: Path  # of the trainings, and of all that comes of them
     key: str  # of frames, normalized faces and normalizers
 
@@ -47,6 +54,15 @@ class Prepared:
     def folds(self) -> list[Fold]:
         """Rows to train on and rows to test on."""
         return [(split.train, split.test) for split in self.splits]
+
+    def fold_sizes(self, people: int = 0) -> list[list[int]]:
+        """Numbers of rows to train on and to test on of each fold; of the first seed, if they are
+        those of some people only."""
+        subjects = self.pairs.subjects
+        return [
+            [len(of_some_people(train, subjects, people, 0, number)), len(test)]
+            for number, (train, test) in enumerate(self.folds)
+        ]
 
     def training_folder(self, row: str, *settings: Any) -> Path:
         """Folder of a row's trainings: another one if faces, labels, folds or settings differ."""
@@ -67,11 +83,13 @@ def prepare(
     leakage: str,
     tuning: NormalizerTraining,
     frozen: bool,
+    size: int | None = None,
     device: str = "auto",
     progress: bool = True,
 ) -> Prepared:
     """Normalizes the frames of a dataset, splits them, and embeds them if the backbone is frozen.
 
+    ``size``: pixels of the faces that the backbone takes; default: those of the normalizer.
     ``out/normalized`` holds normalized faces and embeddings, ``out/<task>`` all else. Errors are
     those of `Experiment.prepare`.
     """
@@ -79,8 +97,8 @@ def prepare(
     faces = Path(out) / "normalized"
     counts = normalize_dataset(data, faces, weights, device=device, progress=progress)
     tree = faces / target_names(card)[0]
-    size = normalizer.config.encoder.image_size
-    part, originals, normalized = load_pairs(data, tree, size, faces, progress=progress)
+    own_size = normalizer.config.encoder.image_size
+    part, originals, normalized = load_pairs(data, tree, own_size, faces, progress=progress)
     subjects = part.index["subject"].to_numpy(str)
     pairs = Pairs(originals, normalized, part.values(), subjects)
 
@@ -98,11 +116,11 @@ def prepare(
         progress=progress,
     )
     key = key_of(part, tree, card["sha256"])
-    views: dict[int, Pairs | EmbeddedPairs] = {}
+    views: dict[int, View] = {}
     for model in normalizers:
         if id(model) in views:
             continue
-        view: Pairs | EmbeddedPairs = pairs
+        view: View = pairs
         # the normalizer's own embeddings serve other tasks, too
         keep = faces / f"embedded-{key}.safetensors"
         if model is not normalizer:
@@ -111,6 +129,8 @@ def prepare(
             keep = None
         if frozen:
             view = embed(view, model, progress=progress, keep=keep)
+        elif size not in (None, own_size):
+            view = _of_size(view, size)
         views[id(model)] = view
 
     return Prepared(
@@ -119,11 +139,29 @@ def prepare(
         views=[views[id(model)] for model in normalizers],
         splits=splits,
         normalizer=normalizer,
+        target=target,
         card=card,
         counts=_counts(data, part, counts),
+        faces=faces,
         folder=folder,
         key=f"{leakage}-{key}",
     )
+
+
+def _of_size(pairs: Pairs, size: int) -> Pairs:
+    """The pairs with smaller or larger faces."""
+    return replace(
+        pairs, originals=resized(pairs.originals, size), normalized=resized(pairs.normalized, size)
+    )
+
+
+def resized(faces: Faces, size: int) -> Faces:
+    """Faces (N, S, S, 3) of another ``size``, in memory; where they shrink, a pixel is the mean of
+    those that it covers."""
+    before = faces.shape[1]
+    way = cv2.INTER_AREA if size < before else cv2.INTER_CUBIC
+    images = (faces[row : row + 1][0] for row in range(len(faces)))
+    return np.stack([cv2.resize(image, (size, size), interpolation=way) for image in images])
 
 
 def _counts(data: FaceDataset, part: FaceDataset, normalized: Mapping[str, int]) -> dict[str, Any]:
