@@ -156,6 +156,11 @@ class CrossValidation:
         values = [self.task.further(sums) for _, test in self.folds for sums in self._sums(test)]
         return {name: float(np.mean([row[name] for row in values])) for name in values[0]}
 
+    @property
+    def extents(self) -> list[dict[str, float]]:
+        """How long the training on each fold was, as `Recipe.extent` says it."""
+        return [self.recipe.extent(len(train)) for train, _ in self.folds]
+
     def as_dict(self) -> dict[str, Any]:
         """For a result file."""
         config = self.recipe.config
@@ -163,6 +168,7 @@ class CrossValidation:
             "task": self.task.name,
             "inputs": config.inputs,
             "mixtures": {"input": config.input_mixture, "output": config.output_mixture},
+            "trained": self.extents,
             "metric": self.task.headline,
             "headline": self.score,
             "interval": self.interval,
@@ -234,7 +240,7 @@ def cross_validate(
             if run == 0:
                 models.append(model)
 
-    images = len(seeds) * len(folds) * recipe.training.steps * recipe.training.batch_size
+    images = len(seeds) * sum(recipe.extent(len(train))["samples_seen"] for train, _ in folds)
     return CrossValidation(
         task=task,
         recipe=recipe,

@@ -21,6 +21,7 @@ from norface_lib.datasets.base import FaceDataset
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.writing import write_benchmark
 from norface_lib.networks.classifier import INPUTS, MINI_BACKBONE
+from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import find_weights, save_classifier
 from norface_lib.studies.cross_validation import cross_validate
 from norface_lib.studies.preparation import Prepared, prepare
@@ -33,8 +34,9 @@ from norface_lib.studies.recipes import (
 )
 from norface_lib.studies.result import Result
 from norface_lib.studies.second_faces import views_with
-from norface_lib.tasks.tasks import task_of
-from norface_lib.training.classifier import train_classifier
+from norface_lib.studies.settings import OF_BACKBONE, TrainingSettings
+from norface_lib.tasks.tasks import Task, task_of
+from norface_lib.training.classifier import Recipe, train_classifier
 from norface_lib.training.normalizer import NormalizerTraining
 from norface_lib.training.normalizer_losses import terms_of
 
@@ -89,7 +91,9 @@ class Experiment:
     encoder: str = ""
     rows: tuple[str, ...] = INPUTS  # of the table, names of ROWS
     loss: str = ""  # default: the task's own
-    steps: int = 0  # default: those of `recipe_for`
+    steps: int = 0  # in short for those of ``training``
+    # what differs from `recipe_for`
+    training: TrainingSettings = field(default_factory=TrainingSettings)
     seeds: tuple[int, ...] = (0,)
     people: int = 0  # labeled people that each fold trains on, chosen by seed and fold; 0: all
     balanced: bool = False  # rare classes are sampled as often as common ones
@@ -126,8 +130,31 @@ class Experiment:
                 "steps, people and seeds must be at least 0, and there must be a seed; got "
                 f"{self.steps}, {self.people} and {self.seeds}"
             )
+        self._check_training()
         if not self.protocol:
             object.__setattr__(self, "protocol", DEFAULT_PROTOCOLS[self.dataset])
+
+    def _check_training(self) -> None:
+        given = self.training.given()
+        if self.steps and {"steps", "epochs"} & set(given):
+            raise ValueError("give the length of a training once: steps, or those of training")
+        if self.backbone == "frozen" and (wrong := [name for name in OF_BACKBONE if name in given]):
+            raise ValueError(
+                f"{', '.join(wrong)}: a frozen backbone has none; train it with tuned, scratch or "
+                "timm:NAME"
+            )
+        for mixture in ("input_mixture", "output_mixture"):
+            compared = [name for name in self.rows if mixture in ROWS[name]]
+            if mixture in given and compared:
+                raise ValueError(
+                    f"{mixture} is what the row {compared[0]!r} decides; leave it out of training"
+                )
+
+    def recipe(self, task: Task, normalizer: Normalizer) -> Recipe:
+        """How each row is trained, but for what `ROWS` changes."""
+        recipe = recipe_for(task, normalizer, self.backbone, self.steps)
+        recipe = self.training.applied_to(recipe)
+        return replace(recipe, balanced=self.balanced, encoder=self.encoder)
 
     @property
     def dataset(self) -> str:
@@ -201,8 +228,7 @@ class Experiment:
         started = time.monotonic()
         prepared = prepared or self.prepare(out, device, progress)
         task = task_of(self.task, prepared.outputs, self.loss)
-        recipe = recipe_for(task, prepared.normalizer, self.backbone, self.steps)
-        recipe = replace(recipe, balanced=self.balanced, encoder=self.encoder)
+        recipe = self.recipe(task, prepared.normalizer)
         start = prepared.normalizer if self.backbone == "tuned" else None
 
         rows = {}

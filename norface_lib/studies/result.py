@@ -89,7 +89,7 @@ class Result:
         )
         if task.name == "au_detection":
             head += ", threshold 0.5"
-        lines = ["", head, "", self.per_label().to_string(), ""]
+        lines = ["", head, _trained(self._first.extents), "", self.per_label().to_string(), ""]
         for name, row in self.rows.items():
             interval = "(too few subjects for an interval)"
             if row.interval:
@@ -147,6 +147,21 @@ class Result:
             for name in rows or self.rows
             for split, model in zip(self.splits, self.rows[name].models, strict=True)
         ]
+
+
+def _trained(extents: Sequence[dict[str, float]]) -> str:
+    """How long each fold was trained, as text; from least to most where folds differ."""
+    shown = {}
+    for name in extents[0]:
+        values = sorted({extent[name] for extent in extents})
+        shown[name] = " to ".join(
+            f"{value:,.4g}" if value < 100 else f"{value:,.0f}"
+            for value in (values if len(values) == 1 else (values[0], values[-1]))
+        )
+    return (
+        f"trained for {shown['epochs']} epochs of the training rows: {shown['steps']} steps of "
+        f"{shown['effective_batch']} samples, {shown['samples_seen']} samples in all"
+    )
 
 
 def _published(task: str, dataset: str) -> list[str]:

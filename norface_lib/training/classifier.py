@@ -18,7 +18,7 @@ from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.pretrained import load_encoder_weights
 from norface_lib.tasks.tasks import Criterion, Task, balancing_weights
 from norface_lib.training.augmentation import augmented_pairs, mirrored_embeddings, two_views
-from norface_lib.training.loader import balanced, in_order, make_loader, to_device
+from norface_lib.training.loader import balanced, batches_of_epoch, in_order, make_loader, to_device
 from norface_lib.training.loop import Loss, TrainConfig, fit
 
 
@@ -39,6 +39,33 @@ class Recipe:
         # `norface_lib.networks.pretrained.load_encoder_weights` takes them
         ""
     )
+    epochs: float | None = None  # of the training rows, in place of the steps of ``training``
+    watch: bool = False  # the score of the tested rows goes to the log; it feeds the oracle alone
+    compile: bool = False  # the backbone, by torch.compile
+
+    def training_on(self, samples: int) -> TrainConfig:
+        """The training on so many samples: epochs as steps, watched at most once an epoch."""
+        training = self.training
+        passes = batches_of_epoch(samples, training.batch_size)
+        epoch = max(1, round(passes / training.accumulate))
+        if self.epochs is None:
+            steps = training.steps
+        else:
+            steps = max(1, round(self.epochs * passes / training.accumulate))
+        return replace(training, steps=steps, watch_every=max(epoch, training.watch_every))
+
+    def extent(self, samples: int) -> dict[str, float]:
+        """How long the training on so many samples is: ``steps``, ``samples_seen`` (as often as
+        they are read), ``epochs`` and the ``effective_batch`` of a step."""
+        training = self.training_on(samples)
+        batch = min(training.batch_size, samples) * training.accumulate
+        seen = training.steps * batch
+        return {
+            "steps": training.steps,
+            "samples_seen": seen,
+            "epochs": round(seen / samples, 4),
+            "effective_batch": batch,
+        }
 
     def with_config(self, **changes: Any) -> "Recipe":
         """The same with another network: ``with_config(inputs="original")``."""
@@ -83,6 +110,8 @@ def train_classifier(
         model.start_from(start)
     if recipe.encoder:
         load_encoder_weights(model.encoder, recipe.encoder)
+    if recipe.compile:
+        model.encoder.compile()  # experts get another number of samples at each step
     learner = pairs.learner(model.to(device, memory_format=torch.channels_last))
 
     def watch(learner: nn.Module, step: int) -> dict[str, float]:
@@ -93,11 +122,11 @@ def train_classifier(
         learner,
         _loss(task.criterion(pairs.labels[rows]), task.name, recipe, device),
         Subset(pairs, rows),
-        recipe.training,
+        recipe.training_on(len(rows)),
         folder=folder,
         name=name,
         progress=progress,
-        watch=None if tested is None else watch,
+        watch=watch if recipe.watch and tested is not None else None,
         choose=None if weights is None else balanced(weights),
         workers=0 if embedded else None,  # they lie in memory: to pass them on would take longer
     )
