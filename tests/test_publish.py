@@ -20,7 +20,10 @@ def checkout(tmp_path, monkeypatch):
         monkeypatch.setattr(module, name, tmp_path / ("notebooks" if name == "NOTEBOOKS" else ""))
     (tmp_path / "notebooks").mkdir()
     cell = v4.new_code_cell("1 + 1", metadata={"tags": []})
-    meta = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {}}
+    meta = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3"},
+        "language_info": {"name": "python"},
+    }
     notebook = v4.new_notebook(cells=[cell], metadata=meta)
     nbformat.write(notebook, tmp_path / "notebooks/01_sum.ipynb")
     cell.outputs = [v4.new_output("execute_result", {"text/plain": "2"})]

@@ -88,9 +88,11 @@ def test_a_wrong_marker_is_named(text, message):
 
 
 def test_text_around_a_marker_stays():
-    new = renewed("before\n<!-- results:emotion -->\nold\n<!-- /results -->\nafter", FILES, "a.md")
+    new = renewed(
+        "before\n<!-- results:emotion -->\nstale\n<!-- /results -->\nafter", FILES, "a.md"
+    )
     assert new.startswith("before\n<!-- results:emotion -->\n\n|  | Norface (paper) |")
-    assert new.endswith("<!-- /results -->\nafter") and "old" not in new
+    assert new.endswith("<!-- /results -->\nafter") and "stale" not in new
     assert renewed(new, FILES, "a.md") == new
 
 

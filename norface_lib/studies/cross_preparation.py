@@ -91,6 +91,7 @@ def prepare_across(
     leakage: str,
     tuning: NormalizerTraining,
     frozen: bool,
+    size: int | None = None,
     device: str = "auto",
     progress: bool = True,
 ) -> Prepared:
@@ -98,7 +99,8 @@ def prepare_across(
     and test on the target.
 
     ``in_domain`` of what it returns trains on the target's own people in place of the source's, and
-    tests the same rows; it is None for the split ``all``. ``folder``: of trainings. Errors are
+    tests the same rows; it is None for the split ``all``. ``size``: pixels of the faces that the
+    backbone takes; default: those of the normalizer. ``folder``: of trainings. Errors are
     those of `norface_lib.datasets.protocols.protocol`.
     """
     normalizer, identity, card = load_normalizer(weights)
@@ -118,6 +120,7 @@ def prepare_across(
         embedded=(lambda: _joined_embeddings((source, target), pairs, normalizer, progress))
         if frozen
         else None,
+        size=size,
         leakage=leakage,
         tuning=tuning,
         folder=folder,
@@ -132,11 +135,13 @@ def prepare_across(
         views=views[: len(across)],
         splits=across,
         normalizer=normalizer,
+        target=identity,
         card=card,
         counts={
             side: {"dataset": part.name, "labels": semantics[part.name]} | part.counts
             for side, part in (("source", source), ("target", target))
         },
+        faces=folder,
         folder=folder,
         key=f"{leakage}-{source.faces.key}-{target.faces.key}",
     )

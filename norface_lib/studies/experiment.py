@@ -18,7 +18,7 @@ from norface_lib.common.paths import cache
 from norface_lib.common.records import check_leakage
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.faces.benchmark import BenchmarkSpec
-from norface_lib.networks.classifier import INPUTS
+from norface_lib.networks.classifier import INPUTS, MINI_BACKBONE
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import find_weights, save_classifier
 from norface_lib.studies.cross_preparation import prepare_across, sides_of
@@ -26,8 +26,9 @@ from norface_lib.studies.cross_result import CrossResult
 from norface_lib.studies.cross_validation import CrossValidation, cross_validate
 from norface_lib.studies.data_sources import DataSource, default_protocol
 from norface_lib.studies.preparation import Prepared, normalized_pairs, prepare
-from norface_lib.studies.recipes import BACKBONES, ROWS, recipe_for
+from norface_lib.studies.recipes import BACKBONES, ROWS, SECOND_FACES, input_size, recipe_for
 from norface_lib.studies.result import Result
+from norface_lib.studies.second_faces import OF_ONE_DATASET, views_with
 from norface_lib.studies.settings import OF_BACKBONE, TrainingSettings
 from norface_lib.tasks.tasks import Task, task_of
 from norface_lib.training.classifier import Recipe, train_classifier
@@ -89,6 +90,7 @@ class Experiment:
     # what differs from `recipe_for`
     training: TrainingSettings = field(default_factory=TrainingSettings)
     seeds: tuple[int, ...] = (0,)
+    people: int = 0  # labeled people that each fold trains on, chosen by seed and fold; 0: all
     balanced: bool = False  # rare classes are sampled as often as common ones
     # one more classifier for each row is trained on all faces, to be used
     final: bool = False
@@ -107,16 +109,20 @@ class Experiment:
             )
         if unknown := sorted(set(self.rows) - set(ROWS)):
             raise ValueError(f"rows must be of {'; '.join(ROWS)}; got {'; '.join(unknown)}")
+        if self._tested is not None and (wrong := [r for r in self.rows if r in OF_ONE_DATASET]):
+            raise ValueError(f"{'; '.join(wrong)}: no rows across datasets; leave them out")
+        if self.encoder and self.backbone == MINI_BACKBONE:
+            raise ValueError("the backbone mini takes no weights; leave out encoder")
         if check_leakage(self.leakage) == "per-fold" and self.final:
             raise ValueError(
                 "per-fold has a normalizer for each fold, and none for a final classifier"
             )
         task_of(self.task, (), self.loss)
         find_weights(self.weights)
-        if self.steps < 0 or not self.seeds or min(self.seeds) < 0:
+        if min(self.steps, self.people, *self.seeds) < 0 or not self.seeds:
             raise ValueError(
-                f"steps and seeds must be at least 0, and there must be a seed; got {self.steps} "
-                f"and {self.seeds}"
+                "steps, people and seeds must be at least 0, and there must be a seed; got "
+                f"{self.steps}, {self.people} and {self.seeds}"
             )
         self._check_training()
         if not self.protocol:
@@ -188,6 +194,7 @@ class Experiment:
             "leakage": self.leakage,
             "tuning": self.tuning,
             "frozen": self.backbone == "frozen",
+            "size": input_size(self.backbone),
             "device": device,
             "progress": progress,
         }
@@ -260,7 +267,7 @@ class Experiment:
             "splits": [split.name for split in prepared.splits],
             "seeds": tuple(self.seeds),
             "leakage": self.leakage,
-            "counts": prepared.counts | {"train_and_test": prepared.sizes},
+            "counts": prepared.counts | {"train_and_test": prepared.fold_sizes(self.people)},
             "settings": {
                 "experiment": self.settings(),
                 "recipe": asdict(recipe),
@@ -274,7 +281,7 @@ class Experiment:
             in_domain = {}
             if own := prepared.in_domain:
                 in_domain = self._rows_of(own, task, recipe, device, progress)
-                about["counts"] |= {"in_domain_train_and_test": own.sizes}
+                about["counts"] |= {"in_domain_train_and_test": own.fold_sizes(self.people)}
             result = CrossResult(**about, in_domain=in_domain)
         if out is None:
             return result
@@ -291,15 +298,17 @@ class Experiment:
         rows = {}
         bar = tqdm(self.rows, desc=task.name, unit="row", disable=not progress, leave=False)
         for name in bar:
-            row = recipe.with_config(**ROWS[name])
+            second = SECOND_FACES.get(name, "normalized")
+            row = replace(recipe.with_config(**ROWS[name]), two_views=second == "original")
             rows[name] = cross_validate(
-                prepared.views,
+                views_with(second, prepared),
                 prepared.folds,
                 task,
                 row,
                 seeds=self.seeds,
+                people=self.people,
                 start=start,
-                folder=prepared.training_folder(name, self.backbone, task, row),
+                folder=prepared.training_folder(name, self.backbone, task, row, self.people),
                 device=device,
                 progress=progress,
             )

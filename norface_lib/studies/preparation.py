@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from torch import Tensor
 
@@ -14,14 +15,17 @@ from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.normalized import key_of, load_pairs, normalize_dataset
 from norface_lib.datasets.pairs import EmbeddedPairs, Pairs, embed
 from norface_lib.datasets.protocols import Split, protocol
-from norface_lib.images.arrays import LazyFaces, to_uint8
+from norface_lib.images.arrays import Faces, LazyFaces, to_uint8
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import load_normalizer, target_names
-from norface_lib.studies.cross_validation import Fold
+from norface_lib.studies.cross_validation import Fold, of_some_people
 from norface_lib.training.leakage import normalizers_of_folds
 from norface_lib.training.normalizer import NormalizerTraining
 from norface_lib.training.normalizer_losses import Sources
+
+View = Pairs | EmbeddedPairs
+"""What a classifier is trained on: faces, or what a frozen backbone makes of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +36,14 @@ class Prepared:
     pairs: Pairs
     # names of the outputs of a classifier: AUs, or emotions
     outputs: tuple[str, ...]
-    # for each fold, the input of its classifier: pairs, or their embeddings
-    views: list[Pairs | EmbeddedPairs]
+    # for each fold, the input of its classifier: pairs, of its size, or their embeddings
+    views: list[View]
     splits: list[Split]
     normalizer: Normalizer
+    target: Tensor  # (1, 3, S, S), its target face
     card: dict[str, Any]  # of the normalizer
     counts: dict[str, Any]
+    faces: Path  # folder of the normalized faces, and of all that is made of them
     folder: Path  # of the trainings, and of all that comes of them
     key: str  # of frames, normalized faces and normalizers
     # across datasets: the same test rows, but trained on the tested dataset's other people
@@ -48,10 +54,14 @@ class Prepared:
         """Rows to train on and rows to test on."""
         return [(split.train, split.test) for split in self.splits]
 
-    @property
-    def sizes(self) -> list[list[int]]:
-        """Numbers of training and test rows of each fold."""
-        return [[len(train), len(test)] for train, test in self.folds]
+    def fold_sizes(self, people: int = 0) -> list[list[int]]:
+        """Numbers of rows to train on and to test on of each fold; of the first seed, if they are
+        those of some people only."""
+        subjects = self.pairs.subjects
+        return [
+            [len(of_some_people(train, subjects, people, 0, number)), len(test)]
+            for number, (train, test) in enumerate(self.folds)
+        ]
 
     def training_folder(self, row: str, *settings: Any) -> Path:
         """Folder of a row's trainings: another one if faces, labels, folds or settings differ."""
@@ -115,11 +125,13 @@ def prepare(
     leakage: str,
     tuning: NormalizerTraining,
     frozen: bool,
+    size: int | None = None,
     device: str = "auto",
     progress: bool = True,
 ) -> Prepared:
     """Normalizes the frames of a dataset, splits them, and embeds them if the backbone is frozen.
 
+    ``size``: pixels of the faces that the backbone takes; default: those of the normalizer.
     ``out/normalized`` holds normalized faces and embeddings, ``out/<task>`` all else. Errors are
     those of `Experiment.prepare`.
     """
@@ -133,6 +145,7 @@ def prepare(
         normalizer,
         target,
         embedded=(lambda: faces.embedded(normalizer, progress)) if frozen else None,
+        size=size,
         leakage=leakage,
         tuning=tuning,
         folder=folder,
@@ -146,8 +159,10 @@ def prepare(
         views=views,
         splits=splits,
         normalizer=normalizer,
+        target=target,
         card=card,
         counts=faces.counts,
+        faces=faces.folder,
         folder=folder,
         key=f"{leakage}-{faces.key}",
     )
@@ -160,17 +175,19 @@ def views_of_folds(
     target: Tensor,
     *,
     embedded: Callable[[], EmbeddedPairs] | None,
+    size: int | None,
     leakage: str,
     tuning: NormalizerTraining,
     folder: Path,
     device: str = "auto",
     progress: bool = True,
-) -> list[Pairs | EmbeddedPairs]:
+) -> list[View]:
     """The input of each split's classifier: pairs by the normalizer that the split's leakage
     setting allows.
 
     ``embedded``: gives the pairs as the backbone of ``normalizer`` itself sees them; None if the
-    backbone is not frozen. ``folder``: of fine-tuned normalizers.
+    backbone is not frozen. ``size``: pixels of the faces that it takes then; None for those of the
+    normalizer. ``folder``: of fine-tuned normalizers.
     """
     normalizers = normalizers_of_folds(
         leakage,
@@ -182,17 +199,39 @@ def views_of_folds(
         device=device,
         progress=progress,
     )
-    views: dict[int, Pairs | EmbeddedPairs] = {}
+    views: dict[int, View] = {}
     for model in normalizers:
         if id(model) in views:
             continue
-        if model is normalizer:
-            views[id(model)] = pairs if embedded is None else embedded()
-            continue
-        again = normalize_faces(model, target, pairs.originals, progress=progress)
-        view = replace(pairs, normalized=again)
-        views[id(model)] = view if embedded is None else embed(view, model, progress=progress)
+        view = pairs
+        if model is not normalizer:
+            again = normalize_faces(model, target, pairs.originals, progress=progress)
+            view = replace(pairs, normalized=again)
+        if embedded is None:
+            views[id(model)] = _of_size(view, size)
+        elif model is normalizer:
+            views[id(model)] = embedded()
+        else:
+            views[id(model)] = embed(view, model, progress=progress)
     return [views[id(model)] for model in normalizers]
+
+
+def _of_size(pairs: Pairs, size: int | None) -> Pairs:
+    """The pairs with smaller or larger faces, or as they are."""
+    if size in (None, pairs.originals.shape[1]):
+        return pairs
+    return replace(
+        pairs, originals=resized(pairs.originals, size), normalized=resized(pairs.normalized, size)
+    )
+
+
+def resized(faces: Faces, size: int) -> Faces:
+    """Faces (N, S, S, 3) of another ``size``, in memory; where they shrink, a pixel is the mean of
+    those that it covers."""
+    before = faces.shape[1]
+    way = cv2.INTER_AREA if size < before else cv2.INTER_CUBIC
+    images = (faces[row : row + 1][0] for row in range(len(faces)))
+    return np.stack([cv2.resize(image, (size, size), interpolation=way) for image in images])
 
 
 def _counts(data: FaceDataset, part: FaceDataset, normalized: Mapping[str, int]) -> dict[str, Any]:

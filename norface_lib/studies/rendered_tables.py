@@ -38,7 +38,8 @@ def rows_table(files: ResultFiles) -> TextTable:
             return MISSING
         return with_interval(study["rows"][row]["headline"], study["rows"][row]["interval"])
 
-    rows = [(row, *(cell(study, row) for study in studies)) for row in ROWS]
+    there = [row for row in ROWS if any(study and row in study["rows"] for study in studies)]
+    rows = [(row, *(cell(study, row) for study in studies)) for row in there]
     baseline = [
         MISSING if study is None else f"{study['rows']['both']['constant_baseline']:.3f}"
         for study in studies
@@ -61,12 +62,13 @@ def additions_table(files: ResultFiles) -> TextTable:
         found = study["differences"][what]
         return signed(found["value"], found["subjects"], found.get("trainings"))
 
+    there = [what for what in COMPARISONS if any(s and what in s["differences"] for s in studies)]
     short = [heading.removeprefix("AU ").partition(" (")[0] for _, _, heading in STUDIES]
     return TextTable(
         name="additions",
         title="What each part adds",
         header=("what is added", *short),
-        rows=tuple((what, *(cell(study, what) for study in studies)) for what in COMPARISONS),
+        rows=tuple((what, *(cell(study, what) for study in studies)) for what in there),
     )
 
 
