@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from norface_lib.cli import anonymize, data, doctor, evaluate, export, photos, project, training
+from norface_lib.cli import (
+    anonymize,
+    data,
+    doctor,
+    evaluate,
+    export,
+    photos,
+    project,
+    results,
+    training,
+)
 from norface_lib.cli.examples import EXAMPLES
 from norface_lib.cli.failures import report_failure
 from norface_lib.cli.output import with_shared_options
@@ -75,6 +85,7 @@ for commands in (
     data.app,
     doctor.app,
     project.app,
+    results.app,
 ):
     _add(commands)
 _add(evaluate.app, "evaluate")

@@ -99,9 +99,13 @@ def loss(text: str) -> str:
 
 
 def protocol(text: str) -> str:
-    """``dataset/split``. Whether the dataset has that split, the library says when it reads it."""
-    if text and not re.fullmatch(r"[a-z0-9_]+/[a-z0-9-]+", text):
-        raise BadParameter(f"{text!r} must be DATASET/SPLIT, as in disfa/3fold")
+    """``dataset/split`` or ``source->target/split``. Whether there is that split, the library
+    says when it reads it."""
+    if text and not re.fullmatch(r"([a-z0-9_]+->)?[a-z0-9_]+/[a-z0-9-]+", text):
+        raise BadParameter(
+            f"{text!r} must be DATASET/SPLIT, as in disfa/3fold, or across datasets "
+            "bp4d->disfa/3fold"
+        )
     return text
 
 

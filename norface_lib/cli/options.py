@@ -27,6 +27,7 @@ Domain = Literal["lab", "wild"]
 Preset = Literal["tiny", "small", "base"]
 Leakage = Literal["pretrained", "per-fold", "all"]
 TableFormat = Literal["csv", "parquet", "json"]
+TextFormat = Literal["markdown", "csv", "latex"]
 Profile = Literal["smoke", "quick", "full"]
 PhotoSource = Literal["lfw", "celeba"]
 Variant = Literal["images", "video", "zip", "old", "new", "folders", "aligned", "original"]
@@ -51,6 +52,22 @@ class Stage(StrEnum):
     END_TO_END = "end-to-end"
     SMALL_FACES = "small-faces"
     SMOOTHING = "smoothing"
+
+
+class ResultTable(StrEnum):
+    """Tables that `results` makes."""
+
+    AU_DETECTION_BP4D = "au_detection-bp4d"
+    AU_DETECTION_BP4D_PLUS = "au_detection-bp4d_plus"
+    AU_DETECTION_DISFA = "au_detection-disfa"
+    AU_INTENSITY_BP4D = "au_intensity-bp4d"
+    AU_INTENSITY_DISFA = "au_intensity-disfa"
+    EMOTION = "emotion"
+    CROSS_DATASET = "cross-dataset"
+    ROWS = "rows"
+    ADDITIONS = "additions"
+    TRANSFER = "transfer"
+    CROSS_DATASET_RENDERED = "cross-dataset-rendered"
 
 
 DetectorOption = Annotated[

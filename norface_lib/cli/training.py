@@ -52,10 +52,28 @@ def train(
     ],
     task: Annotated[Task, typer.Option(help="what the classifier learns")] = "au_detection",
     dataset: Annotated[Dataset, typer.Option(help="the dataset at ROOT")] = "rendered",
+    test_dataset: Annotated[
+        Dataset | None,
+        typer.Option(help="test on this dataset instead, by the labels that both have"),
+    ] = None,
+    test_root: Annotated[
+        Path | None, typer.Option(help="for --test-dataset: its folder of aligned faces")
+    ] = None,
+    test_points: Annotated[
+        Path | None, typer.Option(help="for --test-dataset: its points.csv, as --points")
+    ] = None,
+    test_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="for --test-dataset: NAME=VALUE of its loader, as --option",
+            callback=checks.loader,
+        ),
+    ] = None,
     protocol: Annotated[
         str,
         typer.Option(
-            help="such as disfa/3fold or rendered/5fold-seed0; default: the dataset's usual one",
+            help="such as disfa/3fold, rendered/5fold-seed0 or bp4d->disfa/3fold; default: the "
+            "dataset's usual one",
             callback=checks.protocol,
         ),
     ] = "",
@@ -125,6 +143,9 @@ def train(
     """Cross-validate a classifier by a dataset's protocol and print the table. To resume after a
     stop, run the same command again.
 
+    With --test-dataset it learns from the people of ROOT and is tested on those of the other
+    dataset, beside the same rows trained on the other dataset's own people.
+
     --term and --network belong to the normalizer's fine-tuning.
     """
     from norface_lib.datasets.options import read_options
@@ -139,7 +160,11 @@ def train(
         data=dataset,
         root=root,
         points=points,
+        test_data=test_dataset,
+        test_root=test_root,
+        test_points=test_points,
         options=read_options(dataset, option or ()),
+        test_options=read_options(test_dataset, test_option or ()) if test_dataset else {},
         protocol=protocol,
         weights=weights,
         leakage=leakage,

@@ -294,6 +294,14 @@ def _gathered(
     return np.load(path, mmap_mode="r")
 
 
+def mapped(images: Iterable[Faces], count: int, size: int, path: Path) -> Faces:
+    """Images (N, S, S, 3) in the file ``path`` (.npy), mapped into memory; N is ``count``, S
+    ``size``. They are taken from it if an earlier call made it, so its name must tell them from all
+    others."""
+    kept = _kept([path], count, size)
+    return kept[0] if kept else _gathered(images, count, size, path, progress=False)
+
+
 def _reserve(path: Path) -> None:
     """Takes the room of a new file from the disk, where that can be done: a full disk is an
     ``OSError`` then, while a file that is mapped into memory would end the process."""

@@ -20,7 +20,7 @@ from norface_lib.common.devices import device_of
 from norface_lib.common.errors import CheckpointError
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.networks.cards import read_card
-from norface_lib.networks.classifier import Classifier
+from norface_lib.networks.classifier import OWN_BACKBONE, Classifier
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.places import find_weights
 from norface_lib.networks.token_reader import TokenReader, parts_of
@@ -94,7 +94,8 @@ class ClassifierReader(Reader):
                 continue
             key = (self.backbone, kind)
             if key not in known:
-                known[key] = self.model.embed(to_tensor(images).to(_device(self.model)))
+                tensor = to_tensor(images).to(_device(self.model))
+                known[key] = self.model.embed(tensor, kind)
             inputs[kind] = known[key]
         return self.task.predictions(self.model.head(**inputs).logits)
 
@@ -173,7 +174,7 @@ def _classifier_reader(name: str, device: str) -> ClassifierReader:
         model=model.to(device_of(device)),
         task=task_of(card["task"], config.labels),
         backbone=_backbone_hash(model),
-        trained=trained or config.timm_name is not None,
+        trained=trained or config.backbone != OWN_BACKBONE,
         normalizer=normalizer_hash(card),
         fingerprint=json.dumps(card, sort_keys=True),
     )
@@ -181,7 +182,8 @@ def _classifier_reader(name: str, device: str) -> ClassifierReader:
 
 def _backbone_hash(model: Classifier | Normalizer) -> str:
     digest = hashlib.sha256(str(model.encoder.image_size).encode())
-    for part in (model.encoder, model.expression):
+    own = getattr(model, "own", None)
+    for part in (model.encoder, model.expression, *([] if own is None else [own])):
         for key, value in part.state_dict().items():
             digest.update(key.encode() + value.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -27,6 +27,26 @@ Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 """Rows to train on and rows to test on."""
 
 
+def of_some_people(
+    rows: NDArray[np.intp], subjects: NDArray[np.str_], people: int, seed: int, fold: int
+) -> NDArray[np.intp]:
+    """The rows of ``people`` subjects chosen at random, all if ``people`` is 0. Another seed or
+    fold chooses others; more people are these and further ones.
+
+    ``subjects`` (N,) of all rows. Raises ``ValueError`` if there are fewer.
+    """
+    if not people:
+        return rows
+    known = np.unique(subjects[rows])
+    if people > len(known):
+        raise ValueError(
+            f"fold {fold + 1} trains on {len(known)} people, so people must be at most that, got "
+            f"{people}"
+        )
+    chosen = np.random.default_rng([seed, fold]).permutation(known)[:people]
+    return rows[np.isin(subjects[rows], chosen)]
+
+
 @dataclass(kw_only=True)
 class CrossValidation:
     """Predictions (R, N, O) of trainings with R seeds on F folds; NaN for rows that no fold tests.
@@ -171,6 +191,7 @@ def cross_validate(
     recipe: Recipe,
     *,
     seeds: Sequence[int] = (0,),
+    people: int = 0,
     start: Normalizer | None = None,
     folder: Path | None = None,
     name: str = "classifier",
@@ -181,6 +202,7 @@ def cross_validate(
     chosen on test rows.
 
     ``pairs``: the same for all folds, or one for each where each fold has its own normalizer.
+    ``people``: train on some people of each fold only, see `of_some_people`.
     ``start`` is that of `train_classifier`. With a ``folder`` an interrupted call goes on where it
     was.
     """
@@ -198,7 +220,7 @@ def cross_validate(
             begun = time.monotonic()
             model = train_classifier(
                 faces,
-                train,
+                of_some_people(train, first.subjects, people, seed, number),
                 task,
                 recipe.seeded(seed),
                 start=start,

@@ -17,7 +17,7 @@ from norface_lib.networks.classifier import Classifier, ClassifierConfig, auxili
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.pretrained import load_encoder_weights
 from norface_lib.tasks.tasks import Criterion, Task, balancing_weights
-from norface_lib.training.augmentation import augmented_pairs, mirrored_embeddings
+from norface_lib.training.augmentation import augmented_pairs, mirrored_embeddings, two_views
 from norface_lib.training.loader import balanced, batches_of_epoch, in_order, make_loader, to_device
 from norface_lib.training.loop import Loss, TrainConfig, fit
 
@@ -29,6 +29,8 @@ class Recipe:
 
     config: ClassifierConfig
     training: TrainConfig
+    # the second face is the original once more, and is augmented by itself
+    two_views: bool = False
     balanced: bool = False  # rare classes are sampled as often as common ones
     importance: float = 1e-3  # weight of the importance loss of the mixtures' gates
     load: float = 1e-3  # weight of their load loss
@@ -131,17 +133,23 @@ def train_classifier(
     return model.eval()
 
 
-def inputs_of(batch: Pair, device: torch.device, augmented: bool = False) -> tuple[Tensor, Tensor]:
+def inputs_of(
+    batch: Pair, device: torch.device, augmented: bool = False, alike: bool = True
+) -> tuple[Tensor, Tensor]:
     """Inputs of a classifier, or of its head, out of a batch of pairs: images (B, 3, S, S) or
     embeddings (B, D) of originals and normalized faces.
 
-    ``augmented``: changed at random by `augmented_pairs` or `mirrored_embeddings`.
+    ``augmented``: changed at random by `augmented_pairs` or `mirrored_embeddings`; where they are
+    not ``alike``, both are views of the original by `two_views`. Embeddings know the mirror image
+    alone.
     """
     originals, normalized, _ = to_device(batch, device)
     if originals.dtype == torch.uint8:
         originals = to_tensor(originals)
         normalized = to_tensor(normalized)
-        return augmented_pairs(originals, normalized) if augmented else (originals, normalized)
+        if not augmented:
+            return originals, normalized
+        return augmented_pairs(originals, normalized) if alike else two_views(originals)
     if augmented:
         return mirrored_embeddings(originals, normalized)
     return originals[:, 0], normalized[:, 0]
@@ -151,7 +159,7 @@ def _loss(criterion: Criterion, name: str, recipe: Recipe, device: torch.device)
     """The task's loss of an augmented batch, and the auxiliary losses of the mixtures."""
 
     def loss(learner: nn.Module, batch: Pair) -> tuple[Tensor, dict[str, float]]:
-        output = learner(*inputs_of(batch, device, augmented=True))
+        output = learner(*inputs_of(batch, device, augmented=True, alike=not recipe.two_views))
         error = criterion(output.logits, batch.labels.to(device))
         auxiliary = auxiliary_loss(output, recipe.importance, recipe.load)
         return error + auxiliary, {name: error.item()}
