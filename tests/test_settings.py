@@ -32,6 +32,7 @@ from norface_lib.studies.settings import (
     TrainingSettings,
     paper_settings,
 )
+from norface_lib.studies.text_table import FORMATS
 from norface_lib.tasks.tasks import Detection
 from norface_lib.training.classifier import Recipe
 from norface_lib.training.loop import TrainConfig, fit
@@ -348,7 +349,7 @@ def test_impossible_trainings_are_refused(wrong):
 
 def test_the_command_line_has_an_option_for_each_setting():
     assert list(OPTIONS) == [field.name for field in fields(TrainingSettings)]
-    assert set(Fusion.__args__) == set(FUSIONS)
+    assert set(Fusion.__args__) == set(FUSIONS) and checks.FORMATS == FORMATS
 
 
 def chosen(monkeypatch, *arguments):

@@ -137,6 +137,14 @@ def train(
     device: DeviceOption = "auto",
     profile: TrainingProfileOption = None,
     config: ConfigOption = None,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            help="also write the tables into OUT/<task>/tables, as csv, latex, markdown, or "
+            "several: csv,latex",
+            callback=checks.formats,
+        ),
+    ] = None,
     *,
     given: dict[str, Any],
 ) -> None:
@@ -151,6 +159,7 @@ def train(
     from norface_lib.datasets.options import read_options
     from norface_lib.networks.classifier import INPUTS
     from norface_lib.studies.experiment import UNPAIRED_WEIGHTS, Experiment
+    from norface_lib.studies.experiment_tables import export_tables
     from norface_lib.training.normalizer import NormalizerTraining
     from norface_lib.training.normalizer_losses import terms_of
 
@@ -179,7 +188,10 @@ def train(
         final=final,
     )
     result = experiment.run(out, device=device)
-    show(result.report(), files=[result.path], scores=_scores(result))
+    files = [result.path]
+    if export:
+        files += export_tables(result.tables(), out / task / "tables", export.split(","))
+    show(result.report(), files=files, scores=_scores(result))
 
 
 def _scores(result: "Result") -> dict[str, float]:
