@@ -33,6 +33,9 @@ INTERVALS = {
 
 DETECTORS = ("mediapipe", "insightface", "none")
 
+TRAINED = ("", "mini", "scratch", "tuned")
+"""Backbones that a notebook can train; none for the frozen one alone."""
+
 DATASETS = {
     "": ("", "bp4d", "bp4d_plus", "disfa", "affectnet", "rafdb"),
     "au_detection": ("bp4d", "bp4d_plus", "disfa"),
@@ -133,6 +136,8 @@ def _refused_text(name: str, value: str, namespace: Mapping[str, Any], task: str
         return _refused_root(value, namespace, task)
     if name == "weights":
         return _refused_weights(value)
+    if name == "trained":
+        return _refused_choice(value, TRAINED)
     return ""
 
 

@@ -14,6 +14,7 @@ from norface_lib.viz.plots.charts import (
     f1_bars,
     maps,
 )
+from norface_lib.viz.plots.comparisons import Effect, forest, gaps, method_bars, people_curves
 from norface_lib.viz.plots.detection import small_faces
 from norface_lib.viz.plots.faces import (
     detected_face,
@@ -40,6 +41,7 @@ __all__ = [
     "EXPERT_COLORS",
     "INPUT_COLORS",
     "Bars",
+    "Effect",
     "bars_as_html",
     "bars_of",
     "base_rates",
@@ -51,10 +53,14 @@ __all__ = [
     "f1_bars",
     "face_gates",
     "film",
+    "forest",
+    "gaps",
     "gate_maps",
     "heat_over",
     "maps",
+    "method_bars",
     "painted",
+    "people_curves",
     "reading",
     "readings",
     "small_faces",
