@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from norface_lib.cli import anonymize, data, doctor, evaluate, export, photos, project, training
+from norface_lib.cli import (
+    anonymize,
+    data,
+    doctor,
+    evaluate,
+    export,
+    photos,
+    project,
+    sweep,
+    training,
+)
 from norface_lib.cli.examples import EXAMPLES
 from norface_lib.cli.failures import report_failure
 from norface_lib.cli.output import with_shared_options
@@ -71,6 +81,7 @@ for commands in (
     photos.app,
     anonymize.app,
     training.app,
+    sweep.app,
     export.app,
     data.app,
     doctor.app,

@@ -36,7 +36,7 @@ NETWORKS = ("perceptual", "expression", "identity")
 TARGETS = ("noor", "emil", "ada")
 """Target identities of the rendered benchmark."""
 
-BACKBONES = ("frozen", "tuned", "scratch")
+BACKBONES = ("frozen", "tuned", "scratch", "mini")
 
 
 def device(name: str) -> str:

@@ -25,6 +25,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "norface train /your/DISFA out --dataset disfa --points points/points.csv --seeds 0,1,2",
         "norface train lab out --task au_intensity --loss mse+ccc",
     ),
+    "sweep": ("norface sweep studies.yaml out --workers 2",),
     "train-normalizer": (
         "norface train-normalizer pretrain out --device cuda",
         "norface train-normalizer pretrain out --start tiny --name mine --faces aligned",

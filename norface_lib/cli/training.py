@@ -55,7 +55,7 @@ def train(
         str,
         typer.Option(
             help="the normalizer's encoder, frozen or tuned (fine-tuned); scratch: from random "
-            "initialization; or timm:NAME",
+            "initialization; mini: a small residual network, likewise; or timm:NAME",
             callback=checks.backbone,
         ),
     ] = "frozen",

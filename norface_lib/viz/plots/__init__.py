@@ -5,6 +5,7 @@ from norface_lib.common.errors import needs
 with needs("notebooks"):
     import seaborn  # noqa: F401
 
+from norface_lib.viz.plots.ablations import ROW_COLORS, curves, forest
 from norface_lib.viz.plots.charts import (
     INPUT_COLORS,
     base_rates,
@@ -39,6 +40,7 @@ from norface_lib.viz.plots.readings import (
 __all__ = [
     "EXPERT_COLORS",
     "INPUT_COLORS",
+    "ROW_COLORS",
     "Bars",
     "bars_as_html",
     "bars_of",
@@ -46,11 +48,13 @@ __all__ = [
     "confusion",
     "cooccurrence",
     "curve",
+    "curves",
     "detected_face",
     "expert_shares",
     "f1_bars",
     "face_gates",
     "film",
+    "forest",
     "gate_maps",
     "heat_over",
     "maps",
