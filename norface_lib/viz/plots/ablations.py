@@ -50,8 +50,8 @@ def curves(
     """Scores over a setting, a panel for each value of the column ``panels`` and a line with its
     interval for each of ``rows``.
 
-    ``table``: columns ``row``, ``score``, ``low``, ``high``, ``over`` and ``panels``; ``labels``: of
-    the two axes. The setting is shown on a logarithmic axis.
+    ``table``: columns ``row``, ``score``, ``low``, ``high``, ``over`` and ``panels``; ``labels``:
+    of the two axes. The setting is shown on a logarithmic axis.
     """
     names = list(dict.fromkeys(table[panels]))
     figure, axes = plt.subplots(
