@@ -4,13 +4,25 @@ import json
 from dataclasses import fields, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
+from typer.testing import CliRunner
 
+from norface_lib.cli import checks
+from norface_lib.cli.app import app
+from norface_lib.cli.training_settings import OPTIONS, Fusion
 from norface_lib.common.errors import DataError
-from norface_lib.networks.classifier import ClassifierConfig
+from norface_lib.datasets import DATASETS, base
+from norface_lib.datasets.manifest import read_manifest
+from norface_lib.datasets.normalized import load_pairs, normalize_dataset
+from norface_lib.datasets.options import loader_options, read_options
+from norface_lib.datasets.rendered import Rendered
+from norface_lib.datasets.write_as import CLEAN, write_as
+from norface_lib.images.crop import ALIGNED, NORFACE_CROP, POINT_COLUMNS
+from norface_lib.networks.classifier import FUSIONS, ClassifierConfig
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.studies.experiment import Experiment
 from norface_lib.studies.recipes import BACKBONES, recipe_for
@@ -310,3 +322,159 @@ def test_impossible_trainings_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
         replace(TrainConfig(steps=1), **wrong)
     assert np.isfinite(TrainConfig(steps=1).warmup)
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def test_the_command_line_has_an_option_for_each_setting():
+    assert list(OPTIONS) == [field.name for field in fields(TrainingSettings)]
+    assert set(Fusion.__args__) == set(FUSIONS)
+
+
+def chosen(monkeypatch, *arguments):
+    """The experiment that `train` would run."""
+    made = []
+
+    class Stopped(Exception):
+        pass
+
+    def stop(experiment, *_, **__):
+        made.append(experiment)
+        raise Stopped
+
+    monkeypatch.setattr(Experiment, "run", stop)
+    done = CliRunner().invoke(app, ["train", *map(str, arguments)])
+    assert isinstance(done.exception, Stopped), done.output
+    return made[0]
+
+
+def test_the_command_line_counts_more_than_the_file_and_that_more_than_the_profile(
+    monkeypatch, tmp_path
+):
+    file = tmp_path / "settings.yaml"
+    file.write_text("steps: 5\nexperts: 8\nload: 0.5\n")
+    paper = chosen(monkeypatch, tmp_path, "out", "--profile", "paper")
+    assert paper.training == paper_settings("au_detection") and paper.backbone == "tuned"
+    filed = chosen(monkeypatch, tmp_path, "out", "--profile", "paper", "--config", file)
+    assert (filed.training.steps, filed.training.epochs) == (5, None)
+    assert (filed.training.experts, filed.training.load, filed.training.base_lr) == (8, 0.5, 1e-4)
+    line = ("--epochs", 3, "--load", 0, "--lr", "1e-5", "--no-amp", "--no-input-mixture")
+    both = chosen(
+        monkeypatch, tmp_path, "out", *line, "--config", file, "--backbone", "timm:resnet18"
+    )
+    expected = TrainingSettings(
+        epochs=3, experts=8, load=0, lr=1e-5, amp=False, input_mixture=False
+    )
+    assert both.training == expected and both.backbone == "timm:resnet18"
+    plain = chosen(monkeypatch, tmp_path, "out")
+    assert plain.training == TrainingSettings() and plain.backbone == "frozen"
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "words"),
+    [
+        ("--profile paper --backbone frozen", 2, "the paper trains the whole network"),
+        ("--steps 3 --epochs 2", 1, "give steps or epochs, not both"),
+        ("--epochs 0", 1, "epochs must be within (0, "),
+        ("--layer-decay 0.7", 1, "layer_decay: a frozen backbone has none"),
+        ("--option camera=right", 1, "Rendered has no option camera; it has none"),
+        ("--dataset disfa --option aligned=true", 1, "DISFA has no option aligned; it has camera"),
+        ("--dataset disfa --option camera=top", 2, "no option 'camera=top' of a dataset; there"),
+        (
+            "--dataset disfa --option camera=left --option camera=right",
+            1,
+            "the option camera is given twice",
+        ),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_written(call, code, words, tmp_path):
+    done = CliRunner().invoke(
+        app,
+        ["train", str(tmp_path), str(tmp_path / "out"), *call.split()],
+        env={"COLUMNS": "250"},
+    )
+    refused = done.stderr if code == 2 else str(done.exception)
+    assert words.lower() in refused.lower() and (done.exit_code, list(tmp_path.iterdir())) == (
+        code,
+        [],
+    )
+
+
+# --- options of the datasets ----------------------------------------------------------------------
+
+
+def test_the_options_of_the_command_line_are_those_of_the_loaders():
+    found = {}
+    for dataset in DATASETS:
+        found |= loader_options(dataset)
+    assert set(found) == set(checks.LOADER)
+    for dataset in DATASETS:
+        for name, values in checks.LOADER.items():
+            if name in loader_options(dataset):
+                for value in values:
+                    kind = found[name]
+                    assert isinstance(read_options(dataset, [f"{name}={value}"])[name], kind)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "texts", "expected"),
+    [
+        ("disfa", ["camera=right", "first_frame=0"], {"camera": "right", "first_frame": 0}),
+        ("affectnet", ["classes=7", "crop=false"], {"classes": 7, "crop": False}),
+        ("rafdb", ["aligned=True"], {"aligned": True}),
+        ("folder", [], {}),
+    ],
+)
+def test_options_of_a_loader_are_read_by_their_types(dataset, texts, expected):
+    assert read_options(dataset, texts) == expected
+
+
+@pytest.mark.parametrize("text", ["crop=maybe", "classes=seven", "classes=", "task=emotion"])
+def test_wrong_options_of_a_loader_are_refused(text):
+    with pytest.raises(ValueError, match=r"must be true or false|must be a whole|has no option"):
+        read_options("affectnet", [text])
+
+
+def test_a_camera_reaches_the_loader_and_the_result_file(tiny_benchmark, tmp_path):
+    write_as("disfa", tiny_benchmark, tmp_path / "data", "video", CLEAN)
+    seen = {}
+    for camera in ("left", "right"):
+        experiment = Experiment(
+            task="au_intensity",
+            data="disfa",
+            root=tmp_path / "data",
+            protocol="disfa/2fold-seed0",
+            options={"camera": camera},
+            rows=("original",),
+            steps=1,
+        )
+        result = experiment.run(tmp_path / camera, progress=False)
+        content = json.loads(result.path.read_text())
+        assert content["settings"]["experiment"]["options"] == {"camera": camera}
+        folder = next((tmp_path / camera / "normalized").glob("*/"))
+        seen[camera] = " ".join(read_manifest(folder)["path"]).lower()
+    assert "leftvideo" in seen["left"] and "rightvideo" not in seen["left"]
+    assert "rightvideo" in seen["right"] and "leftvideo" not in seen["right"]
+
+
+def test_crops_are_of_the_size_that_the_network_takes(tiny_benchmark, tmp_path, monkeypatch):
+    data = Rendered(tiny_benchmark)
+    places = NORFACE_CROP.pixels(112).ravel() + 0.37
+    rows = [dict(zip(POINT_COLUMNS, places, strict=True)) for _ in range(len(data))]
+    table = pd.DataFrame(rows).assign(path=data.index["path"], status=ALIGNED, score=1.0)
+    table.to_csv(points := tmp_path / "points.csv", index=False)
+    sizes = []
+    real = base.align_face
+
+    def noted(image, points, crop, size):
+        sizes.append(size)
+        return real(image, points, crop, size)
+
+    monkeypatch.setattr(base, "align_face", noted)
+    cropped = data.aligned_by(points)
+    normalize_dataset(cropped, tmp_path / "out", "tiny", progress=False)
+    folder = next((tmp_path / "out").iterdir())
+    load_pairs(cropped, folder, 96)
+    assert sizes == [112] * len(data) + [96] * len(data)
+    assert cropped.image(cropped.index.iloc[0]).shape == (224, 224, 3)

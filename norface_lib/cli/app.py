@@ -16,6 +16,7 @@ from norface_lib.cli import (
     export,
     photos,
     project,
+    results,
     sweep,
     training,
 )
@@ -86,6 +87,7 @@ for commands in (
     data.app,
     doctor.app,
     project.app,
+    results.app,
 ):
     _add(commands)
 _add(evaluate.app, "evaluate")

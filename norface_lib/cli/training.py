@@ -1,7 +1,7 @@
 """Commands that train the normalizer, the evaluator and classifiers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from norface_lib.cli.options import (
     DeviceOption,
     Input,
     Leakage,
+    LoaderOption,
     NetworkOption,
     NormalizerOption,
     PointsOption,
@@ -22,6 +23,13 @@ from norface_lib.cli.options import (
     TermOption,
 )
 from norface_lib.cli.output import show
+from norface_lib.cli.training_settings import (
+    ConfigOption,
+    TrainingProfileOption,
+    chosen_backbone,
+    chosen_settings,
+    with_training_settings,
+)
 
 if TYPE_CHECKING:
     from norface_lib.studies.result import Result
@@ -31,6 +39,7 @@ _PANEL = "Training"
 
 
 @app.command(rich_help_panel=_PANEL)
+@with_training_settings
 def train(
     root: Annotated[
         Path, typer.Argument(help="folder of a dataset whose frames are aligned faces")
@@ -43,22 +52,42 @@ def train(
     ],
     task: Annotated[Task, typer.Option(help="what the classifier learns")] = "au_detection",
     dataset: Annotated[Dataset, typer.Option(help="the dataset at ROOT")] = "rendered",
+    test_dataset: Annotated[
+        Dataset | None,
+        typer.Option(help="test on this dataset instead, by the labels that both have"),
+    ] = None,
+    test_root: Annotated[
+        Path | None, typer.Option(help="for --test-dataset: its folder of aligned faces")
+    ] = None,
+    test_points: Annotated[
+        Path | None, typer.Option(help="for --test-dataset: its points.csv, as --points")
+    ] = None,
+    test_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="for --test-dataset: NAME=VALUE of its loader, as --option",
+            callback=checks.loader,
+        ),
+    ] = None,
     protocol: Annotated[
         str,
         typer.Option(
-            help="such as disfa/3fold or rendered/5fold-seed0; default: the dataset's usual one",
+            help="such as disfa/3fold, rendered/5fold-seed0 or bp4d->disfa/3fold; default: the "
+            "dataset's usual one",
             callback=checks.protocol,
         ),
     ] = "",
     weights: NormalizerOption = "tiny",
+    option: LoaderOption = None,
     backbone: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="the normalizer's encoder, frozen or tuned (fine-tuned); scratch: from random "
-            "initialization; mini: a small residual network, likewise; or timm:NAME",
+            "initialization; mini: a small residual network, likewise; or timm:NAME; default: "
+            "frozen, or tuned with --profile paper",
             callback=checks.backbone,
         ),
-    ] = "frozen",
+    ] = None,
     encoder: Annotated[
         str,
         typer.Option(
@@ -78,12 +107,6 @@ def train(
             callback=checks.loss,
         ),
     ] = "",
-    steps: Annotated[
-        int,
-        typer.Option(
-            min=0, max=MOST_STEPS, help="steps of each training; 0: what suits the backbone"
-        ),
-    ] = 0,
     seeds: Annotated[
         str,
         typer.Option(help="seeds, as in 0,1,2: one training for each", callback=checks.seeds),
@@ -113,12 +136,20 @@ def train(
     network: NetworkOption = None,
     points: PointsOption = None,
     device: DeviceOption = "auto",
+    profile: TrainingProfileOption = None,
+    config: ConfigOption = None,
+    *,
+    given: dict[str, Any],
 ) -> None:
     """Cross-validate a classifier by a dataset's protocol and print the table. To resume after a
     stop, run the same command again.
 
+    With --test-dataset it learns from the people of ROOT and is tested on those of the other
+    dataset, beside the same rows trained on the other dataset's own people.
+
     --term and --network belong to the normalizer's fine-tuning.
     """
+    from norface_lib.datasets.options import read_options
     from norface_lib.networks.classifier import INPUTS
     from norface_lib.studies.experiment import UNPAIRED_WEIGHTS, Experiment
     from norface_lib.training.normalizer import NormalizerTraining
@@ -130,15 +161,20 @@ def train(
         data=dataset,
         root=root,
         points=points,
+        test_data=test_dataset,
+        test_root=test_root,
+        test_points=test_points,
+        options=read_options(dataset, option or ()),
+        test_options=read_options(test_dataset, test_option or ()) if test_dataset else {},
         protocol=protocol,
         weights=weights,
         leakage=leakage,
         tuning=NormalizerTraining.of_steps(0, tuning_steps, terms=terms),
-        backbone=backbone,
+        backbone=chosen_backbone(backbone, profile),
         encoder=encoder,
         rows=tuple(str(name) for name in inputs or INPUTS),
         loss=loss,
-        steps=steps,
+        training=chosen_settings(task, profile, config, given),
         seeds=tuple(int(seed) for seed in seeds.split(",")),
         balanced=balanced,
         final=final,

@@ -83,6 +83,7 @@ def normalize_dataset(
     """
     check_batch_size(batch_size)
     drawing = drawing or NetworkDrawing(weights, target, device)
+    data = data.sized(drawing.input_size)
     _refuse_doubles(data)
     folder = Path(out) / drawing.target
     if folder.resolve().is_relative_to(data.root.resolve()):
@@ -223,7 +224,7 @@ def load_pairs(
             f"{Path(folder) / MANIFEST}: names no frame of {data.root}; normalize the dataset into "
             "this folder"
         )
-    part = data.select(places != "")
+    part = data.sized(size).select(places != "")
     rows = manifest.loc[part.index["path"]]
     key = key_of(part, folder, size)
     names = (

@@ -27,7 +27,7 @@ def normalize_faces(
     """
     device = next(model.parameters()).device
     prepared = model.target(target.to(device))
-    normalized = np.empty_like(faces)
+    normalized = np.empty(faces.shape, np.uint8)
     starts = range(0, len(faces), batch_size)
     for start in tqdm(starts, desc="normalize", unit="batch", disable=not progress, leave=False):
         rows = slice(start, start + batch_size)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,10 @@ View = Pairs | EmbeddedPairs
 class Prepared:
     """Data that classifiers are trained and tested on."""
 
-    data: FaceDataset  # the frames that could be normalized
+    data: FaceDataset  # the frames that could be normalized; across datasets those of the source
     pairs: Pairs
+    # names of the outputs of a classifier: AUs, or emotions
+    outputs: tuple[str, ...]
     # for each fold, the input of its classifier: pairs, of its size, or their embeddings
     views: list[View]
     splits: list[Split]
@@ -44,11 +46,8 @@ class Prepared:
     faces: Path  # folder of the normalized faces, and of all that is made of them
     folder: Path  # of the trainings, and of all that comes of them
     key: str  # of frames, normalized faces and normalizers
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs of a classifier: AUs, or emotions."""
-        return tuple(self.data.classes or self.data.labels)
+    # across datasets: the same test rows, but trained on the tested dataset's other people
+    in_domain: "Prepared | None" = None
 
     @property
     def folds(self) -> list[Fold]:
@@ -73,6 +72,49 @@ class Prepared:
         return self.folder / "training" / f"{name}-{digest.hexdigest()[:10]}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Normalized:
+    """A dataset's frames that could be normalized, beside their normalized images."""
+
+    data: FaceDataset
+    pairs: Pairs
+    folder: Path  # that holds the normalized faces, and their embeddings
+    key: str  # of frames, normalized faces and normalizer
+    counts: dict[str, Any]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the labels are about: AUs, or emotions."""
+        return tuple(self.data.classes or self.data.labels)
+
+    def embedded(self, normalizer: Normalizer, progress: bool = True) -> EmbeddedPairs:
+        """The pairs as the backbone of their own normalizer sees them, which serves all tasks."""
+        keep = self.folder / f"embedded-{self.key}.safetensors"
+        return embed(self.pairs, normalizer, progress=progress, keep=keep)
+
+
+def normalized_pairs(
+    data: FaceDataset, folder: Path, weights: str, device: str = "auto", progress: bool = True
+) -> Normalized:
+    """Normalizes the frames of a dataset into a folder, and reads both as pairs.
+
+    Errors are those of `Experiment.prepare`.
+    """
+    normalizer, _, card = load_normalizer(weights)
+    counts = normalize_dataset(data, folder, weights, device=device, progress=progress)
+    tree = folder / target_names(card)[0]
+    size = normalizer.config.encoder.image_size
+    part, originals, normalized = load_pairs(data, tree, size, folder, progress=progress)
+    subjects = part.index["subject"].to_numpy(str)
+    return Normalized(
+        data=part,
+        pairs=Pairs(originals, normalized, part.values(), subjects),
+        folder=folder,
+        key=key_of(part, tree, card["sha256"]),
+        counts=_counts(data, part, counts),
+    )
+
+
 def prepare(
     data: FaceDataset,
     *,
@@ -94,62 +136,90 @@ def prepare(
     those of `Experiment.prepare`.
     """
     normalizer, target, card = load_normalizer(weights)
-    faces = Path(out) / "normalized"
-    counts = normalize_dataset(data, faces, weights, device=device, progress=progress)
-    tree = faces / target_names(card)[0]
-    own_size = normalizer.config.encoder.image_size
-    part, originals, normalized = load_pairs(data, tree, own_size, faces, progress=progress)
-    subjects = part.index["subject"].to_numpy(str)
-    pairs = Pairs(originals, normalized, part.values(), subjects)
-
-    splits = protocol(protocol_name, part.index)
-    folds = [(split.train, split.test) for split in splits]
+    faces = normalized_pairs(data, Path(out) / "normalized", weights, device, progress)
+    splits = protocol(protocol_name, faces.data.index)
     folder = Path(out) / task
+    views = views_of_folds(
+        faces.pairs,
+        splits,
+        normalizer,
+        target,
+        embedded=(lambda: faces.embedded(normalizer, progress)) if frozen else None,
+        size=size,
+        leakage=leakage,
+        tuning=tuning,
+        folder=folder,
+        device=device,
+        progress=progress,
+    )
+    return Prepared(
+        data=faces.data,
+        pairs=faces.pairs,
+        outputs=faces.outputs,
+        views=views,
+        splits=splits,
+        normalizer=normalizer,
+        target=target,
+        card=card,
+        counts=faces.counts,
+        faces=faces.folder,
+        folder=folder,
+        key=f"{leakage}-{faces.key}",
+    )
+
+
+def views_of_folds(
+    pairs: Pairs,
+    splits: Sequence[Split],
+    normalizer: Normalizer,
+    target: Tensor,
+    *,
+    embedded: Callable[[], EmbeddedPairs] | None,
+    size: int | None,
+    leakage: str,
+    tuning: NormalizerTraining,
+    folder: Path,
+    device: str = "auto",
+    progress: bool = True,
+) -> list[View]:
+    """The input of each split's classifier: pairs by the normalizer that the split's leakage
+    setting allows.
+
+    ``embedded``: gives the pairs as the backbone of ``normalizer`` itself sees them; None if the
+    backbone is not frozen. ``size``: pixels of the faces that it takes then; None for those of the
+    normalizer. ``folder``: of fine-tuned normalizers.
+    """
     normalizers = normalizers_of_folds(
         leakage,
         normalizer,
-        folds,
+        [(split.train, split.test) for split in splits],
         lambda rows: Sources(to_uint8(target), faces=LazyFaces([pairs.originals], rows)),
         tuning,
         folder=folder / "normalizers",
         device=device,
         progress=progress,
     )
-    key = key_of(part, tree, card["sha256"])
     views: dict[int, View] = {}
     for model in normalizers:
         if id(model) in views:
             continue
-        view: View = pairs
-        # the normalizer's own embeddings serve other tasks, too
-        keep = faces / f"embedded-{key}.safetensors"
+        view = pairs
         if model is not normalizer:
             again = normalize_faces(model, target, pairs.originals, progress=progress)
             view = replace(pairs, normalized=again)
-            keep = None
-        if frozen:
-            view = embed(view, model, progress=progress, keep=keep)
-        elif size not in (None, own_size):
-            view = _of_size(view, size)
-        views[id(model)] = view
-
-    return Prepared(
-        data=part,
-        pairs=pairs,
-        views=[views[id(model)] for model in normalizers],
-        splits=splits,
-        normalizer=normalizer,
-        target=target,
-        card=card,
-        counts=_counts(data, part, counts),
-        faces=faces,
-        folder=folder,
-        key=f"{leakage}-{key}",
-    )
+        if embedded is None:
+            views[id(model)] = _of_size(view, size)
+        elif model is normalizer:
+            views[id(model)] = embedded()
+        else:
+            views[id(model)] = embed(view, model, progress=progress)
+    return [views[id(model)] for model in normalizers]
 
 
-def _of_size(pairs: Pairs, size: int) -> Pairs:
-    """The pairs with smaller or larger faces."""
+def _of_size(pairs: Pairs, size: int | None) -> Pairs:
+    """The pairs with smaller or larger faces, or as they are."""
+    if size in (None, pairs.originals.shape[1]):
+        return pairs
     return replace(
         pairs, originals=resized(pairs.originals, size), normalized=resized(pairs.normalized, size)
     )

@@ -15,6 +15,7 @@ from norface_lib.images.arrays import Faces, to_uint8
 from norface_lib.images.files import read_face
 from norface_lib.photos.read_and_render import ReadAndRender
 from norface_lib.studies.preparation import Prepared, View, resized
+from norface_lib.studies.recipes import SECOND_FACES
 
 KINDS: Mapping[str, str] = {
     "normalized": "the normalizer's image",
@@ -24,6 +25,9 @@ KINDS: Mapping[str, str] = {
     "render": "the target's head, rendered with the AUs that a token reader reads of the original",
 }
 """What a second face can show."""
+
+OF_ONE_DATASET = tuple(row for row, kind in SECOND_FACES.items() if kind in ("truth", "render"))
+"""Rows whose second face is made of the frames of one dataset; there are none across two."""
 
 
 def views_with(kind: str, prepared: Prepared) -> list[View]:
