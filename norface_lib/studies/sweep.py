@@ -166,7 +166,7 @@ def _experiment(values: Mapping[str, Any], where: str) -> Experiment:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
-        for name in ("root", "points"):
+        for name in ("root", "points", "test_root", "test_points"):
             if values.get(name) is not None:
                 values[name] = Path(values[name])
         return Experiment(**values)

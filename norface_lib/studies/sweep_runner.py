@@ -5,7 +5,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import joblib
@@ -124,11 +124,16 @@ def _jobs(
         yield joblib.delayed(_run)(one, prepared[key], out, device, os.getpid())
 
 
+_AFTER_PREPARATION = (
+    *("rows", "loss", "steps", "training", "seeds", "people", "balanced", "final", "encoder"),
+)
+"""Fields of an experiment that its preparation does not depend on."""
+
+
 def _data_of(experiment: Experiment) -> str:
     """A text that is the same for experiments that `Experiment.prepare` prepares alike."""
-    names = ("task", "data", "root", "points", "aus", "coder_errors", "protocol", "weights")
-    tuned = () if experiment.leakage == "pretrained" else (asdict(experiment.tuning),)
-    return repr([getattr(experiment, name) for name in (*names, "leakage", "backbone")] + [*tuned])
+    names = [field.name for field in fields(experiment) if field.name not in _AFTER_PREPARATION]
+    return repr([getattr(experiment, name) for name in names])
 
 
 def _prepare_second_faces(experiment: Experiment, prepared: Prepared) -> None:

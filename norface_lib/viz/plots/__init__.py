@@ -5,7 +5,7 @@ from norface_lib.common.errors import needs
 with needs("notebooks"):
     import seaborn  # noqa: F401
 
-from norface_lib.viz.plots.ablations import ROW_COLORS, curves, forest
+from norface_lib.viz.plots.ablations import ROW_COLORS, curves, scores
 from norface_lib.viz.plots.charts import (
     INPUT_COLORS,
     base_rates,
@@ -54,13 +54,13 @@ __all__ = [
     "f1_bars",
     "face_gates",
     "film",
-    "forest",
     "gate_maps",
     "heat_over",
     "maps",
     "painted",
     "reading",
     "readings",
+    "scores",
     "small_faces",
     "strip",
 ]

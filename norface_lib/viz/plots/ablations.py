@@ -19,20 +19,17 @@ ROW_COLORS: Mapping[str, str] = INPUT_COLORS | {
 """One color for each row; others are dark gray."""
 
 
-def forest(table: pd.DataFrame, axis_label: str, zero: bool = False) -> Figure:
+def scores(table: pd.DataFrame, axis_label: str, zero: bool = False) -> Figure:
     """A point for each line of a table with its interval, one below the other; the index names
     them.
 
-    ``table``: columns ``value``, ``low`` and ``high``, and for a second, thinner interval ``t_low``
-    and ``t_high``. ``zero``: a line at 0, for differences.
+    ``table``: columns ``score``, ``low`` and ``high``. ``zero``: with a line at 0, for differences.
     """
     figure, axis = plt.subplots(figsize=(7.4, 0.7 + 0.3 * len(table)))
     for place, (name, line) in enumerate(table[::-1].iterrows()):
         color = ROW_COLORS.get(str(name), "#444444")
-        if "t_low" in table:
-            axis.plot([line["t_low"], line["t_high"]], [place, place], color=color, lw=1)
         axis.plot([line["low"], line["high"]], [place, place], color=color, lw=3.5, alpha=0.6)
-        axis.plot(line["value"], place, "o", color=color, ms=6)
+        axis.plot(line["score"], place, "o", color=color, ms=6)
     if zero:
         axis.axvline(0, color="black", lw=0.8)
     axis.set_yticks(range(len(table)), list(table.index[::-1]))
