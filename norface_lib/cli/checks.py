@@ -46,7 +46,7 @@ LOADER = {
 }
 """Options of the datasets' loaders, and their values."""
 
-BACKBONES = ("frozen", "tuned", "scratch")
+BACKBONES = ("frozen", "tuned", "scratch", "mini")
 
 
 def device(name: str) -> str:

@@ -11,6 +11,8 @@ CORE = {
     "pandas": "pandas",
     "scipy": "scipy",
     "sklearn": "scikit-learn",
+    "joblib": "joblib",
+    "yaml": "PyYAML",
     "cv2": "opencv-python",
     "filelock": "filelock",
     "PIL": "pillow",
@@ -47,7 +49,6 @@ EXTRAS = {
         "matplotlib": "matplotlib",
         "seaborn": "seaborn",
         "skimage": "scikit-image",
-        "yaml": "PyYAML",
     },
 }
 """Modules and packages of each extra."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from norface_lib.datasets.pairs import EmbeddedPairs, Pairs
 from norface_lib.networks.classifier import Classifier
 from norface_lib.networks.normalizer import Normalizer
+from norface_lib.studies.expert_usage import usage_of
 from norface_lib.studies.statistics import (
     bootstrap_interval,
     paired_bootstrap,
@@ -67,6 +68,8 @@ class CrossValidation:
     images_per_second: float | None
     # of the first seed, one a fold
     models: list[Classifier] = field(default_factory=list, repr=False)
+    # of these, `norface_lib.studies.expert_usage.usage_of` the test rows
+    expert_usage: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def _sums(self, rows: NDArray[np.intp], subjects: NDArray | None = None) -> NDArray:
         """Sums of some rows for each seed: (R, K, ...), or (S, R, K, ...) by subject."""
@@ -178,6 +181,7 @@ class CrossValidation:
             "per_label": dict(zip(self.task.outputs, self.per_label.tolist(), strict=True)),
             "per_label_per_seed_and_fold": self.per_fold.tolist(),
             "per_seed_and_fold": self.scores.tolist(),
+            "expert_usage": self.expert_usage,
             "oracle": self.oracle | {"note": "chosen on the test rows: not comparable"},
             "seconds": round(self.seconds, 1),
             "images_per_second": self.images_per_second,
@@ -212,6 +216,7 @@ def cross_validate(
     predictions = np.full((len(seeds), len(first), len(task.outputs)), np.nan, np.float32)
     best = np.full((len(seeds), len(folds)), np.nan)
     models: list[Classifier] = []
+    usage: list[dict[str, Any]] = []
     training_seconds = 0.0
 
     for run, seed in enumerate(seeds):
@@ -239,6 +244,7 @@ def cross_validate(
             best[run, number] = _best_of_log(folder, label)
             if run == 0:
                 models.append(model)
+                usage.append(usage_of(model, faces, test))
 
     images = len(seeds) * sum(recipe.extent(len(train))["samples_seen"] for train, _ in folds)
     return CrossValidation(
@@ -252,6 +258,7 @@ def cross_validate(
         seconds=time.monotonic() - started,
         images_per_second=round(images / training_seconds, 1) if training_seconds >= 1 else None,
         models=models,
+        expert_usage=usage,
     )
 
 

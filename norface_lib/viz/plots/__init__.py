@@ -5,6 +5,7 @@ from norface_lib.common.errors import needs
 with needs("notebooks"):
     import seaborn  # noqa: F401
 
+from norface_lib.viz.plots.ablations import ROW_COLORS, curves, scores
 from norface_lib.viz.plots.charts import (
     INPUT_COLORS,
     base_rates,
@@ -40,6 +41,7 @@ from norface_lib.viz.plots.readings import (
 __all__ = [
     "EXPERT_COLORS",
     "INPUT_COLORS",
+    "ROW_COLORS",
     "Bars",
     "Effect",
     "bars_as_html",
@@ -48,6 +50,7 @@ __all__ = [
     "confusion",
     "cooccurrence",
     "curve",
+    "curves",
     "detected_face",
     "expert_shares",
     "f1_bars",
@@ -63,6 +66,7 @@ __all__ = [
     "people_curves",
     "reading",
     "readings",
+    "scores",
     "small_faces",
     "strip",
 ]
