@@ -281,6 +281,25 @@ def test_accumulated_passes_make_the_step_of_one_batch_of_their_samples():
     assert not torch.allclose(learned(batch_size=4), expected)
 
 
+def test_gradients_of_passes_are_their_mean():
+    """Adam's step hardly knows the scale of a gradient, so the gradient itself is compared."""
+    samples = TensorDataset(torch.randn(8, 3, generator=torch.Generator().manual_seed(0)))
+    gradients = []
+    for batch_size, accumulate in ((8, 1), (4, 2)):
+        torch.manual_seed(5)
+        config = TrainConfig(steps=1, batch_size=batch_size, accumulate=accumulate, clip=1e9)
+        model = nn.Linear(3, 1)
+        fit(
+            model,
+            lambda model, batch: (model(batch[0]).square().mean(), {}),
+            samples,
+            config,
+            progress=False,
+        )
+        gradients.append(model.weight.grad)
+    torch.testing.assert_close(*gradients)
+
+
 def test_a_training_with_accumulation_goes_on_where_it_was(tmp_path):
     samples = torch.randn(24, 3, generator=torch.Generator().manual_seed(0))
     config = TrainConfig(steps=6, batch_size=4, accumulate=2, checkpoint_seconds=0.0)

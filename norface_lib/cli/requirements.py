@@ -14,6 +14,7 @@ CORE = {
     "joblib": "joblib",
     "yaml": "PyYAML",
     "cv2": "opencv-python",
+    "yaml": "PyYAML",
     "filelock": "filelock",
     "PIL": "pillow",
     "typer": "typer",
