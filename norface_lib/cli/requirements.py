@@ -12,7 +12,6 @@ CORE = {
     "scipy": "scipy",
     "sklearn": "scikit-learn",
     "joblib": "joblib",
-    "yaml": "PyYAML",
     "cv2": "opencv-python",
     "yaml": "PyYAML",
     "filelock": "filelock",
