@@ -33,6 +33,9 @@ INTERVALS = {
 
 DETECTORS = ("mediapipe", "insightface", "none")
 
+_PEOPLE = ("people", "wild_people", "other_people", "other_wild_people")
+"""Numbers of people, each of which must be enough for the folds."""
+
 TRAINED = ("", "mini", "scratch", "tuned")
 """Backbones that a notebook can train; none for the frozen one alone."""
 
@@ -114,7 +117,7 @@ def _refused_count(name: str, value: int, namespace: Mapping[str, Any]) -> str:
     if not least <= value <= most:
         return f"a whole number within [{least}, {most}]"
 
-    people = [namespace[group] for group in ("people", "wild_people") if group in namespace]
+    people = [namespace[group] for group in _PEOPLE if group in namespace]
     if name == "folds" and any(isinstance(count, int) and count < value for count in people):
         return f"at most the number of people, {min(people)}, so that each fold has some"
     return ""
