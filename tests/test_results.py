@@ -184,11 +184,13 @@ def test_without_any_result_file_tables_say_how_to_make_them(tmp_path):
 # --- ablations and gaps ---------------------------------------------------------------------------
 
 
-def ablation(root, name, people, score, backbone="mini", **rows):
+def ablation(root, name, people, score, backbone="mini", steps=1000, seeds=(0, 1)):
     """A result file as a sweep of notebook 8 writes it."""
-    row = {"headline": score, "interval": [score - 0.1, score + 0.1], "metric": "mean F1"}
-    experiment = {"people": people, "backbone": backbone, "seeds": [0, 1]}
-    content = {"result": {"rows": {"both": row} | rows}, "settings": {"experiment": experiment}}
+    row = {"headline": score, "interval": [score - 0.1, score + 0.1]}
+    experiment = {"people": people, "backbone": backbone, "seeds": list(seeds)}
+    settings = {"experiment": experiment, "recipe": {"training": {"steps": steps}}}
+    rows = {"both": row, "original twice": row}
+    content = {"result": {"rows": rows}, "settings": settings, "leakage": "pretrained"}
     path = root / "full/ablations" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
@@ -197,7 +199,9 @@ def ablation(root, name, people, score, backbone="mini", **rows):
 def test_curves_over_people_are_read_from_the_files_of_a_sweep(tmp_path):
     assert people_curves(ResultFiles(tmp_path)) == {}
     ablation(tmp_path, "five", 5, 0.3)
+    ablation(tmp_path, "fusion", 5, 0.9, seeds=(0,))  # the same with fewer seeds
     ablation(tmp_path, "twenty", 20, 0.5)
+    ablation(tmp_path, "settled", 20, 0.8, steps=2000)  # another length, and one number alone
     ablation(tmp_path, "all", 0, 0.6)
     ablation(tmp_path, "alone", 5, 0.2, backbone="frozen")
     curves = people_curves(ResultFiles(tmp_path))
@@ -205,8 +209,9 @@ def test_curves_over_people_are_read_from_the_files_of_a_sweep(tmp_path):
     points = curves["mini"]["both"]
     assert {count: score for count, (score, _) in points.items()} == {5: 0.3, 20: 0.5}
     table = TABLES["ablations"](ResultFiles(tmp_path))
-    assert ("both", "mini", "all", "2", "mean F1 0.600 [0.500, 0.700]") in table.rows
-    assert len(table.rows) == 4
+    assert ("all", "mini", "all", "2", "both", "0.600 [0.500, 0.700]") in table.rows
+    assert ("", "", "", "", "original twice", "0.600 [0.500, 0.700]") in table.rows
+    assert len(table.rows) == 12
 
 
 def test_gaps_stand_in_their_table(tmp_path):
