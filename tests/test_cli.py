@@ -54,6 +54,7 @@ FREE = {
     "evaluator": "likewise",
     "start": "likewise",
     "target": "an identity that these weights know; the library lists them",
+    "file": "a file or the name of a shipped sweep, which the library lists",
     "terms": "words for a card, which may say anything",
 }
 """Options whose texts the command line cannot know; `test_the_library_refuses_*` try them."""

@@ -17,6 +17,7 @@ from norface_lib.cli import (
     photos,
     project,
     results,
+    sweep,
     training,
 )
 from norface_lib.cli.examples import EXAMPLES
@@ -81,6 +82,7 @@ for commands in (
     photos.app,
     anonymize.app,
     training.app,
+    sweep.app,
     export.app,
     data.app,
     doctor.app,

@@ -49,7 +49,7 @@ LOADER = {
 FORMATS = ("markdown", "csv", "latex")
 """What a table can be written as."""
 
-BACKBONES = ("frozen", "tuned", "scratch")
+BACKBONES = ("frozen", "tuned", "scratch", "mini")
 
 
 def device(name: str) -> str:

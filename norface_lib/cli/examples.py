@@ -29,6 +29,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "norface train lab out --backbone tuned --epochs 10 --batch-size 32 --accumulate 4",
         "norface train lab out --config settings.yaml --experts 8 --top-k 2 --export csv,latex",
     ),
+    "sweep": ("norface sweep studies.yaml out --workers 2",),
     "train-normalizer": (
         "norface train-normalizer pretrain out --device cuda",
         "norface train-normalizer pretrain out --start tiny --name mine --faces aligned",

@@ -11,6 +11,7 @@ CORE = {
     "pandas": "pandas",
     "scipy": "scipy",
     "sklearn": "scikit-learn",
+    "joblib": "joblib",
     "cv2": "opencv-python",
     "yaml": "PyYAML",
     "filelock": "filelock",

@@ -83,7 +83,8 @@ def train(
         str | None,
         typer.Option(
             help="the normalizer's encoder, frozen or tuned (fine-tuned); scratch: from random "
-            "initialization; or timm:NAME; default: frozen, or tuned with --profile paper",
+            "initialization; mini: a small residual network, likewise; or timm:NAME; default: "
+            "frozen, or tuned with --profile paper",
             callback=checks.backbone,
         ),
     ] = None,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from norface_lib.datasets.pairs import EmbeddedPairs, Pairs
 from norface_lib.networks.classifier import Classifier
 from norface_lib.networks.normalizer import Normalizer
+from norface_lib.studies.expert_usage import usage_of
 from norface_lib.studies.statistics import (
     bootstrap_interval,
     paired_bootstrap,
@@ -69,6 +70,8 @@ class CrossValidation:
     models: list[Classifier] = field(default_factory=list, repr=False)
     # how long each training was, as `Recipe.extent` says it, seed by seed and fold by fold
     extents: list[dict[str, float]] = field(default_factory=list)
+    # of these, `norface_lib.studies.expert_usage.usage_of` the test rows
+    expert_usage: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def _sums(self, rows: NDArray[np.intp], subjects: NDArray | None = None) -> NDArray:
         """Sums of some rows for each seed: (R, K, ...), or (S, R, K, ...) by subject."""
@@ -206,6 +209,7 @@ class CrossValidation:
             "per_label": dict(zip(self.task.outputs, self.per_label.tolist(), strict=True)),
             "per_label_per_seed_and_fold": self.per_fold.tolist(),
             "per_seed_and_fold": self.scores.tolist(),
+            "expert_usage": self.expert_usage,
             "oracle": self.oracle | {"note": "chosen on the test rows: not comparable"},
             "seconds": round(self.seconds, 1),
             "images_per_second": self.images_per_second,
@@ -241,6 +245,7 @@ def cross_validate(
     best = np.full((len(seeds), len(folds)), np.nan)
     models: list[Classifier] = []
     extents: list[dict[str, float]] = []
+    usage: list[dict[str, Any]] = []
     training_seconds = 0.0
 
     for run, seed in enumerate(seeds):
@@ -270,6 +275,7 @@ def cross_validate(
             best[run, number] = _best_of_log(folder, label)
             if run == 0:
                 models.append(model)
+                usage.append(usage_of(model, faces, test))
 
     images = sum(extent["samples_seen"] for extent in extents)
     return CrossValidation(
@@ -284,6 +290,7 @@ def cross_validate(
         images_per_second=round(images / training_seconds, 1) if training_seconds >= 1 else None,
         models=models,
         extents=extents,
+        expert_usage=usage,
     )
 
 

@@ -325,7 +325,7 @@ def _train_final(
         recipe = row.recipe.seeded(experiment.seeds[0])
         folder = prepared.training_folder(name, experiment.backbone, row.task, row.recipe)
         model = train_classifier(
-            prepared.views[0],
+            views_with(SECOND_FACES.get(name, "normalized"), prepared)[0],
             everything,
             row.task,
             recipe,
