@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.data import DataLoader
 
@@ -15,7 +16,7 @@ from norface_lib.datasets.pairs import ArrayDataset, Pairs, embed
 from norface_lib.datasets.protocols import subject_folds
 from norface_lib.images.arrays import LazyFaces, to_tensor
 from norface_lib.networks.classifier import Classifier, ClassifierConfig, ClassifierHead
-from norface_lib.networks.encoder import EncoderConfig
+from norface_lib.networks.encoder import EncoderConfig, FaceEncoder
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 from norface_lib.studies.cross_validation import cross_validate, difference
 from norface_lib.tasks.metrics import f1_per_label, icc3_1
@@ -127,10 +128,23 @@ def test_the_auxiliary_losses_reach_the_gates(pairs, term):
     assert not torch.equal(*gates)
 
 
+def test_only_a_backbone_that_is_trained_is_compiled(pairs, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(type(module)))
+    for compile in (False, True):
+        settings = replace(recipe(steps=1), compile=compile)
+        train_classifier(pairs, np.arange(16), TASK, settings, progress=False)
+    assert compiled == [FaceEncoder]
+
+
 def test_looking_at_the_test_rows_changes_no_weight(pairs, seen, tmp_path):
     train, test = subject_folds(pairs.subjects, 3)[0]
     settings = recipe(steps=6, watch_every=2)
-    plain = train_classifier(seen, train, TASK, settings, progress=False)
+    plain = train_classifier(
+        seen, train, TASK, settings, folder=tmp_path / "plain", progress=False, tested=test
+    )
+    assert "test" not in (tmp_path / "plain" / "classifier.jsonl").read_text()
+    settings = replace(settings, watch=True)
     watched = train_classifier(
         seen, train, TASK, settings, folder=tmp_path, progress=False, tested=test
     )
@@ -139,7 +153,7 @@ def test_looking_at_the_test_rows_changes_no_weight(pairs, seen, tmp_path):
         for a, b in zip(plain.state_dict().values(), watched.state_dict().values(), strict=True)
     )
     looks = [json.loads(line) for line in (tmp_path / "classifier.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in looks if "test" in row] == [2, 4, 6]
+    assert [row["step"] for row in looks if "test" in row] == [5, 6]
 
 
 def test_a_start_from_an_encoder_is_a_copy(pairs):
@@ -410,6 +424,7 @@ def test_trainings_are_kept_and_choosing_on_the_test_rows_flatters(readable, tmp
     task = Detection(("AU06", "AU12"))
     labels = (strength >= 3).astype(np.float32)
     settings = recipe(task, steps=12, batch_size=30, learning_rate=3e-2, average=0.5, watch_every=6)
+    settings = replace(settings, watch=True)
     folds = subject_folds(faces.subjects, 3)
     first, again = (
         cross_validate(

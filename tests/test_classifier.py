@@ -12,18 +12,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from norface_lib.cli.bench.classifier import dense_sum
 from norface_lib.networks.classifier import (
-    FUSIONS,
     Classifier,
     ClassifierConfig,
     ClassifierHead,
-    GatedFusion,
-    SumFusion,
     auxiliary_loss,
     input_stage,
     output_stage,
     parameter_count,
 )
 from norface_lib.networks.encoder import EncoderConfig
+from norface_lib.networks.fusion import FUSIONS, GatedFusion, SumFusion
 from norface_lib.networks.mixtures import (
     MixtureOfExperts,
     NoisyTopKGate,
@@ -350,7 +348,7 @@ def test_config_survives_json():
         ({"top_k": 0}, "top_k"),
         ({"fusion": "product"}, "fusion"),
         ({"drop_path_rate": 1.0}, "drop_path_rate"),
-        ({"backbone": "resnet18"}, "norface or timm:NAME"),
+        ({"backbone": "resnet18"}, "norface, mini or timm:NAME"),
         ({"backbone": "timm:no_such_net"}, "timm has no network 'no_such_net'"),
         ({"backbone": "timm:resnet18.no_such_tag"}, "timm has no network"),
         ({"backbone": "timm:resnet18", "image_size": 0}, "image_size"),

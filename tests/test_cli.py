@@ -54,6 +54,7 @@ FREE = {
     "evaluator": "likewise",
     "start": "likewise",
     "target": "an identity that these weights know; the library lists them",
+    "file": "a file or the name of a shipped sweep, which the library lists",
     "terms": "words for a card, which may say anything",
 }
 """Options whose texts the command line cannot know; `test_the_library_refuses_*` try them."""
@@ -182,7 +183,9 @@ def test_the_names_of_the_checks_are_those_of_the_library():
     from norface_lib.datasets.write_as import VARIANTS
     from norface_lib.faces.benchmark import TARGETS
     from norface_lib.photos import statuses
+    from norface_lib.studies.generated import TABLES
     from norface_lib.studies.recipes import BACKBONES
+    from norface_lib.studies.text_table import FORMATS
     from norface_lib.tasks.tasks import TASKS
     from norface_lib.training.normalizer_terms import LossWeights, SynthesisTerms
 
@@ -192,6 +195,8 @@ def test_the_names_of_the_checks_are_those_of_the_library():
     assert [name.removesuffix("_network") for name in networks] == list(checks.NETWORKS)
     assert tuple(TARGETS) == checks.TARGETS
     assert {*checks.BACKBONES, "timm:NAME"} == set(BACKBONES)
+    assert list(options.ResultTable) == list(TABLES)
+    assert options.TextFormat.__args__ == FORMATS
     assert set(options.Variant.__args__) == set(sum(VARIANTS.values(), ()))
     assert (statuses.UNREADABLE, *statuses.TRIED_AGAIN) == options._UNREADABLE
     assert options._LEFT_OUT == statuses.LEFT_OUT

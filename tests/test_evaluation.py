@@ -131,14 +131,20 @@ def test_a_result_says_how_it_was_made(tmp_path):
 
 def test_expected_numbers_are_compared(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
-    (tmp_path / "results/expected.json").write_text(
-        '{"quick": {"a": {"value": 0.5, "tolerance": 0.1}}}'
-    )
+    content = {
+        "parameters": {"quick": {"05": {"people": 30, "loss": "dice"}}},
+        "values": {"quick": {"05.a": {"value": 0.5, "tolerance": 0.1}}},
+    }
+    (tmp_path / "results/expected.json").write_text(json.dumps(content))
     monkeypatch.setattr(records, "ROOT", tmp_path)
-    assert "expected 0.5" in check_expected("quick", "a", 0.55)
-    assert "nothing to compare" in check_expected("smoke", "a", 0.9)
-    with pytest.raises(AssertionError, match=r"a = 0\.700, expected 0\.5"):
-        check_expected("quick", "a", 0.7)
+    notebook = {"profile": "quick", "people": 30, "loss": "dice", "results": {}}
+    assert "expected 0.5" in check_expected(notebook, "05.a", 0.55)
+    with pytest.raises(AssertionError, match=r"05\.a = 0\.700, expected 0\.5"):
+        check_expected(notebook, "05.a", 0.7)
+    assert "not compared: no number" in check_expected(notebook | {"profile": "smoke"}, "05.a", 0.9)
+    assert "not compared: no number" in check_expected(notebook, "05.b", 0.9)
+    other = check_expected(notebook | {"loss": "bce"}, "05.a", 0.9)
+    assert other == "05.a = 0.900 (not compared: loss is 'bce', of profile quick 'dice')"
 
 
 def test_figures_draw_what_they_are_given():

@@ -18,7 +18,8 @@ from norface_lib.networks.weights import load_classifier
 from norface_lib.studies import experiment as experiments
 from norface_lib.studies import preparation
 from norface_lib.studies.experiment import Experiment
-from norface_lib.studies.recipes import COMPARISONS, ROWS
+from norface_lib.studies.recipes import COMPARISONS, ROWS, SECOND_FACES
+from norface_lib.studies.second_faces import KINDS
 from norface_lib.training.normalizer import NormalizerTraining
 
 
@@ -222,18 +223,36 @@ def test_the_command_prints_the_table(benchmark, tmp_path):
     assert "2 seed(s)" in again.output
 
 
+REPLACED = {
+    "the normalized face instead of the original",
+    "the normalized face, beside a second view",
+    "the true normalized face instead of the original",
+    "what the normalizer misses",
+    "read and render instead of the original",
+}
+"""Comparisons of two rows of which each has one face that the other lacks."""
+
+
 def test_a_comparison_adds_what_its_second_row_lacks():
-    """The first of two rows is never the poorer one: it has each mixture and face of the second."""
+    """The first of two rows is never the poorer one: it has each mixture, face and setting of the
+    second, unless one face is replaced by another."""
 
     def parts(name):
-        row = {"input_mixture": True, "output_mixture": True} | ROWS[name]
-        mixtures = {key for key in ("input_mixture", "output_mixture") if row[key]}
-        return mixtures | (
-            {"original", "normalized"} if row["inputs"] == "both" else {row["inputs"]}
-        )
+        row = {"input_mixture": True, "output_mixture": True, "shared": True} | ROWS[name]
+        inputs = row.pop("inputs")
+        faces = {"original": "original", "second": f"{SECOND_FACES.get(name, 'normalized')} face"}
+        if inputs != "both":
+            del faces["second" if inputs == "original" else "original"]
+        row["own backbones"] = not row.pop("shared")
+        return {*faces.values(), *(key for key, value in row.items() if value)}
 
     for question, (first, second) in COMPARISONS.items():
-        if question == "the normalized face instead of the original":
-            assert (first, second) == ("normalized", "original")
+        added, lacking = parts(first) - parts(second), parts(second) - parts(first)
+        if question in REPLACED:
+            assert len(added) == len(lacking) == 1, question
         else:
-            assert parts(first) > parts(second), question
+            assert added and not lacking, question
+
+
+def test_every_second_face_is_one_that_can_be_made():
+    assert set(SECOND_FACES) <= set(ROWS) and set(SECOND_FACES.values()) <= set(KINDS)

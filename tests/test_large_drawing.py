@@ -11,7 +11,7 @@ from norface_lib.common.errors import DataError
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.benchmark import BenchmarkSpec, target_face
 from norface_lib.faces.writing import write_benchmark
-from norface_lib.images.arrays import area_shrunk, to_tensor
+from norface_lib.images.arrays import resized, to_tensor
 from norface_lib.networks.drawing import NetworkDrawing
 from norface_lib.networks.encoder import EncoderConfig
 from norface_lib.networks.export_onnx import export_onnx
@@ -102,17 +102,15 @@ def test_sides_have_columns_where_they_move_on_their_own(large_benchmark):
 def test_sizes_that_do_not_divide_are_refused(size, target):
     with pytest.raises(ValueError, match="cannot be shrunk evenly"):
         shrunk(torch.rand(1, 3, size, size), target)
-    with pytest.raises(ValueError, match="cannot be shrunk evenly"):
-        area_shrunk(np.zeros((1, size, size, 3), np.uint8), target)
 
 
 def test_arrays_and_tensors_shrink_alike(large_benchmark):
     faces = Rendered(large_benchmark).originals
-    small = area_shrunk(faces, 112)
+    small = resized(faces, 112)
     assert small.shape == (8, 112, 112, 3)
     tensor = shrunk(to_tensor(faces), 112)
     np.testing.assert_allclose(to_tensor(small).numpy(), tensor.numpy(), atol=0.5 / 255 + 1e-6)
-    assert area_shrunk(faces, 224) is faces
+    assert resized(faces, 224) is faces
 
 
 def test_the_preset_draws_twice_as_large():
@@ -223,12 +221,12 @@ def test_a_frozen_reader_shows_its_tokens_and_what_it_reads(tmp_path):
 
 
 def test_faces_are_drawn_large_and_given_small_on_request(weights, large_benchmark):
-    originals = area_shrunk(Rendered(large_benchmark).originals, 112)
+    originals = resized(Rendered(large_benchmark).originals, 112)
     model, face, _ = load_normalizer(weights)
     large = normalize_faces(model, face, originals)
     small = normalize_faces(model, face, originals, size=112)
     assert large.shape == (8, 224, 224, 3) and small.shape == (8, 112, 112, 3)
-    assert np.abs(area_shrunk(large, 112).astype(int) - small).max() <= 1
+    assert np.abs(resized(large, 112).astype(int) - small).max() <= 1
     drawing = NetworkDrawing(str(weights), "mira", "cpu", size=112)
     assert drawing.draw(originals).shape == (8, 112, 112, 3)
     assert np.abs(drawing.draw(originals).astype(int) - small).mean() > 1
@@ -239,7 +237,7 @@ def test_an_exported_file_draws_as_large(weights, large_benchmark, tmp_path):
 
     export_onnx([str(weights)], tmp_path / "large.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "large.onnx"))
-    faces = to_tensor(area_shrunk(Rendered(large_benchmark).originals[:2], 112)).contiguous()
+    faces = to_tensor(resized(Rendered(large_benchmark).originals[:2], 112)).contiguous()
     (drawn,) = session.run(None, {"original": faces.numpy()})
     model, face, _ = load_normalizer(weights)
     with torch.inference_mode():

@@ -106,6 +106,29 @@ def test_default_parameters_are_those_of_the_quick_profile(name):
         assert yaml.safe_load(known[parameter]["default"]) == value, parameter
 
 
+def test_numbers_are_expected_of_the_parameters_of_their_profile():
+    """`check_expected` compares only where these hold, so they must be the notebooks' own."""
+    expected = json.loads((ROOT / "results" / "expected.json").read_text())
+    for profile, values in expected["values"].items():
+        stated = expected["parameters"][profile]
+        assert {name.split(".")[0] for name in values} == stated.keys()
+        for number, parameters in stated.items():
+            (name,) = (name for name in NAMES if name.startswith(number))
+            known = papermill.inspect_notebook(str(NOTEBOOKS / f"{name}.ipynb"))
+            defaults = {key: yaml.safe_load(entry["default"]) for key, entry in known.items()}
+            wanted = defaults | parameters_of(name, profile)
+            assert parameters == {key: wanted[key] for key in wanted if key != "profile"}, name
+
+
+def test_notebooks_write_below_runs_alone():
+    """Tracked folders are read by notebooks, and written by `publish` alone."""
+    reads = r"\(ROOT / [^()\n]+\)\.read_text\(|ResultFiles\(ROOT / \"results\"\)"
+    for name in NAMES:
+        notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+        code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+        assert "ROOT /" not in re.sub(reads, "", code), name
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_committed_notebooks_show_outputs_and_no_machine(name):
     path = NOTEBOOKS / f"{name}.ipynb"

@@ -128,7 +128,7 @@ def test_the_choices_of_the_command_line_are_those_of_the_library():
     from norface_lib.photos.anonymizing import LAYOUTS
     from norface_lib.photos.detection import DETECTORS
     from norface_lib.photos.engines import ENGINES
-    from norface_lib.studies.experiment import DEFAULT_PROTOCOLS
+    from norface_lib.studies.data_sources import DEFAULT_PROTOCOLS
 
     assert values_of(options.Layout) == set(DATASETS)
     assert values_of(options.Dataset) == set(DEFAULT_PROTOCOLS)

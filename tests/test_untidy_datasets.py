@@ -140,7 +140,7 @@ def test_the_command_inspect_takes_the_counting(tmp_path):
     disfa_images(tmp_path, "SN001", range(1, 4), [0, 0, 5, 0])
     run = CliRunner().invoke
     assert run(app, ["inspect", "disfa", str(tmp_path)]).exit_code != 0
-    result = run(app, ["inspect", "disfa", str(tmp_path), "--first-frame", "0"])
+    result = run(app, ["inspect", "disfa", str(tmp_path), "--option", "first_frame=0"])
     assert result.exit_code == 0 and "images count from 0: as was asked for" in result.output
 
 

@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from norface_lib.cli import anonymize, data, doctor, evaluate, export, photos, project, training
+from norface_lib.cli import (
+    anonymize,
+    data,
+    doctor,
+    evaluate,
+    export,
+    network_training,
+    photos,
+    project,
+    results,
+    sweep,
+    training,
+)
 from norface_lib.cli.examples import EXAMPLES
 from norface_lib.cli.failures import report_failure
 from norface_lib.cli.output import with_shared_options
@@ -71,10 +83,13 @@ for commands in (
     photos.app,
     anonymize.app,
     training.app,
+    network_training.app,
+    sweep.app,
     export.app,
     data.app,
     doctor.app,
     project.app,
+    results.app,
 ):
     _add(commands)
 _add(evaluate.app, "evaluate")

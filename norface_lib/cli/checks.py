@@ -39,7 +39,20 @@ TARGETS = ("noor", "emil", "ada", "mira")
 TOKEN_READERS = ("tiny-photo-reader",)
 """Shipped token readers."""
 
-BACKBONES = ("frozen", "tuned", "scratch")
+LOADER = {
+    "camera": ("left", "right", "both"),
+    "classes": ("7", "8"),
+    "crop": ("true", "false"),
+    "aligned": ("true", "false"),
+    "first_frame": ("0", "1"),
+    "first_label": ("0", "1"),
+}
+"""Options of the datasets' loaders, and their values."""
+
+FORMATS = ("markdown", "csv", "latex")
+"""What a table can be written as."""
+
+BACKBONES = ("frozen", "tuned", "scratch", "mini")
 
 
 def device(name: str) -> str:
@@ -51,6 +64,24 @@ def device(name: str) -> str:
 
         device_of(name)
     return name
+
+
+def loader(texts: Sequence[str] | None) -> Sequence[str] | None:
+    """``NAME=VALUE`` each, of ``LOADER``."""
+    for text in texts or ():
+        name, _, value = text.partition("=")
+        if value not in LOADER.get(name, ()):
+            known = "; ".join(f"{option}={'|'.join(values)}" for option, values in LOADER.items())
+            raise BadParameter(f"no option {text!r} of a dataset; there are {known}")
+    return texts
+
+
+def formats(text: str | None) -> str | None:
+    """Formats of tables joined by commas, each once."""
+    names = [] if text is None else text.split(",")
+    if not set(names) <= set(FORMATS) or len(set(names)) < len(names):
+        raise BadParameter(f"no format {text!r}; there are {', '.join(FORMATS)}, or csv,latex")
+    return text
 
 
 def seconds(number: float | None) -> float | None:
@@ -82,15 +113,19 @@ def loss(text: str) -> str:
 
 
 def protocol(text: str) -> str:
-    """``dataset/split``. Whether the dataset has that split, the library says when it reads it."""
-    if text and not re.fullmatch(r"[a-z0-9_]+/[a-z0-9-]+", text):
-        raise BadParameter(f"{text!r} must be DATASET/SPLIT, as in disfa/3fold")
+    """``dataset/split`` or ``source->target/split``. Whether there is that split, the library
+    says when it reads it."""
+    if text and not re.fullmatch(r"([a-z0-9_]+->)?[a-z0-9_]+/[a-z0-9-]+", text):
+        raise BadParameter(
+            f"{text!r} must be DATASET/SPLIT, as in disfa/3fold, or across datasets "
+            "bp4d->disfa/3fold"
+        )
     return text
 
 
-def backbone(text: str) -> str:
+def backbone(text: str | None) -> str | None:
     """A kind of backbone, or ``timm:NAME``."""
-    if text not in BACKBONES and not re.fullmatch(r"timm:[\w./-]+", text):
+    if text is not None and text not in BACKBONES and not re.fullmatch(r"timm:[\w./-]+", text):
         raise BadParameter(f"no backbone {text!r}; there are {', '.join(BACKBONES)} and timm:NAME")
     return text
 

@@ -10,6 +10,7 @@ from norface_lib.cli.options import (
     FramesOption,
     GatedDataset,
     Layout,
+    LoaderOption,
     PhotoSource,
     Pool,
     SeedOption,
@@ -243,20 +244,7 @@ def inspect(
     check: Annotated[
         bool, typer.Option(help="read every frame, and drop those that cannot be read")
     ] = False,
-    first_frame: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="number of a sequence's first image, 0 or 1, if it cannot be found out",
-        ),
-    ] = None,
-    first_label: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=1, help="number of its first label row, 0 or 1, if it cannot be found out"
-        ),
-    ] = None,
+    option: LoaderOption = None,
     save_index: Annotated[
         Path | None,
         typer.Option(help="CSV file to save the index to, so that the next call need not scan"),
@@ -265,10 +253,10 @@ def inspect(
     """Show what a dataset's folder holds, which frames were dropped and why, and how often each
     label occurs."""
     from norface_lib.datasets import open_dataset
+    from norface_lib.datasets.options import read_options
 
-    options = {"task": task, "first_frame": first_frame, "first_label": first_label}
-    stated = {option: value for option, value in options.items() if value is not None}
-    data = open_dataset(name, root, **stated)
+    options = read_options(name, option or ()) | ({} if task is None else {"task": task})
+    data = open_dataset(name, root, **options)
     report = data.check() if check else data.report
     rates = {label: float(rate) for label, rate in data.base_rates().items()}
     if save_index:

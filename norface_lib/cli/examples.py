@@ -24,7 +24,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "train": (
         "norface train /your/DISFA out --dataset disfa --points points/points.csv --seeds 0,1,2",
         "norface train lab out --task au_intensity --loss mse+ccc",
+        "norface train /your/BP4D out --dataset bp4d --test-dataset disfa --test-root /your/DISFA",
+        "norface train /your/DISFA out --dataset disfa --option camera=right --profile paper",
+        "norface train lab out --backbone tuned --epochs 10 --batch-size 32 --accumulate 4",
+        "norface train lab out --config settings.yaml --experts 8 --top-k 2 --export csv,latex",
     ),
+    "sweep": ("norface sweep studies.yaml out --workers 2",),
     "train-normalizer": (
         "norface train-normalizer pretrain out --device cuda",
         "norface train-normalizer pretrain out --start tiny --name mine --faces aligned",
@@ -66,6 +71,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "inspect": (
         "norface inspect bp4d /your/BP4D --task au_detection",
         "norface inspect folder holiday --check",
+        "norface inspect affectnet /your/AffectNet --option classes=7",
     ),
     "doctor": ("norface doctor", "norface doctor --json"),
     "reproduce": (
@@ -74,5 +80,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "norface reproduce --only 05",
     ),
     "publish": ("norface publish --profile quick",),
+    "results": (
+        "norface results --table emotion --format latex",
+        "norface results --format csv --out tables",
+        "norface results --write",
+    ),
     "bench": ("norface bench", "norface bench normalize classify"),
 }

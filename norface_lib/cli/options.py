@@ -27,6 +27,7 @@ Domain = Literal["lab", "wild"]
 Preset = Literal["tiny", "tiny-224", "small", "base"]
 Leakage = Literal["pretrained", "per-fold", "all"]
 TableFormat = Literal["csv", "parquet", "json"]
+TextFormat = Literal["markdown", "csv", "latex"]
 Profile = Literal["smoke", "quick", "full"]
 PhotoSource = Literal["lfw", "celeba"]
 Variant = Literal["images", "video", "zip", "old", "new", "folders", "aligned", "original"]
@@ -51,6 +52,23 @@ class Stage(StrEnum):
     END_TO_END = "end-to-end"
     SMALL_FACES = "small-faces"
     SMOOTHING = "smoothing"
+
+
+class ResultTable(StrEnum):
+    """Tables that `results` makes."""
+
+    AU_DETECTION_BP4D = "au_detection-bp4d"
+    AU_DETECTION_BP4D_PLUS = "au_detection-bp4d_plus"
+    AU_DETECTION_DISFA = "au_detection-disfa"
+    AU_INTENSITY_BP4D = "au_intensity-bp4d"
+    AU_INTENSITY_DISFA = "au_intensity-disfa"
+    EMOTION = "emotion"
+    CROSS_DATASET = "cross-dataset"
+    ROWS = "rows"
+    ADDITIONS = "additions"
+    TRANSFER = "transfer"
+    CROSS_DATASET_RENDERED = "cross-dataset-rendered"
+    ABLATIONS = "ablations"
 
 
 DetectorOption = Annotated[
@@ -101,6 +119,15 @@ AllFacesOption = Annotated[bool, typer.Option(help="all faces of an image, or on
 PointsOption = Annotated[
     Path | None,
     typer.Option(help="points.csv that `align --layout` wrote, to crop whole frames by"),
+]
+LoaderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME=VALUE of the dataset's loader: camera=left|right|both (DISFA), classes=7|8 and "
+        "crop=true|false (AffectNet), aligned=true|false (RAF-DB), first_frame=0|1 and "
+        "first_label=0|1 (BP4D, BP4D+, DISFA); may be repeated",
+        callback=checks.loader,
+    ),
 ]
 NormalizerOption = Annotated[
     str, typer.Option(help="weights of the normalizer: tiny, tiny-photo or a path")

@@ -18,6 +18,7 @@ from norface_lib.cli.options import (
     LandmarkerOption,
     Layout,
     LevelsOption,
+    LoaderOption,
     NormalizerOption,
     OverwriteOption,
     PointsOption,
@@ -151,6 +152,7 @@ def normalize(
     token_reader: TokenReaderOption = "tiny-photo-reader",
     size: DrawnSizeOption = None,
     overwrite: OverwriteOption = False,
+    option: LoaderOption = None,
 ) -> None:
     """Normalize every face of a folder. To resume after a stop, run the same command again.
 
@@ -159,6 +161,7 @@ def normalize(
     normalizer: sharp at any size, for any of the rendered target identities.
     """
     from norface_lib.datasets.normalized import MANIFEST
+    from norface_lib.datasets.options import read_options
     from norface_lib.photos.whole_folders import normalize as run
 
     counts = run(
@@ -167,6 +170,7 @@ def normalize(
         detector=detector,
         levels=levels,
         layout=layout,
+        options=read_options(layout, option or ()),
         weights=weights,
         target=target,
         points=points,
@@ -216,6 +220,7 @@ def align(
     task: Annotated[
         Task | None, typer.Option(help="for a dataset: only the frames with labels of this task")
     ] = None,
+    option: LoaderOption = None,
 ) -> None:
     """Detect the faces of photographs and videos and crop them as the networks need them. To resume
     after a stop, run the same command again.
@@ -224,6 +229,7 @@ def align(
     where their faces are.
     """
     from norface_lib.datasets import open_dataset
+    from norface_lib.datasets.options import read_options
     from norface_lib.images.crop import ALIGNED
     from norface_lib.photos.dataset_points import find_points
     from norface_lib.photos.detection import open_detector
@@ -231,6 +237,7 @@ def align(
     from norface_lib.photos.listing import one_folder
     from norface_lib.photos.tables import FACES
 
+    options = read_options(layout, option or ())
     faces = open_detector(detector, model, levels=levels)
     if layout == "folder":
         counts = align_tree(
@@ -247,7 +254,7 @@ def align(
         print_counts(counts, FACES, ALIGNED, files=[out / FACES])
         return
 
-    options = {} if task is None else {"task": task}
+    options |= {} if task is None else {"task": task}
     points = out / "points.csv"
     if overwrite:
         points.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import typer
 from norface_lib.cli import checks
 from norface_lib.cli.options import Profile, Stage
 from norface_lib.cli.output import show
-from norface_lib.common.paths import NOTEBOOKS, require_checkout, runs
+from norface_lib.common.paths import require_checkout, runs
 
 app = typer.Typer()
 _PANEL = "This project"
@@ -46,12 +46,13 @@ def publish(
         Profile, typer.Option(help="profile of the run to take outputs from")
     ] = "quick",
 ) -> None:
-    """Put the outputs of a finished run of `reproduce` into the notebooks."""
+    """Copy the result files of a finished run of `reproduce` to results/PROFILE; of quick also its
+    figures to figures/, and its outputs into the notebooks."""
     require_checkout("publish")
     from norface_lib.cli.publish import publish as run
 
-    run(profile)
-    show(f"the notebooks show the outputs of {profile}", files=sorted(NOTEBOOKS.glob("*.ipynb")))
+    files = run(profile)
+    show(f"{len(files)} files of {profile} are published", files=files)
 
 
 @app.command(rich_help_panel=_PANEL)

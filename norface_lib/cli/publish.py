@@ -1,13 +1,16 @@
-"""Outputs of an executed run, put into the committed notebooks for readers."""
+"""What a run made, put where readers see it: outputs into the committed notebooks, result files and
+figures into the tracked folders. Nothing else writes there."""
 
 import base64
 import copy
+import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from norface_lib.common.errors import DataError, needs
-from norface_lib.common.paths import NOTEBOOKS, runs, shown
+from norface_lib.common.paths import NOTEBOOKS, ROOT, runs, shown
 
 with needs("notebooks"):
     import nbformat
@@ -24,33 +27,70 @@ def notebook_names() -> list[str]:
     return sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
 
 
-def publish(profile: str = "quick") -> None:
-    """Puts the outputs of a profile's run into ``notebooks/``, where readers see them, without
-    traces of the run."""
-    for name in notebook_names():
-        path = NOTEBOOKS / f"{name}.ipynb"
-        executed = runs() / profile / f"{name}.ipynb"
-        if not executed.exists():
-            raise DataError(f"{shown(executed)}: not there; run the profile {profile} first")
+SHOWN = "quick"
+"""The profile whose outputs the committed notebooks show, and whose figures the README shows."""
 
-        notebook = nbformat.read(path, as_version=4)
+
+def publish(profile: str = SHOWN) -> list[Path]:
+    """Copies result files of a profile's run to ``results/<profile>``. Of the profile ``quick``,
+    also figures to ``figures`` and outputs into ``notebooks``, without traces of the run.
+
+    Returns what was written. Raises :class:`DataError` if the run is not there, or was run from
+    other notebooks.
+    """
+    folder = runs() / profile
+    executed = _executed(folder) if profile == SHOWN else {}
+    written = _copied(folder / "results", ROOT / "results" / profile, "*.json")
+    if not written:
+        raise DataError(
+            f"{shown(folder / 'results')}: no result file there; run the profile {profile} first"
+        )
+    if profile == SHOWN:
+        written += _copied(folder, ROOT / "results" / profile, "summary.json")
+        written += _copied(folder / "figures", ROOT / "figures", "*.*")
+        written += [_publish_notebook(name, cells) for name, cells in executed.items()]
+    return written
+
+
+def _copied(source: Path, target: Path, pattern: str) -> list[Path]:
+    """Copies the files of a folder that match a pattern, and returns the copies."""
+    target.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copy(path, target / path.name)) for path in sorted(source.glob(pattern))]
+
+
+def _executed(folder: Path) -> dict[str, list[nbformat.NotebookNode]]:
+    """The cells of all executed notebooks, which are checked before anything is written."""
+    executed = {}
+    for name in notebook_names():
+        path = folder / f"{name}.ipynb"
+        if not path.exists():
+            raise DataError(f"{shown(path)}: not there; run the profile {folder.name} first")
         cells = [
             cell
-            for cell in nbformat.read(executed, as_version=4).cells
+            for cell in nbformat.read(path, as_version=4).cells
             if not has_tag(cell, "injected-parameters")
         ]
-        if [cell.source for cell in cells] != [cell.source for cell in notebook.cells]:
+        committed = nbformat.read(NOTEBOOKS / path.name, as_version=4)
+        if [cell.source for cell in cells] != [cell.source for cell in committed.cells]:
             raise DataError(
-                f"{shown(executed)}: was run from another version of the notebook; run it again"
+                f"{shown(path)}: was run from another version of the notebook; run it again"
             )
+        executed[name] = cells
+    return executed
 
-        notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
-        notebook.metadata.language_info = {"name": "python"}
-        for pixels, quality in _SIZES:
-            _take_outputs(notebook, cells, pixels=pixels, quality=quality)
-            if len(nbformat.writes(notebook)) < _LARGEST:
-                break
-        nbformat.write(notebook, path)
+
+def _publish_notebook(name: str, cells: list[nbformat.NotebookNode]) -> Path:
+    """Puts the outputs of executed cells into a committed notebook, and returns its path."""
+    path = NOTEBOOKS / f"{name}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
+    notebook.metadata.language_info = {"name": "python"}
+    for pixels, quality in _SIZES:
+        _take_outputs(notebook, cells, pixels=pixels, quality=quality)
+        if len(nbformat.writes(notebook)) < _LARGEST:
+            break
+    nbformat.write(notebook, path)
+    return path
 
 
 def has_tag(cell: nbformat.NotebookNode, tag: str) -> bool:

@@ -70,7 +70,7 @@ def reproduce(
         summary["faces"] = _read_faces(profile, folder, photos)
         seconds["faces"] = round(time.monotonic() - faces_started, 1)
     seconds["all"] = round(time.monotonic() - started, 1)
-    summary["au_detection"] = _detection(profile)
+    summary["au_detection"] = _detection(folder)
     summary["machine"] = machine()
     summary["versions"] = versions()
 
@@ -141,10 +141,10 @@ def _estimate(before: dict[str, float], names: list[str]) -> str:
     return f"  (about {sum(known) / 60:.0f} min left, by the last run)" if known else ""
 
 
-def _detection(profile: str) -> dict[str, float]:
-    """Mean F1 of each input on ``lab`` from the result file of notebook 05, or nothing if it has
-    not run."""
-    path = ROOT / "results" / profile / "au_detection.json"
+def _detection(folder: Path) -> dict[str, float]:
+    """Mean F1 of each input on ``lab`` from the result file of notebook 05 in the folder of a run,
+    or nothing if it has not run."""
+    path = folder / "results" / "au_detection.json"
     if not path.exists():
         return {}
     rows = json.loads(path.read_text())["result"]["lab"]["rows"]

@@ -11,7 +11,9 @@ CORE = {
     "pandas": "pandas",
     "scipy": "scipy",
     "sklearn": "scikit-learn",
+    "joblib": "joblib",
     "cv2": "opencv-python",
+    "yaml": "PyYAML",
     "filelock": "filelock",
     "PIL": "pillow",
     "typer": "typer",
@@ -47,7 +49,6 @@ EXTRAS = {
         "matplotlib": "matplotlib",
         "seaborn": "seaborn",
         "skimage": "scikit-image",
-        "yaml": "PyYAML",
     },
 }
 """Modules and packages of each extra."""

@@ -1,7 +1,7 @@
-"""Commands that train the normalizer, the evaluator and classifiers."""
+"""The command that trains and tests classifiers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,16 +12,21 @@ from norface_lib.cli.options import (
     DeviceOption,
     Input,
     Leakage,
+    LoaderOption,
     NetworkOption,
     NormalizerOption,
     PointsOption,
-    Preset,
-    SeedOption,
-    StartOption,
     Task,
     TermOption,
 )
 from norface_lib.cli.output import show
+from norface_lib.cli.training_settings import (
+    ConfigOption,
+    TrainingProfileOption,
+    chosen_backbone,
+    chosen_settings,
+    with_training_settings,
+)
 
 if TYPE_CHECKING:
     from norface_lib.studies.result import Result
@@ -31,6 +36,7 @@ _PANEL = "Training"
 
 
 @app.command(rich_help_panel=_PANEL)
+@with_training_settings
 def train(
     root: Annotated[
         Path, typer.Argument(help="folder of a dataset whose frames are aligned faces")
@@ -43,22 +49,42 @@ def train(
     ],
     task: Annotated[Task, typer.Option(help="what the classifier learns")] = "au_detection",
     dataset: Annotated[Dataset, typer.Option(help="the dataset at ROOT")] = "rendered",
+    test_dataset: Annotated[
+        Dataset | None,
+        typer.Option(help="test on this dataset instead, by the labels that both have"),
+    ] = None,
+    test_root: Annotated[
+        Path | None, typer.Option(help="for --test-dataset: its folder of aligned faces")
+    ] = None,
+    test_points: Annotated[
+        Path | None, typer.Option(help="for --test-dataset: its points.csv, as --points")
+    ] = None,
+    test_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="for --test-dataset: NAME=VALUE of its loader, as --option",
+            callback=checks.loader,
+        ),
+    ] = None,
     protocol: Annotated[
         str,
         typer.Option(
-            help="such as disfa/3fold or rendered/5fold-seed0; default: the dataset's usual one",
+            help="such as disfa/3fold, rendered/5fold-seed0 or bp4d->disfa/3fold; default: the "
+            "dataset's usual one",
             callback=checks.protocol,
         ),
     ] = "",
     weights: NormalizerOption = "tiny",
+    option: LoaderOption = None,
     backbone: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="the normalizer's encoder, frozen or tuned (fine-tuned); scratch: from random "
-            "initialization; or timm:NAME",
+            "initialization; mini: a small residual network, likewise; or timm:NAME; default: "
+            "frozen, or tuned with --profile paper",
             callback=checks.backbone,
         ),
-    ] = "frozen",
+    ] = None,
     encoder: Annotated[
         str,
         typer.Option(
@@ -78,12 +104,6 @@ def train(
             callback=checks.loss,
         ),
     ] = "",
-    steps: Annotated[
-        int,
-        typer.Option(
-            min=0, max=MOST_STEPS, help="steps of each training; 0: what suits the backbone"
-        ),
-    ] = 0,
     seeds: Annotated[
         str,
         typer.Option(help="seeds, as in 0,1,2: one training for each", callback=checks.seeds),
@@ -113,14 +133,31 @@ def train(
     network: NetworkOption = None,
     points: PointsOption = None,
     device: DeviceOption = "auto",
+    profile: TrainingProfileOption = None,
+    config: ConfigOption = None,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            help="also write the tables into OUT/<task>/tables, as csv, latex, markdown, or "
+            "several: csv,latex",
+            callback=checks.formats,
+        ),
+    ] = None,
+    *,
+    given: dict[str, Any],
 ) -> None:
     """Cross-validate a classifier by a dataset's protocol and print the table. To resume after a
     stop, run the same command again.
 
+    With --test-dataset it learns from the people of ROOT and is tested on those of the other
+    dataset, beside the same rows trained on the other dataset's own people.
+
     --term and --network belong to the normalizer's fine-tuning.
     """
+    from norface_lib.datasets.options import read_options
     from norface_lib.networks.classifier import INPUTS
     from norface_lib.studies.experiment import UNPAIRED_WEIGHTS, Experiment
+    from norface_lib.studies.experiment_tables import export_tables
     from norface_lib.training.normalizer import NormalizerTraining
     from norface_lib.training.normalizer_terms import terms_of
 
@@ -130,205 +167,31 @@ def train(
         data=dataset,
         root=root,
         points=points,
+        test_data=test_dataset,
+        test_root=test_root,
+        test_points=test_points,
+        options=read_options(dataset, option or ()),
+        test_options=read_options(test_dataset, test_option or ()) if test_dataset else {},
         protocol=protocol,
         weights=weights,
         leakage=leakage,
         tuning=NormalizerTraining.of_steps(0, tuning_steps, terms=terms),
-        backbone=backbone,
+        backbone=chosen_backbone(backbone, profile),
         encoder=encoder,
         rows=tuple(str(name) for name in inputs or INPUTS),
         loss=loss,
-        steps=steps,
+        training=chosen_settings(task, profile, config, given),
         seeds=tuple(int(seed) for seed in seeds.split(",")),
         balanced=balanced,
         final=final,
     )
     result = experiment.run(out, device=device)
-    show(result.report(), files=[result.path], scores=_scores(result))
+    files = [result.path]
+    if export:
+        files += export_tables(result.tables(), out / task / "tables", export.split(","))
+    show(result.report(), files=files, scores=_scores(result))
 
 
 def _scores(result: "Result") -> dict[str, float]:
     """The one number of each row that is quoted."""
     return {name: float(row.score) for name, row in result.rows.items()}
-
-
-@app.command(rich_help_panel=_PANEL)
-def train_normalizer(
-    data: Annotated[Path, typer.Argument(help="a rendered benchmark of the pool pretrain")],
-    out: Annotated[Path, typer.Argument(help="folder for checkpoints, logs and the weights")],
-    preset: Annotated[Preset, typer.Option(help="size of the network")] = "tiny",
-    masked_steps: Annotated[
-        int,
-        typer.Option(min=0, max=MOST_STEPS, help="steps of masked autoencoding; 0 leaves it out"),
-    ] = 0,
-    expression_steps: Annotated[
-        int,
-        typer.Option(min=0, max=MOST_STEPS, help="steps of the expression stage; 0 leaves it out"),
-    ] = 2000,
-    drawing_steps: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=MOST_STEPS,
-            help="steps in which the decoder alone learns to draw AU intensities, for a preset "
-            "that can (tiny-224); 0 leaves it out",
-        ),
-    ] = 0,
-    synthesis_steps: Annotated[
-        int, typer.Option(min=1, max=MOST_STEPS, help="steps of the synthesis stage")
-    ] = 3500,
-    code_share: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            help="share of the faces that the synthesis stage goes on drawing from their AU "
-            "intensities alone",
-        ),
-    ] = 0.0,
-    frozen_encoder: Annotated[
-        bool,
-        typer.Option(
-            "--frozen-encoder",
-            help="leave the encoder as it was begun with, as by --encoder READER",
-        ),
-    ] = False,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    start: StartOption = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help="weights for the encoder: of a token reader (shipped name or path), or of a ViT "
-            "(a file, or timm:NAME)",
-            callback=checks.encoder,
-        ),
-    ] = None,
-    faces: Annotated[
-        Path | None,
-        typer.Option(
-            help="a folder of aligned faces without true normalized images, to train on too"
-        ),
-    ] = None,
-    degraded: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            help="share of the originals that are degraded: gray, blurred, noisy, occluded...",
-        ),
-    ] = 0.0,
-    name: Annotated[
-        str | None,
-        typer.Option(help="name of the weights; default: the preset's", callback=checks.file_name),
-    ] = None,
-    term: TermOption = None,
-    network: NetworkOption = None,
-    terms: Annotated[
-        str,
-        typer.Option("--license", help="license for the card, which the faces decide"),
-    ] = "MIT; the target face is rendered from CC0 assets and is nobody",
-) -> None:
-    """Train a normalizer on rendered pairs, and on photographs too if --faces is set. To resume
-    after a stop, run the same command again."""
-    from dataclasses import replace
-
-    from norface_lib.training.normalizer import NormalizerTraining
-    from norface_lib.training.normalizer_recipe import train_and_save
-    from norface_lib.training.normalizer_terms import terms_of
-
-    losses = replace(
-        terms_of(term or [], network or []), degraded_share=degraded, code_share=code_share
-    )
-    training = NormalizerTraining.of_steps(
-        expression_steps,
-        synthesis_steps,
-        seed=seed,
-        masked=masked_steps,
-        drawing=drawing_steps,
-        terms=losses,
-        frozen_encoder=frozen_encoder,
-    )
-    path = train_and_save(
-        data,
-        out,
-        preset=preset,
-        training=training,
-        device=device,
-        start=start,
-        encoder=encoder,
-        faces=faces,
-        name=name,
-        terms=terms,
-    )
-    show(f"the weights are in {path}", files=[path])
-
-
-@app.command(rich_help_panel=_PANEL)
-def train_evaluator(
-    data: Annotated[Path, typer.Argument(help="a rendered benchmark of the pool evaluator")],
-    out: Annotated[Path, typer.Argument(help="folder for the checkpoint, the log and the weights")],
-    steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="steps of the training")] = 1500,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    start: StartOption = None,
-) -> None:
-    """Train the network that evaluates normalizers. To resume after a stop, run the same command
-    again."""
-    from norface_lib.training.evaluator import train_and_save
-
-    path = train_and_save(data, out, steps=steps, seed=seed, device=device, start=start)
-    show(f"the weights are in {path}", files=[path])
-
-
-@app.command(rich_help_panel=_PANEL)
-def train_reader(
-    out: Annotated[Path, typer.Argument(help="folder for the checkpoint, the log and the weights")],
-    data: Annotated[
-        list[Path],
-        typer.Argument(
-            help="benchmarks to learn from: rendered, and pseudo-pairs made with --teacher"
-        ),
-    ],
-    share: Annotated[
-        list[float] | None,
-        typer.Option(
-            min=0, max=1, help="share of a batch, one for each of DATA in turn; default: all alike"
-        ),
-    ] = None,
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(
-            help="a rendered benchmark of other people, which sets the thresholds of AUs together "
-            "with the neutral photographs of DATA"
-        ),
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="steps of the training")] = 5000,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    start: NormalizerOption = "tiny-photo",
-    name: Annotated[
-        str, typer.Option(help="name of the weights", callback=checks.file_name)
-    ] = "reader",
-    terms: Annotated[
-        str,
-        typer.Option("--license", help="license for the card, which the pictures of DATA decide"),
-    ] = "MIT",
-) -> None:
-    """Train a token reader: AUs of either side, their occurrence and the emotion, from rendered
-    faces and photographs. To resume after a stop, run the same command again."""
-    from norface_lib.training.reader_recipe import train_and_save
-    from norface_lib.training.token_reader import ReaderTraining
-
-    path = train_and_save(
-        data,
-        out,
-        shares=share or [1 / len(data)] * len(data),
-        training=ReaderTraining.of_steps(steps, seed),
-        calibration=calibrate,
-        terms=terms,
-        start=start,
-        name=name,
-        device=device,
-    )
-    show(f"the weights are in {path}", files=[path])

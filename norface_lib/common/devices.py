@@ -33,9 +33,14 @@ def available_devices() -> list[str]:
     return ["cpu", *(f"cuda:{number}" for number in range(gpus)), *apple]
 
 
-def mixed_precision(device: torch.device) -> AbstractContextManager:
-    """Context that computes in bfloat16 if the hardware multiplies it, else one that changes
-    nothing: a CPU without such units takes many times longer."""
+def mixed_precision(device: torch.device, wanted: bool | None = None) -> AbstractContextManager:
+    """Context that computes in bfloat16, or one that changes nothing.
+
+    ``wanted``: None for what suits the hardware: a CPU without units that multiply bfloat16 takes
+    many times longer.
+    """
+    if wanted is not None:
+        return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
     if device.type == "cuda":
         return torch.autocast("cuda", torch.bfloat16)
     fast = torch.backends.mkldnn.is_available() and _cpu_has_bf16_units()

@@ -35,6 +35,14 @@ def runs() -> Path:
     return Path(os.environ.get("NORFACE_RUNS", ROOT / "runs"))
 
 
+def run_file(profile: str, *names: str) -> Path:
+    """A file that a notebook writes in its run, ``runs/<profile>/<names>``; its folder is made.
+    `publish` copies those in ``results`` and ``figures`` to the folders that are tracked."""
+    path = runs().joinpath(profile, *names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def cache(name: str, **settings: Any) -> Path:
     """Folder of what these settings make, the same at each call: ``runs/cache/<name>-<hash of the
     settings>``."""

@@ -4,8 +4,10 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
@@ -32,6 +34,22 @@ def end_with_parent(_: int = 0) -> None:
         os._exit(1)
 
     threading.Thread(target=wait, name="end-with-parent", daemon=True).start()
+
+
+@lru_cache
+def end_with_process(number: int) -> None:
+    """Makes this process end within a second after its parent of that ``number`` did. Does nothing
+    in the parent itself, nor when it is called again; for workers that `end_with_parent` cannot
+    serve, such as joblib's."""
+    if number == os.getpid():
+        return
+
+    def wait() -> None:
+        while os.getppid() == number:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="end-with-process", daemon=True).start()
 
 
 SENTENCE = "norface: stopped; the same command goes on"

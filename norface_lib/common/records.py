@@ -5,7 +5,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -106,17 +106,27 @@ def settings_of(**configs: Any) -> dict[str, Any]:
     return {name: asdict(config) for name, config in configs.items()}
 
 
-def check_expected(profile: str, name: str, value: float) -> str:
-    """Compares a number with ``results/expected.json`` and returns a sentence with both.
+def check_expected(namespace: Mapping[str, Any], name: str, value: float) -> str:
+    """Compares a number of a notebook with ``results/expected.json`` and returns a sentence with
+    both.
 
-    Raises ``AssertionError`` if it is farther off than the tolerance there. A profile or name
-    without an entry is not compared.
+    ``namespace``: the notebook's ``globals()``; ``name`` begins with the notebook's number, as in
+    ``05.lab.both.mean_f1``. The sentence says "not compared" for a profile or name without an
+    entry, and for parameters that are not those of the entry. Raises ``AssertionError`` if the
+    number is farther off than the tolerance there.
     """
-    expected = json.loads((ROOT / "results" / "expected.json").read_text())
-    entry = expected.get(profile, {}).get(name)
-    if entry is None:
-        return f"{name} = {value:.3f} (nothing to compare with for profile {profile})"
+    profile = namespace["profile"]
+    content = json.loads((ROOT / "results" / "expected.json").read_text())
+    expected = content["values"].get(profile, {}).get(name)
+    if expected is None:
+        return f"{name} = {value:.3f} (not compared: no number is expected of profile {profile})"
+    for parameter, wanted in content["parameters"][profile][name.split(".")[0]].items():
+        if namespace[parameter] != wanted:
+            return (
+                f"{name} = {value:.3f} (not compared: {parameter} is {namespace[parameter]!r}, of "
+                f"profile {profile} {wanted!r})"
+            )
 
-    sentence = f"{name} = {value:.3f}, expected {entry['value']} +- {entry['tolerance']}"
-    assert abs(value - entry["value"]) <= entry["tolerance"], sentence
+    sentence = f"{name} = {value:.3f}, expected {expected['value']} +- {expected['tolerance']}"
+    assert abs(value - expected["value"]) <= expected["tolerance"], sentence
     return sentence

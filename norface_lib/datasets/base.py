@@ -180,8 +180,8 @@ class FaceDataset(Dataset):
         return crop_of(self.root) if self._points is None else NORFACE_CROP
 
     def aligned_by(self, points: Path, size: int = 224) -> "FaceDataset":
-        """The same dataset, whose images are crops of ``size`` px by a table of five points, which
-        `find_points` wrote.
+        """The same dataset, whose images are crops by a table of five points, which `find_points`
+        wrote: of ``size`` px, until a network asks for its own (`sized`).
 
         Frames without a face, or that are not in the table, are dropped and counted. Raises
         :class:`DataError` if the table is missing or damaged, or knows no frame of the dataset.
@@ -203,6 +203,13 @@ class FaceDataset(Dataset):
         part._points = dict(zip(part.index["path"], places.reshape(-1, 5, 2), strict=True))
         part._size = size
         part._summarize()
+        return part
+
+    def sized(self, size: int) -> "FaceDataset":
+        """The same dataset, whose crops are of ``size`` px if it is `aligned_by` points; images
+        that are no crops stay as they are."""
+        part = copy.copy(self)
+        part._size = size
         return part
 
     def values(self) -> NDArray[np.float32]:

@@ -211,7 +211,7 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
                     f"{self.root}: images count from {two[0]} and label rows from {two[1]}, as in "
                     f"{'/'.join(two[2])}, so that their numbers may not mean the same frame; say "
                     f"which they do: {FIRST_FRAME}=0 or 1 and {FIRST_LABEL}=0 or 1 "
-                    "(`--first-frame`, `--first-label`)"
+                    "(with `--option`)"
                 )
             self.report.counting.append(
                 "images and label rows of one number are one frame: both count alike"

@@ -40,7 +40,7 @@ def first_of_labels(
     if one:
         raise DataError(
             f"{root}: label rows count from 0 in {_name(zero[0])} and from 1 in {_name(one[0])}; "
-            f"say which it is for all: {FIRST_LABEL}=0 or {FIRST_LABEL}=1 (`--first-label`)"
+            f"say which it is for all: {FIRST_LABEL}=0 or {FIRST_LABEL}=1 (with `--option`)"
         )
     return 0, f"{_name(zero[0])} has a label row 0"
 
@@ -84,7 +84,7 @@ def first_of_images(
         )
     raise DataError(
         f"{root}: images may count from 0 or from 1 ({why}); say which it is: "
-        f"{FIRST_FRAME}=0 or {FIRST_FRAME}=1 (`--first-frame`)"
+        f"{FIRST_FRAME}=0 or {FIRST_FRAME}=1 (with `--option`)"
     )
 
 

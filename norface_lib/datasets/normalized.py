@@ -83,6 +83,7 @@ def normalize_dataset(
     """
     check_batch_size(batch_size)
     drawing = drawing or NetworkDrawing(weights, target, device)
+    data = data.sized(drawing.input_size)
     _refuse_doubles(data)
     folder = Path(out) / drawing.target
     if folder.resolve().is_relative_to(data.root.resolve()):
@@ -223,7 +224,7 @@ def load_pairs(
             f"{Path(folder) / MANIFEST}: names no frame of {data.root}; normalize the dataset into "
             "this folder"
         )
-    part = data.select(places != "")
+    part = data.sized(size).select(places != "")
     rows = manifest.loc[part.index["path"]]
     key = key_of(part, folder, size)
     names = (
@@ -291,6 +292,14 @@ def _gathered(
     with only_writer(path.with_suffix("")):
         write_atomically(path, write)
     return np.load(path, mmap_mode="r")
+
+
+def mapped(images: Iterable[Faces], count: int, size: int, path: Path) -> Faces:
+    """Images (N, S, S, 3) in the file ``path`` (.npy), mapped into memory; N is ``count``, S
+    ``size``. They are taken from it if an earlier call made it, so its name must tell them from all
+    others."""
+    kept = _kept([path], count, size)
+    return kept[0] if kept else _gathered(images, count, size, path, progress=False)
 
 
 def _reserve(path: Path) -> None:

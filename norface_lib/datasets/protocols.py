@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from norface_lib.common.errors import DataError
 from norface_lib.datasets import DATASETS, affectnet, bp4d, disfa, rafdb
 from norface_lib.datasets import official_splits as official
-from norface_lib.labels import BP4D_AUS
+from norface_lib.labels import BP4D_AUS, EMOTIONS
 
 # --- splits ---------------------------------------------------------------------------------------
 
@@ -251,19 +251,54 @@ def _listed(names: Iterable[str], what: str) -> str:
 LABELS: MappingProxyType[str, MappingProxyType[str, tuple]] = MappingProxyType(
     {
         "au_detection": MappingProxyType(
-            {"bp4d": BP4D_AUS, "bp4d_plus": BP4D_AUS, "disfa": disfa.DETECTION_AUS}
+            {
+                "bp4d": BP4D_AUS,
+                "bp4d_plus": BP4D_AUS,
+                "disfa": disfa.DETECTION_AUS,
+                "rendered": BP4D_AUS,
+            }
         ),
         "au_intensity": MappingProxyType(
             {
                 "bp4d": bp4d.INTENSITY_AUS,
                 "bp4d_plus": bp4d.INTENSITY_AUS,
                 "disfa": disfa.INTENSITY_AUS,
+                "rendered": BP4D_AUS,
             }
         ),
-        "emotion": MappingProxyType({"affectnet": affectnet.EMOTIONS, "rafdb": rafdb.EMOTIONS}),
+        "emotion": MappingProxyType(
+            {
+                "affectnet": affectnet.EMOTIONS,
+                "rafdb": rafdb.EMOTIONS,
+                "rendered": EMOTIONS,
+            }
+        ),
     }
 )
-"""The labels of each dataset by task, in its own order (PAPER.md 2.1-2.5)."""
+"""The labels of each dataset by task, in its own order (PAPER.md 2.1-2.5); of a rendered benchmark
+those that it has unless others are asked for."""
+
+_ANY = "an AU is present from intensity 1 (A) on"
+_LEVELS = "an intensity of 0, or 1 (A) to 5 (E)"
+_EMOTION = "one emotion for each image, as its coders name it"
+
+SEMANTICS: MappingProxyType[str, MappingProxyType[str, str]] = MappingProxyType(
+    {
+        "au_detection": MappingProxyType(
+            {
+                "bp4d": _ANY,
+                "bp4d_plus": _ANY,
+                "disfa": f"an AU is present from intensity {disfa.DETECTION_THRESHOLD} (B) on",
+                "rendered": _ANY,
+            }
+        ),
+        "au_intensity": MappingProxyType(
+            dict.fromkeys(LABELS["au_intensity"], "0, or 1 (A) to 5 (E)")
+        ),
+        "emotion": MappingProxyType(dict.fromkeys(LABELS["emotion"], _EMOTION)),
+    }
+)
+"""What a label of each task means in each dataset (PAPER.md 2.1-2.6)."""
 
 
 class SharedLabels(NamedTuple):
@@ -275,15 +310,18 @@ class SharedLabels(NamedTuple):
     target: NDArray[np.intp]
 
 
-def shared_labels(source: str, target: str, task: str) -> SharedLabels:
+def shared_labels(source: str, target: str, task: str, aus: tuple[int, ...] = ()) -> SharedLabels:
     """The labels of ``target`` that a network trained on ``source`` can be tested on; task
-    ``au_detection``, ``au_intensity`` or ``emotion``.
+    ``au_detection``, ``au_intensity`` or ``emotion``. ``aus``: those of a rendered benchmark, if
+    they are not the default.
 
     BP4D and DISFA share AUs 1 2 4 6 12 in detection, where BP4D counts any intensity as present and
     DISFA 2 or more, and AUs 6 12 17 in intensity. AffectNet and RAF-DB share 7 emotions (PAPER.md
     2.6). Raises `DataError` for an unknown task, or a dataset that has no labels of it.
     """
-    known = LABELS.get(task, {})
+    known = dict(LABELS.get(task, {}))
+    if aus and task != "emotion":
+        known["rendered"] = tuple(aus)
     if not {source, target} <= set(known):
         raise DataError(
             f"no labels of the task {task!r} for {source} and {target}; known are {_tasks()}"

@@ -4,9 +4,7 @@ mixture of experts at both ends.
 Established are the two places of the mixtures, m = 4 experts with k = 2 kept, and two auxiliary
 losses of weight 0.001 (PAPER.md 1.1, 1.2). The rest is our choice after PAPER.md 1.5: noisy top-k
 gates (Shazeer et al. 2017), one gate and one head for each label at the output (MMoE, Ma et al.
-2018), one embedding per face as the experts' input. At both ends an expert computes the samples
-that a gate chose it for, and no sample is ever dropped: experts have no capacity that could be
-full.
+2018), one embedding per face as the experts' input. No sample is ever dropped.
 
 Shapes: N images, L labels, m experts, D the width of the encoder.
 """
@@ -20,14 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from norface_lib.networks.encoder import (
+    MINI_SIZE,
+    MINI_WIDTHS,
     TINY_ENCODER,
     EncoderConfig,
     FaceEncoder,
+    ImageEncoder,
+    MiniEncoder,
     TimmEncoder,
     check_timm,
+    timm_image_size,
     timm_width,
     with_tuples,
 )
+from norface_lib.networks.fusion import FUSIONS, without_a_face
 from norface_lib.networks.mixtures import (
     Dense,
     Gating,
@@ -43,9 +47,12 @@ from norface_lib.networks.normalizer import ExpressionEmbedding, Normalizer
 INPUTS = ("original", "normalized", "both")
 """Faces that a classifier can take."""
 
-
 OWN_BACKBONE = "norface"
-"""The normalizer's encoder and expression embedding. Any other backbone is ``timm:NAME``."""
+"""The normalizer's encoder and expression embedding. Any other backbone is ``timm:NAME`` or
+``MINI_BACKBONE``."""
+
+MINI_BACKBONE = "mini"
+"""`norface_lib.networks.encoder.MiniEncoder`."""
 
 
 class ClassifierOutput(NamedTuple):
@@ -55,48 +62,6 @@ class ClassifierOutput(NamedTuple):
     logits: Tensor
     input_gating: Gating | None
     output_gating: Gating | None
-
-
-class SumFusion(nn.Module):
-    """Original and normalized embedding side by side (N, 2 D) to a linear layer of their sum (N,
-    D)."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.project = nn.Linear(dim, dim)
-
-    def forward(self, embeddings: Tensor) -> Tensor:
-        original, normalized = embeddings.chunk(2, dim=1)
-        return self.project(original + normalized)
-
-
-class GatedFusion(nn.Module):
-    """Original and normalized embedding (N, 2 D) to a linear layer of g original + (1 - g)
-    normalized (N, D).
-
-    g (N, D) in (0, 1), a share for each feature, is the sigmoid of a linear layer of both: a gated
-    multimodal unit (Arevalo et al. 2017). It starts at 1/2.
-    """
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.gate = nn.Linear(2 * dim, dim)
-        self.project = nn.Linear(dim, dim)
-        nn.init.zeros_(self.gate.weight)
-        nn.init.zeros_(self.gate.bias)
-
-    def forward(self, embeddings: Tensor) -> Tensor:
-        original, normalized = embeddings.chunk(2, dim=1)
-        return self.project(torch.lerp(normalized, original, self.gate(embeddings).sigmoid()))
-
-
-FUSIONS: dict[str, Callable[[int], nn.Module]] = {
-    "concat": lambda dim: nn.Linear(2 * dim, dim),
-    "sum": SumFusion,
-    "gated": GatedFusion,
-}
-"""Ways to make one feature vector (N, D) of the standardized embeddings (N, 2 D) of both faces, by
-name: D -> module."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +84,15 @@ class ClassifierConfig:
     output_mixture: bool = True  # the same
     dropout: float = 0.1  # of the standardized embeddings, before they are fused
     fusion: str = "concat"  # one of FUSIONS, where inputs is both; a single face has no other
-    backbone: str = OWN_BACKBONE  # or timm:NAME, any network of timm
-    # pixels of a timm backbone's input; None: as many as it was trained with
+    backbone: str = OWN_BACKBONE  # or mini, or timm:NAME, any network of timm
+    # pixels of the input of a backbone that is not the own one; None: what is usual for it
     image_size: int | None = None
     # stochastic depth of the backbone in training; MAE fine-tunes with 0.1
     drop_path_rate: float = 0.0
+    # both faces are embedded by one backbone; False: each by its own
+    shared: bool = True
+    # share of training samples that lack one of both faces, see `without_a_face`
+    face_dropout: float = 0.0
 
     def __post_init__(self):
         names = self.labels if isinstance(self.labels, tuple) else ()
@@ -134,8 +103,9 @@ class ClassifierConfig:
             raise ValueError(f"inputs must be one of {', '.join(INPUTS)}, got {self.inputs!r}")
         if self.hidden < 1:
             raise ValueError(f"hidden must be 1 or more, got {self.hidden}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be within [0, 1), got {self.dropout}")
+        for name in ("dropout", "face_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be within [0, 1), got {getattr(self, name)}")
         if self.fusion not in FUSIONS:
             raise ValueError(f"fusion must be one of {', '.join(FUSIONS)}, got {self.fusion!r}")
         check_top_k(self.experts, self.top_k)
@@ -144,11 +114,14 @@ class ClassifierConfig:
     def _check_backbone(self) -> None:
         if self.timm_name is not None:
             check_timm(self.timm_name)
-        elif self.backbone != OWN_BACKBONE:
-            raise ValueError(f"backbone must be {OWN_BACKBONE} or timm:NAME, got {self.backbone!r}")
-        elif self.image_size is not None:
+        elif self.backbone not in (OWN_BACKBONE, MINI_BACKBONE):
             raise ValueError(
-                "image_size is of timm backbones; the own one has that of its encoder config"
+                f"backbone must be {OWN_BACKBONE}, {MINI_BACKBONE} or timm:NAME, got "
+                f"{self.backbone!r}"
+            )
+        elif self.backbone == OWN_BACKBONE and self.image_size is not None:
+            raise ValueError(
+                "image_size is of other backbones; the own one has that of its encoder config"
             )
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size must be 1 or more, got {self.image_size}")
@@ -163,7 +136,17 @@ class ClassifierConfig:
     @property
     def dim(self) -> int:
         """D, the width of the backbone's embeddings."""
-        return self.encoder.dim if self.timm_name is None else timm_width(self.timm_name)
+        if self.backbone == OWN_BACKBONE:
+            return self.encoder.dim
+        return MINI_WIDTHS[-1] if self.timm_name is None else timm_width(self.timm_name)
+
+    @property
+    def input_size(self) -> int:
+        """Pixels of the faces that the backbone takes."""
+        if self.backbone == OWN_BACKBONE:
+            return self.encoder.image_size
+        usual = MINI_SIZE if self.timm_name is None else timm_image_size(self.timm_name)
+        return self.image_size or usual
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ClassifierConfig":
@@ -235,17 +218,31 @@ class ClassifierHead(nn.Module):
     def forward(
         self, original: Tensor | None = None, normalized: Tensor | None = None
     ) -> ClassifierOutput:
-        embeddings = torch.cat(needed(self.config.inputs, original, normalized), dim=1)
-        features = self.fusion(self.dropout(self.norm(embeddings)))
+        embeddings = self.norm(torch.cat(needed(self.config.inputs, original, normalized), dim=1))
+        if self.training and self.config.face_dropout and self.config.inputs == "both":
+            embeddings = without_a_face(embeddings, self.config.face_dropout)
+        features = self.fusion(self.dropout(embeddings))
         refined, input_gating = self.input_stage(features)
         logits, output_gating = self.output_stage(features + refined)
         return ClassifierOutput(logits, input_gating, output_gating)
 
 
+def backbone_of(config: ClassifierConfig) -> tuple[ImageEncoder, nn.Module]:
+    """A new backbone: an encoder, and what makes embeddings (N, D) of what it gives."""
+    if config.backbone == OWN_BACKBONE:
+        size = config.encoder
+        expression = ExpressionEmbedding(size.grid**2, size.dim)
+        return FaceEncoder(size, config.drop_path_rate), expression
+    if config.timm_name is None:
+        return MiniEncoder(config.image_size), nn.Identity()
+    encoder = TimmEncoder(config.timm_name, config.image_size, config.drop_path_rate)
+    return encoder, nn.Identity()  # these networks end with an embedding
+
+
 class Classifier(nn.Module):
     """Faces to a logit for each label; images are (N, 3, S, S) in [0, 1] with S = ``image_size``.
 
-    The backbone is a normalizer's, encoder and expression embedding, or any of timm;
+    The backbone is a normalizer's, encoder and expression embedding, `MiniEncoder`, or any of timm;
     `ClassifierHead` reads its embeddings. ``forward(original, normalized)`` uses the images that
     ``config.inputs`` names and ignores the other. It raises ``ValueError`` if a needed one is
     missing, if they differ in number, and for another image size.
@@ -254,12 +251,10 @@ class Classifier(nn.Module):
     def __init__(self, config: ClassifierConfig):
         super().__init__()
         self.config = config
-        if config.timm_name is None:
-            self.encoder = FaceEncoder(config.encoder, config.drop_path_rate)
-            self.expression = ExpressionEmbedding(config.encoder.grid**2, config.encoder.dim)
-        else:
-            self.encoder = TimmEncoder(config.timm_name, config.image_size, config.drop_path_rate)
-            self.expression = nn.Identity()  # these networks end with an embedding
+        self.encoder, self.expression = backbone_of(config)
+        self.own = None  # of the normalized face, if it has a backbone of its own
+        if config.inputs == "both" and not config.shared:
+            self.own = nn.Sequential(*backbone_of(config))
         self.head = ClassifierHead(config)
 
     @property
@@ -271,28 +266,36 @@ class Classifier(nn.Module):
         self, original: Tensor | None = None, normalized: Tensor | None = None
     ) -> ClassifierOutput:
         images = needed(self.config.inputs, original, normalized)
-        embeddings = self.embed(torch.cat(images)).chunk(len(images))
-        return self.head(**dict(zip(_names(self.config.inputs), embeddings, strict=True)))
+        names = _names(self.config.inputs)
+        if self.own is None:
+            embeddings = self.embed(torch.cat(images)).chunk(len(images))
+        else:
+            embeddings = map(self.embed, images, names)
+        return self.head(**dict(zip(names, embeddings, strict=True)))
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Embeddings (N, D) of images (N, 3, S, S) in [0, 1] by the backbone."""
+    def embed(self, images: Tensor, face: str = "original") -> Tensor:
+        """Embeddings (N, D) of images (N, 3, S, S) in [0, 1] by the backbone. ``face``: which face
+        they show, original or normalized, where each has a backbone of its own."""
+        if self.own is not None and face == "normalized":
+            return self.own(images)
         return self.expression(self.encoder(images))
 
     def start_from(self, normalizer: Normalizer) -> None:
         """Copies a normalizer's encoder and expression embedding.
 
-        Raises ``RuntimeError`` if they are of another size, ``ValueError`` if the backbone is one
-        of timm.
+        Raises ``RuntimeError`` if they are of another size, ``ValueError`` if the backbone is
+        another.
         """
-        if self.config.timm_name is not None:
+        if self.config.backbone != OWN_BACKBONE:
             raise ValueError(
                 f"the backbone {self.config.backbone} cannot start from a normalizer, only "
-                f"{OWN_BACKBONE} can; "
-                "its weights come by "
+                f"{OWN_BACKBONE} can; its weights come by "
                 "norface_lib.networks.pretrained.load_encoder_weights(classifier.encoder, source)"
             )
-        self.encoder.load_state_dict(normalizer.encoder.state_dict())
-        self.expression.load_state_dict(normalizer.expression.state_dict())
+        backbones = [(self.encoder, self.expression), *([] if self.own is None else [self.own])]
+        for encoder, expression in backbones:
+            encoder.load_state_dict(normalizer.encoder.state_dict())
+            expression.load_state_dict(normalizer.expression.state_dict())
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
         """Depth of a parameter by its name, for ``timm.optim.param_groups_layer_decay``: the
@@ -300,7 +303,11 @@ class Classifier(nn.Module):
 
         ``coarse`` is part of timm's call and changes nothing.
         """
-        depths = {f"encoder.{name}": depth for name, depth in self.encoder.layers().items()}
+        depths = {
+            f"{prefix}.{name}": depth
+            for prefix in ("encoder", "own.0")
+            for name, depth in self.encoder.layers().items()
+        }
         return lambda name: depths.get(name, 1 + max(depths.values()))
 
 

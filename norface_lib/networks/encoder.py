@@ -1,5 +1,5 @@
 """The face encoder that both networks share, image to tokens; and any other network of timm as a
-classifier's backbone.
+classifier's backbone, and a small one to be trained from nothing.
 
 The paper's encoder is a masked autoencoder's ViT (PAPER.md 1.2); its size is not known. Ours is
 timm's ``VisionTransformer`` with, for the smaller presets, a convolutional stem in place of the
@@ -198,6 +198,39 @@ class TimmEncoder(ImageEncoder):
         return self.network(self.standardized(images))
 
 
+MINI_SIZE = 48
+"""Pixels of the images of a `MiniEncoder`, unless another size is asked for."""
+
+MINI_WIDTHS = (32, 64, 128)
+"""Channels of its stages, at 1/4, 1/8 and 1/16 of the image; the last is D."""
+
+
+class MiniEncoder(ImageEncoder):
+    """Images (N, 3, S, S) in [0, 1] to embeddings (N, 128): a residual network of 0.5 M parameters,
+    small enough to be trained from random initialization on a CPU, many times over.
+
+    A strided convolution and a `ResidualBlock` for each of ``MINI_WIDTHS``, then the mean over the
+    image. Our choice. Raises ``ValueError`` for images of another size.
+    """
+
+    def __init__(self, image_size: int | None = None):
+        colors = EncoderConfig()
+        super().__init__(image_size or MINI_SIZE, colors.mean, colors.std)
+        layers: list[nn.Module] = [nn.Conv2d(3, MINI_WIDTHS[0], 7, stride=4, padding=3)]
+        for before, after in pairwise((MINI_WIDTHS[0], *MINI_WIDTHS)):
+            if before != after:
+                layers.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
+            layers.append(ResidualBlock(after))
+        self.network = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(self.standardized(images)).mean(dim=(2, 3))
+
+    def layers(self) -> dict[str, int]:
+        """See `ImageEncoder.layers`: each convolution and each block is a layer."""
+        return {name: int(name.split(".")[1]) for name, _ in self.named_parameters()}
+
+
 def create_timm(name: str, image_size: int | None = None, **settings: Any) -> nn.Module:
     """A network of timm without its classification head, and with settings of
     ``timm.create_model``.
@@ -236,3 +269,8 @@ def timm_width(name: str) -> int:
     with torch.device("meta"):  # costs neither memory nor random numbers
         # num_features is what some widen once more before their head
         return create_timm(name).head_hidden_size
+
+
+def timm_image_size(name: str) -> int:
+    """Pixels of the images that a network of timm was trained with."""
+    return timm.get_pretrained_cfg(name).input_size[-1]

@@ -108,20 +108,22 @@ class Pipeline(nn.Module):
                 if head.config.inputs not in (name, "both"):
                     continue
                 if (number, name) not in embeddings:
-                    embeddings[number, name] = self._embed(number, images_of_name)
+                    embeddings[number, name] = self._embed(number, name, images_of_name)
                 inputs[name] = embeddings[number, name]
             outputs.append(ACTIVATIONS[task](head(**inputs).logits))
         return tuple(outputs)
 
-    def _embed(self, number: int, images: Tensor) -> Tensor:
+    def _embed(self, number: int, face: str, images: Tensor) -> Tensor:
         if number >= 0:
-            return self.backbones[number].embed(images)
+            return self.backbones[number].embed(images, face)
         model = self.normalization.model
         return model.expression(model.encoder(images))
 
 
 def _same_backbone(model: Classifier | Normalizer, other: Classifier | Normalizer) -> bool:
     """Tells whether two networks embed faces alike, bit for bit."""
+    if any(getattr(network, "own", None) is not None for network in (model, other)):
+        return False
     for ours, theirs in ((model.encoder, other.encoder), (model.expression, other.expression)):
         weights = theirs.state_dict()
         if ours.state_dict().keys() != weights.keys():

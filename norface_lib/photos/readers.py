@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from norface_lib import labels
 from norface_lib.common.devices import device_of
 from norface_lib.common.errors import CheckpointError
-from norface_lib.images.arrays import Faces, to_tensor
+from norface_lib.images.arrays import Faces, resized, to_tensor
 from norface_lib.networks.cards import read_card
-from norface_lib.networks.classifier import Classifier
-from norface_lib.networks.normalizer import Normalizer, shrunk
+from norface_lib.networks.classifier import OWN_BACKBONE, Classifier
+from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.places import find_weights
 from norface_lib.networks.token_reader import TokenReader, parts_of
 from norface_lib.networks.weights import load_classifier, load_token_reader, normalizer_hash
@@ -59,8 +59,8 @@ class Reader(ABC):
     def predictions(
         self, originals: Faces, normalized: Faces, known: Embeddings
     ) -> NDArray[np.float32]:
-        """What it reads of a batch of originals (N, S, S, 3) and I_n (N, T, T, 3), T a multiple of
-        S: (N, C). ``known`` grows."""
+        """What it reads of a batch of originals (N, S, S, 3) and I_n (N, T, T, 3): (N, C).
+        ``known`` grows."""
 
     @abstractmethod
     def rows(self, predictions: NDArray[np.float32]) -> pd.DataFrame:
@@ -95,8 +95,8 @@ class ClassifierReader(Reader):
                 continue
             key = (self.backbone, kind)
             if key not in known:
-                faces = to_tensor(images).to(_device(self.model))
-                known[key] = self.model.embed(shrunk(faces, self.model.encoder.image_size))
+                faces = to_tensor(resized(images, self.model.config.input_size))
+                known[key] = self.model.embed(faces.to(_device(self.model)), kind)
             inputs[kind] = known[key]
         return self.task.predictions(self.model.head(**inputs).logits)
 
@@ -175,7 +175,7 @@ def _classifier_reader(name: str, device: str) -> ClassifierReader:
         model=model.to(device_of(device)),
         task=task_of(card["task"], config.labels),
         backbone=_backbone_hash(model),
-        trained=trained or config.timm_name is not None,
+        trained=trained or config.backbone != OWN_BACKBONE,
         normalizer=normalizer_hash(card),
         fingerprint=json.dumps(card, sort_keys=True),
     )
@@ -183,7 +183,8 @@ def _classifier_reader(name: str, device: str) -> ClassifierReader:
 
 def _backbone_hash(model: Classifier | Normalizer) -> str:
     digest = hashlib.sha256(str(model.encoder.image_size).encode())
-    for part in (model.encoder, model.expression):
+    own = getattr(model, "own", None)
+    for part in (model.encoder, model.expression, *([] if own is None else [own])):
         for key, value in part.state_dict().items():
             digest.update(key.encode() + value.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
@@ -217,8 +218,7 @@ def check_normalizer(
 @torch.inference_mode()
 def read_table(readers: Sequence[Reader], originals: Faces, normalized: Faces) -> pd.DataFrame:
     """All columns of some readers, a row for each face. A batch of originals (N, S, S, 3) and of
-    I_n, of the same or a multiple of their size, is embedded once for all readers of one
-    backbone."""
+    I_n (N, T, T, 3) is embedded once for all readers of one backbone."""
     known: Embeddings = {}
     tables = [reader.rows(reader.predictions(originals, normalized, known)) for reader in readers]
     return pd.concat(tables, axis=1).set_axis(columns_of(readers), axis=1)

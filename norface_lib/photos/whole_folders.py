@@ -1,9 +1,10 @@
 """`normalize` and `predict`: from a folder of photographs to normalized images or to a table."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -97,6 +98,7 @@ def normalize(
     detector: str | Detector = "none",
     levels: int | None = None,
     layout: str = "folder",
+    options: Mapping[str, Any] | None = None,
     weights: str = "tiny",
     target: str | None = None,
     points: str | PathLike[str] | None = None,
@@ -114,13 +116,14 @@ def normalize(
     videos are found first, and their crops kept in ``out/aligned``; ``source`` may then also be a
     file, a pattern, or several of them. ``levels``: how far mediapipe searches for small faces, by
     default as the size of an image asks for.
-    ``layout``: ``folder``, or the dataset that lies at ``source``, such as ``bp4d``; ``points``:
-    the table by which a dataset's whole frames are cropped. A call after an interruption goes on;
-    ``overwrite`` deletes first what an earlier call made in ``out``. ``draw``: ``network``, or
-    ``render`` for rendered pictures of ``target`` (noor, emil, ada) of ``size`` pixels, by what the
-    ``token_reader`` reads; then ``weights`` mean nothing. Returns how many faces were
-    ``normalized``, ``there already`` and ``unreadable``, and with a detector also how many images
-    it found faces in, as `norface_lib.photos.folders.align_tree` counts them. Raises
+    ``layout``: ``folder``, or the dataset that lies at ``source``, such as ``bp4d``, opened with
+    ``options``, such as the ``camera`` of DISFA; ``points``: the table by which a dataset's whole
+    frames are cropped. A call after an interruption goes on; ``overwrite`` deletes first what an
+    earlier call made in ``out``. ``draw``: ``network``, or ``render`` for rendered pictures of
+    ``target`` (noor, emil, ada) of ``size`` pixels, by what the ``token_reader`` reads; then
+    ``weights`` mean nothing. Returns how many faces were ``normalized``, ``there already`` and
+    ``unreadable``, and with a detector also how many images it found faces in, as
+    `norface_lib.photos.folders.align_tree` counts them. Raises
     :class:`norface_lib.common.errors.DataError` for a source that holds no images or not that
     dataset, for a detector with a dataset, and for an ``out`` that was drawn otherwise.
     """
@@ -130,7 +133,7 @@ def normalize(
         draw, token_reader=token_reader, target=target, size=size, device=device
     )
     if detector == "none":
-        data = open_dataset(layout, one_folder(source))
+        data = open_dataset(layout, one_folder(source), **(options or {}))
         aligned: Counter[str] = Counter()
     else:
         if layout != "folder":

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from norface_lib.datasets.pairs import EmbeddedPairs, Pairs
 from norface_lib.networks.classifier import Classifier
 from norface_lib.networks.normalizer import Normalizer
+from norface_lib.studies.expert_usage import usage_of
 from norface_lib.studies.statistics import (
     bootstrap_interval,
     paired_bootstrap,
@@ -25,6 +26,26 @@ from norface_lib.training.loop import logged_seconds
 
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 """Rows to train on and rows to test on."""
+
+
+def of_some_people(
+    rows: NDArray[np.intp], subjects: NDArray[np.str_], people: int, seed: int, fold: int
+) -> NDArray[np.intp]:
+    """The rows of ``people`` subjects chosen at random, all if ``people`` is 0. Another seed or
+    fold chooses others; more people are these and further ones.
+
+    ``subjects`` (N,) of all rows. Raises ``ValueError`` if there are fewer.
+    """
+    if not people:
+        return rows
+    known = np.unique(subjects[rows])
+    if people > len(known):
+        raise ValueError(
+            f"fold {fold + 1} trains on {len(known)} people, so people must be at most that, got "
+            f"{people}"
+        )
+    chosen = np.random.default_rng([seed, fold]).permutation(known)[:people]
+    return rows[np.isin(subjects[rows], chosen)]
 
 
 @dataclass(kw_only=True)
@@ -47,6 +68,10 @@ class CrossValidation:
     images_per_second: float | None
     # of the first seed, one a fold
     models: list[Classifier] = field(default_factory=list, repr=False)
+    # how long each training was, as `Recipe.extent` says it, seed by seed and fold by fold
+    extents: list[dict[str, float]] = field(default_factory=list)
+    # of these, `norface_lib.studies.expert_usage.usage_of` the test rows
+    expert_usage: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def _sums(self, rows: NDArray[np.intp], subjects: NDArray | None = None) -> NDArray:
         """Sums of some rows for each seed: (R, K, ...), or (S, R, K, ...) by subject."""
@@ -136,6 +161,28 @@ class CrossValidation:
         values = [self.task.further(sums) for _, test in self.folds for sums in self._sums(test)]
         return {name: float(np.mean([row[name] for row in values])) for name in values[0]}
 
+    @property
+    def further_per_label(self) -> dict[str, NDArray[np.float64]]:
+        """(O,) of more metrics of each output by name, the means over folds and seeds."""
+        values = [self.task.further_per_label(self._sums(test)) for _, test in self.folds]
+        # over folds, then over seeds
+        return {name: np.mean([of[name] for of in values], axis=(0, 1)) for name in values[0]}
+
+    @property
+    def spread(self) -> dict[str, float | None]:
+        """Standard deviation of the headline over ``folds`` (seeds averaged) and over ``seeds``
+        (folds averaged); None where there is a single one."""
+        means = {"folds": self.scores.mean(axis=0), "seeds": self.scores.mean(axis=1)}
+        return {name: float(of.std(ddof=1)) if len(of) > 1 else None for name, of in means.items()}
+
+    @property
+    def confusion(self) -> NDArray[np.float64] | None:
+        """(O, O) images of a true class (line) that were called each class, over all folds, the
+        mean over seeds; None but for emotions."""
+        if self.task.name != "emotion":
+            return None
+        return sum(self._sums(test).mean(axis=0) for _, test in self.folds)
+
     def as_dict(self) -> dict[str, Any]:
         """For a result file."""
         config = self.recipe.config
@@ -143,15 +190,26 @@ class CrossValidation:
             "task": self.task.name,
             "inputs": config.inputs,
             "mixtures": {"input": config.input_mixture, "output": config.output_mixture},
+            "trained": self.extents,
             "metric": self.task.headline,
             "headline": self.score,
             "interval": self.interval,
             "pooled": self.pooled,
             "constant_baseline": self.constant_baseline,
             "further": self.further,
+            "further_per_label": {
+                name: {
+                    output: None if np.isnan(value) else float(value)
+                    for output, value in zip(self.task.outputs, values, strict=True)
+                }
+                for name, values in self.further_per_label.items()
+            },
+            "spread": self.spread,
+            "confusion": None if self.confusion is None else self.confusion.tolist(),
             "per_label": dict(zip(self.task.outputs, self.per_label.tolist(), strict=True)),
             "per_label_per_seed_and_fold": self.per_fold.tolist(),
             "per_seed_and_fold": self.scores.tolist(),
+            "expert_usage": self.expert_usage,
             "oracle": self.oracle | {"note": "chosen on the test rows: not comparable"},
             "seconds": round(self.seconds, 1),
             "images_per_second": self.images_per_second,
@@ -165,6 +223,7 @@ def cross_validate(
     recipe: Recipe,
     *,
     seeds: Sequence[int] = (0,),
+    people: int = 0,
     start: Normalizer | None = None,
     folder: Path | None = None,
     name: str = "classifier",
@@ -175,6 +234,7 @@ def cross_validate(
     chosen on test rows.
 
     ``pairs``: the same for all folds, or one for each where each fold has its own normalizer.
+    ``people``: train on some people of each fold only, see `of_some_people`.
     ``start`` is that of `train_classifier`. With a ``folder`` an interrupted call goes on where it
     was.
     """
@@ -184,15 +244,19 @@ def cross_validate(
     predictions = np.full((len(seeds), len(first), len(task.outputs)), np.nan, np.float32)
     best = np.full((len(seeds), len(folds)), np.nan)
     models: list[Classifier] = []
+    extents: list[dict[str, float]] = []
+    usage: list[dict[str, Any]] = []
     training_seconds = 0.0
 
     for run, seed in enumerate(seeds):
         for number, ((train, test), faces) in enumerate(zip(folds, of_fold, strict=True)):
             label = f"{name}-seed{seed}-fold{number + 1}"
             begun = time.monotonic()
+            rows = of_some_people(train, first.subjects, people, seed, number)
+            extents.append(recipe.extent(len(rows)))
             model = train_classifier(
                 faces,
-                train,
+                rows,
                 task,
                 recipe.seeded(seed),
                 start=start,
@@ -211,8 +275,9 @@ def cross_validate(
             best[run, number] = _best_of_log(folder, label)
             if run == 0:
                 models.append(model)
+                usage.append(usage_of(model, faces, test))
 
-    images = len(seeds) * len(folds) * recipe.training.steps * recipe.training.batch_size
+    images = sum(extent["samples_seen"] for extent in extents)
     return CrossValidation(
         task=task,
         recipe=recipe,
@@ -224,6 +289,8 @@ def cross_validate(
         seconds=time.monotonic() - started,
         images_per_second=round(images / training_seconds, 1) if training_seconds >= 1 else None,
         models=models,
+        extents=extents,
+        expert_usage=usage,
     )
 
 

@@ -16,29 +16,24 @@ from tqdm.auto import tqdm
 from norface_lib.common.files import sha256_of
 from norface_lib.common.paths import cache
 from norface_lib.common.records import check_leakage
-from norface_lib.datasets import dataset_class, open_dataset
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.faces.benchmark import BenchmarkSpec
-from norface_lib.faces.writing import write_benchmark
-from norface_lib.networks.classifier import INPUTS
+from norface_lib.networks.classifier import INPUTS, MINI_BACKBONE
+from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import find_weights, save_classifier
-from norface_lib.studies.cross_validation import cross_validate
-from norface_lib.studies.preparation import Prepared, prepare
-from norface_lib.studies.recipes import BACKBONES, ROWS, recipe_for
+from norface_lib.studies.cross_preparation import prepare_across, sides_of
+from norface_lib.studies.cross_result import CrossResult
+from norface_lib.studies.cross_validation import CrossValidation, cross_validate
+from norface_lib.studies.data_sources import DataSource, default_protocol
+from norface_lib.studies.preparation import Prepared, normalized_pairs, prepare
+from norface_lib.studies.recipes import BACKBONES, ROWS, SECOND_FACES, input_size, recipe_for
 from norface_lib.studies.result import Result
-from norface_lib.tasks.tasks import task_of
-from norface_lib.training.classifier import train_classifier
+from norface_lib.studies.second_faces import OF_ONE_DATASET, views_with
+from norface_lib.studies.settings import OF_BACKBONE, TrainingSettings
+from norface_lib.tasks.tasks import Task, task_of
+from norface_lib.training.classifier import Recipe, train_classifier
 from norface_lib.training.normalizer import NormalizerTraining
 from norface_lib.training.normalizer_terms import terms_of
-
-DEFAULT_PROTOCOLS: Mapping[str, str] = {
-    "bp4d": "bp4d/3fold",
-    "bp4d_plus": "bp4d_plus/4fold-fmae",
-    "disfa": "disfa/3fold",
-    "affectnet": "affectnet/official",
-    "rafdb": "rafdb/official",
-    "rendered": "rendered/3fold-seed0",
-}
 
 UNPAIRED_WEIGHTS = (
     "reconstruction=0",
@@ -63,6 +58,8 @@ class Experiment:
 
     ``data``: the name of a dataset, or the specification of a rendered benchmark, which is rendered
     where it is missing. ``root``: folder of the dataset; of a benchmark, default in the cache.
+    ``test_data``, ``test_root``, ``test_points`` and ``test_options``: likewise, of another dataset
+    to test on.
     """
 
     task: str  # au_detection, au_intensity or emotion
@@ -70,10 +67,17 @@ class Experiment:
     root: Path | None = None
     # a table of `norface_lib.photos.dataset_points.find_points`, by which whole frames are cropped
     points: Path | None = None
+    # another dataset, which is tested in place of `data`, by the labels that both have
+    test_data: str | BenchmarkSpec | None = None
+    test_root: Path | None = None
+    test_points: Path | None = None
+    # of the loaders, such as {"camera": "right"}; see `loader_options`
+    options: Mapping[str, Any] = field(default_factory=dict)
+    test_options: Mapping[str, Any] = field(default_factory=dict)
     aus: tuple[int, ...] = ()  # default: those of the dataset
     # share of labels that simulated coders get wrong, of rendered faces; None: exact labels
     coder_errors: float | None = None
-    protocol: str = ""  # default: that of DEFAULT_PROTOCOLS
+    protocol: str = ""  # default: `default_protocol`
     weights: str = "tiny"  # of the normalizer: a shipped name or a path
     leakage: str = "pretrained"  # which faces the normalizer may have learned from before
     tuning: NormalizerTraining = field(default_factory=_unpaired_tuning)  # for another leakage
@@ -82,22 +86,22 @@ class Experiment:
     encoder: str = ""
     rows: tuple[str, ...] = INPUTS  # of the table, names of ROWS
     loss: str = ""  # default: the task's own
-    steps: int = 0  # default: those of `recipe_for`
+    steps: int = 0  # in short for those of ``training``
+    # what differs from `recipe_for`
+    training: TrainingSettings = field(default_factory=TrainingSettings)
     seeds: tuple[int, ...] = (0,)
+    people: int = 0  # labeled people that each fold trains on, chosen by seed and fold; 0: all
     balanced: bool = False  # rare classes are sampled as often as common ones
     # one more classifier for each row is trained on all faces, to be used
     final: bool = False
 
     def __post_init__(self):
-        tasks = dataset_class(self.dataset).tasks if self.dataset in DEFAULT_PROTOCOLS else ()
-        if self.task not in tasks:
-            known = "; ".join(
-                f"{name}: {', '.join(dataset_class(name).tasks)}" for name in DEFAULT_PROTOCOLS
-            )
-            raise ValueError(f"no {self.task!r} on {self.dataset!r}; there are {known}")
-        if isinstance(self.data, str) and self.root is None:
-            raise ValueError(f"{self.data} needs root, the folder where it lies")
-        if self.coder_errors is not None and self.dataset != "rendered":
+        self._source.check(self.task)
+        if self._tested is not None:
+            self._tested.check(self.task, "test_root")
+        elif self.test_root or self.test_points or self.test_options:
+            raise ValueError("test_root, test_points and test_options need test_data")
+        if self.coder_errors is not None and "rendered" not in (self.dataset, self.test_dataset):
             raise ValueError(f"coder_errors are simulated on rendered faces, not on {self.data}")
         if self.backbone not in BACKBONES and not self.backbone.startswith("timm:"):
             raise ValueError(
@@ -105,30 +109,74 @@ class Experiment:
             )
         if unknown := sorted(set(self.rows) - set(ROWS)):
             raise ValueError(f"rows must be of {'; '.join(ROWS)}; got {'; '.join(unknown)}")
+        if self._tested is not None and (wrong := [r for r in self.rows if r in OF_ONE_DATASET]):
+            raise ValueError(f"{'; '.join(wrong)}: no rows across datasets; leave them out")
+        if self.encoder and self.backbone == MINI_BACKBONE:
+            raise ValueError("the backbone mini takes no weights; leave out encoder")
         if check_leakage(self.leakage) == "per-fold" and self.final:
             raise ValueError(
                 "per-fold has a normalizer for each fold, and none for a final classifier"
             )
         task_of(self.task, (), self.loss)
         find_weights(self.weights)
-        if self.steps < 0 or not self.seeds or min(self.seeds) < 0:
+        if min(self.steps, self.people, *self.seeds) < 0 or not self.seeds:
             raise ValueError(
-                f"steps and seeds must be at least 0, and there must be a seed; got {self.steps} "
-                f"and {self.seeds}"
+                "steps, people and seeds must be at least 0, and there must be a seed; got "
+                f"{self.steps}, {self.people} and {self.seeds}"
             )
+        self._check_training()
         if not self.protocol:
-            object.__setattr__(self, "protocol", DEFAULT_PROTOCOLS[self.dataset])
+            object.__setattr__(self, "protocol", default_protocol(self.dataset, self.test_dataset))
+        across = f"{self.dataset}->{self.test_dataset}/"
+        if self._tested is not None and not self.protocol.startswith(across):
+            raise ValueError(f"protocol must begin with {across}, got {self.protocol!r}")
+
+    def _check_training(self) -> None:
+        given = self.training.given()
+        if self.steps and {"steps", "epochs"} & set(given):
+            raise ValueError("give the length of a training once: steps, or those of training")
+        if self.backbone == "frozen" and (wrong := [name for name in OF_BACKBONE if name in given]):
+            raise ValueError(
+                f"{', '.join(wrong)}: a frozen backbone has none; train it with tuned, scratch or "
+                "timm:NAME"
+            )
+        for mixture in ("input_mixture", "output_mixture"):
+            compared = [name for name in self.rows if mixture in ROWS[name]]
+            if mixture in given and compared:
+                raise ValueError(
+                    f"{mixture} is what the row {compared[0]!r} decides; leave it out of training"
+                )
+
+    def recipe(self, task: Task, normalizer: Normalizer) -> Recipe:
+        """How each row is trained, but for what `ROWS` changes."""
+        recipe = recipe_for(task, normalizer, self.backbone, self.steps)
+        recipe = self.training.applied_to(recipe)
+        return replace(recipe, balanced=self.balanced, encoder=self.encoder)
 
     @property
     def dataset(self) -> str:
         """Name of the dataset."""
-        return self.data if isinstance(self.data, str) else "rendered"
+        return self._source.name
+
+    @property
+    def test_dataset(self) -> str:
+        """Name of another dataset that is tested, or an empty text."""
+        return "" if self._tested is None else self._tested.name
+
+    @property
+    def _source(self) -> DataSource:
+        return DataSource(self.data, self.root, self.points, self.options)
+
+    @property
+    def _tested(self) -> DataSource | None:
+        if self.test_data is None:
+            return None
+        return DataSource(self.test_data, self.test_root, self.test_points, self.test_options)
 
     def settings(self) -> dict[str, Any]:
         """For a result file: all but the folders of this machine."""
-        settings = asdict(self)
-        del settings["root"], settings["points"]
-        return settings
+        folders = ("root", "points", "test_root", "test_points")
+        return {name: value for name, value in asdict(self).items() if name not in folders}
 
     def prepare(
         self, out: Path | None = None, device: str = "auto", progress: bool = True
@@ -140,39 +188,58 @@ class Experiment:
         are mapped from files, so a dataset may be larger than memory. Raises :class:`DataError` if
         the dataset, its crop or its protocol does not fit.
         """
-        data = self._open()
-        if progress:
-            print(data.report)
-        if out is None:
-            weights = sha256_of(find_weights(self.weights))
-            out = cache("experiment", data=self.data, root=self.root, weights=weights)
+        settings = {
+            "task": self.task,
+            "weights": self.weights,
+            "leakage": self.leakage,
+            "tuning": self.tuning,
+            "frozen": self.backbone == "frozen",
+            "size": input_size(self.backbone),
+            "device": device,
+            "progress": progress,
+        }
+        if self._tested is not None:
+            return self._prepare_across(self._tested, out, settings)
+        data = self._open(self._source, progress)
         return prepare(
-            data,
-            out=out,
-            task=self.task,
-            protocol_name=self.protocol,
-            weights=self.weights,
-            leakage=self.leakage,
-            tuning=self.tuning,
-            frozen=self.backbone == "frozen",
-            device=device,
-            progress=progress,
+            data, out=out or self._cache(self._source), protocol_name=self.protocol, **settings
         )
 
-    def _open(self) -> FaceDataset:
-        """The dataset with the labels of the task."""
-        root = self.root
-        if isinstance(self.data, BenchmarkSpec):
-            root = root or cache(self.data.pool, spec=self.data)
-            write_benchmark(self.data, root, progress=False)
-        options = {
-            "task": self.task,
-            "aus": self.aus or None,
-            "coder_errors": self.coder_errors,
-        }
-        options = {name: value for name, value in options.items() if value is not None}
-        data = open_dataset(self.dataset, root, **options)
-        return data if self.points is None else data.aligned_by(self.points)
+    def _prepare_across(
+        self, tested: DataSource, out: Path | None, settings: dict[str, Any]
+    ) -> Prepared:
+        """Both datasets, normalized each for itself, so that what is there of either is used."""
+        device, progress = settings["device"], settings["progress"]
+        faces = []
+        for side, source in (("source", self._source), ("target", tested)):
+            data = self._open(source, progress)
+            place = Path(out) / side if out else self._cache(source)
+            place = place / "normalized"
+            faces.append(normalized_pairs(data, place, self.weights, device, progress))
+        sides = sides_of(*faces, (self.dataset, tested.name), self.task, self.aus)
+        folder = Path(out or self._cache(self._source, tested)) / self.task
+        split = self.protocol.partition("/")[2]
+        return prepare_across(*sides, folder=folder, split=split, **settings)
+
+    def _cache(self, *sources: DataSource) -> Path:
+        """Folder of what is made of some data with the normalizer."""
+        names = ("", "test_")  # of the settings, as the experiment names them
+        settings = {}
+        for name, source in zip(names, sources, strict=False):
+            settings |= {f"{name}data": source.data, f"{name}root": source.root}
+            settings |= {f"{name}options": source.options} if source.options else {}
+        return cache("experiment", **settings, weights=sha256_of(find_weights(self.weights)))
+
+    def _open(self, source: DataSource, progress: bool) -> FaceDataset:
+        """A dataset with the labels of the task."""
+        options: dict[str, Any] = {"task": self.task, "aus": self.aus or None}
+        options |= {"coder_errors": self.coder_errors}
+        if self.test_data is not None and source.name != "rendered":
+            options = {"task": self.task}  # the others are of the rendered side
+        data = source.opened(**options)
+        if progress:
+            print(data.report)
+        return data
 
     def run(
         self,
@@ -190,47 +257,62 @@ class Experiment:
         started = time.monotonic()
         prepared = prepared or self.prepare(out, device, progress)
         task = task_of(self.task, prepared.outputs, self.loss)
-        recipe = recipe_for(task, prepared.normalizer, self.backbone, self.steps)
-        recipe = replace(recipe, balanced=self.balanced, encoder=self.encoder)
-        start = prepared.normalizer if self.backbone == "tuned" else None
+        recipe = self.recipe(task, prepared.normalizer)
 
-        rows = {}
-        bar = tqdm(self.rows, desc=task.name, unit="row", disable=not progress, leave=False)
-        for name in bar:
-            row = recipe.with_config(**ROWS[name])
-            rows[name] = cross_validate(
-                prepared.views,
-                prepared.folds,
-                task,
-                row,
-                seeds=self.seeds,
-                start=start,
-                folder=prepared.training_folder(name, self.backbone, task, row),
-                device=device,
-                progress=progress,
-            )
-        result = Result(
-            rows=rows,
-            task=task.name,
-            dataset=self.dataset,
-            splits=[split.name for split in prepared.splits],
-            seeds=tuple(self.seeds),
-            leakage=self.leakage,
-            counts=prepared.counts
-            | {"train_and_test": [[len(train), len(test)] for train, test in prepared.folds]},
-            settings={
+        rows = self._rows_of(prepared, task, recipe, device, progress)
+        about: dict[str, Any] = {
+            "rows": rows,
+            "task": task.name,
+            "dataset": self.dataset,
+            "splits": [split.name for split in prepared.splits],
+            "seeds": tuple(self.seeds),
+            "leakage": self.leakage,
+            "counts": prepared.counts | {"train_and_test": prepared.fold_sizes(self.people)},
+            "settings": {
                 "experiment": self.settings(),
                 "recipe": asdict(recipe),
                 "weights": prepared.card["sha256"],
             },
-            started=started,
-        )
+            "started": started,
+        }
+        result = Result(**about)
+        if self._tested is not None:
+            about["dataset"] = f"{self.dataset}->{self.test_dataset}"
+            in_domain = {}
+            if own := prepared.in_domain:
+                in_domain = self._rows_of(own, task, recipe, device, progress)
+                about["counts"] |= {"in_domain_train_and_test": own.fold_sizes(self.people)}
+            result = CrossResult(**about, in_domain=in_domain)
         if out is None:
             return result
         result.save_classifiers(prepared.folder / "weights")
         if self.final:
             _train_final(self, prepared, result, device, progress)
         return result.write(prepared.folder / "result.json")
+
+    def _rows_of(
+        self, prepared: Prepared, task: Task, recipe: Recipe, device: str, progress: bool
+    ) -> dict[str, CrossValidation]:
+        """Each row of the table, cross-validated."""
+        start = prepared.normalizer if self.backbone == "tuned" else None
+        rows = {}
+        bar = tqdm(self.rows, desc=task.name, unit="row", disable=not progress, leave=False)
+        for name in bar:
+            second = SECOND_FACES.get(name, "normalized")
+            row = replace(recipe.with_config(**ROWS[name]), two_views=second == "original")
+            rows[name] = cross_validate(
+                views_with(second, prepared),
+                prepared.folds,
+                task,
+                row,
+                seeds=self.seeds,
+                people=self.people,
+                start=start,
+                folder=prepared.training_folder(name, self.backbone, task, row, self.people),
+                device=device,
+                progress=progress,
+            )
+        return rows
 
 
 def _train_final(
@@ -243,7 +325,7 @@ def _train_final(
         recipe = row.recipe.seeded(experiment.seeds[0])
         folder = prepared.training_folder(name, experiment.backbone, row.task, row.recipe)
         model = train_classifier(
-            prepared.views[0],
+            views_with(SECOND_FACES.get(name, "normalized"), prepared)[0],
             everything,
             row.task,
             recipe,

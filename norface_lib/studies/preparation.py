@@ -2,51 +2,65 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.normalized import key_of, load_pairs, normalize_dataset
 from norface_lib.datasets.pairs import EmbeddedPairs, Pairs, embed
 from norface_lib.datasets.protocols import Split, protocol
-from norface_lib.images.arrays import LazyFaces, to_uint8
+from norface_lib.images.arrays import LazyFaces, resized, to_uint8
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import load_normalizer, target_names
-from norface_lib.studies.cross_validation import Fold
+from norface_lib.studies.cross_validation import Fold, of_some_people
 from norface_lib.training.leakage import normalizers_of_folds
 from norface_lib.training.normalizer import NormalizerTraining
 from norface_lib.training.normalizer_losses import Sources
+
+View = Pairs | EmbeddedPairs
+"""What a classifier is trained on: faces, or what a frozen backbone makes of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """Data that classifiers are trained and tested on."""
 
-    data: FaceDataset  # the frames that could be normalized
+    data: FaceDataset  # the frames that could be normalized; across datasets those of the source
     pairs: Pairs
-    # for each fold, the input of its classifier: pairs, or their embeddings
-    views: list[Pairs | EmbeddedPairs]
+    # names of the outputs of a classifier: AUs, or emotions
+    outputs: tuple[str, ...]
+    # for each fold, the input of its classifier: pairs, of its size, or their embeddings
+    views: list[View]
     splits: list[Split]
     normalizer: Normalizer
+    target: Tensor  # (1, 3, S, S), its target face
     card: dict[str, Any]  # of the normalizer
     counts: dict[str, Any]
+    faces: Path  # folder of the normalized faces, and of all that is made of them
     folder: Path  # of the trainings, and of all that comes of them
     key: str  # of frames, normalized faces and normalizers
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs of a classifier: AUs, or emotions."""
-        return tuple(self.data.classes or self.data.labels)
+    # across datasets: the same test rows, but trained on the tested dataset's other people
+    in_domain: "Prepared | None" = None
 
     @property
     def folds(self) -> list[Fold]:
         """Rows to train on and rows to test on."""
         return [(split.train, split.test) for split in self.splits]
+
+    def fold_sizes(self, people: int = 0) -> list[list[int]]:
+        """Numbers of rows to train on and to test on of each fold; of the first seed, if they are
+        those of some people only."""
+        subjects = self.pairs.subjects
+        return [
+            [len(of_some_people(train, subjects, people, 0, number)), len(test)]
+            for number, (train, test) in enumerate(self.folds)
+        ]
 
     def training_folder(self, row: str, *settings: Any) -> Path:
         """Folder of a row's trainings: another one if faces, labels, folds or settings differ."""
@@ -55,6 +69,49 @@ class Prepared:
             digest.update(np.ascontiguousarray(array).tobytes())
         name = row.replace(", ", "-").replace(" ", "-")
         return self.folder / "training" / f"{name}-{digest.hexdigest()[:10]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalized:
+    """A dataset's frames that could be normalized, beside their normalized images."""
+
+    data: FaceDataset
+    pairs: Pairs
+    folder: Path  # that holds the normalized faces, and their embeddings
+    key: str  # of frames, normalized faces and normalizer
+    counts: dict[str, Any]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the labels are about: AUs, or emotions."""
+        return tuple(self.data.classes or self.data.labels)
+
+    def embedded(self, normalizer: Normalizer, progress: bool = True) -> EmbeddedPairs:
+        """The pairs as the backbone of their own normalizer sees them, which serves all tasks."""
+        keep = self.folder / f"embedded-{self.key}.safetensors"
+        return embed(self.pairs, normalizer, progress=progress, keep=keep)
+
+
+def normalized_pairs(
+    data: FaceDataset, folder: Path, weights: str, device: str = "auto", progress: bool = True
+) -> Normalized:
+    """Normalizes the frames of a dataset into a folder, and reads both as pairs.
+
+    Errors are those of `Experiment.prepare`.
+    """
+    normalizer, _, card = load_normalizer(weights)
+    counts = normalize_dataset(data, folder, weights, device=device, progress=progress)
+    tree = folder / target_names(card)[0]
+    size = normalizer.config.encoder.image_size
+    part, originals, normalized = load_pairs(data, tree, size, folder, progress=progress)
+    subjects = part.index["subject"].to_numpy(str)
+    return Normalized(
+        data=part,
+        pairs=Pairs(originals, normalized, part.values(), subjects),
+        folder=folder,
+        key=key_of(part, tree, card["sha256"]),
+        counts=_counts(data, part, counts),
+    )
 
 
 def prepare(
@@ -67,62 +124,103 @@ def prepare(
     leakage: str,
     tuning: NormalizerTraining,
     frozen: bool,
+    size: int | None = None,
     device: str = "auto",
     progress: bool = True,
 ) -> Prepared:
     """Normalizes the frames of a dataset, splits them, and embeds them if the backbone is frozen.
 
+    ``size``: pixels of the faces that the backbone takes; default: those of the normalizer.
     ``out/normalized`` holds normalized faces and embeddings, ``out/<task>`` all else. Errors are
     those of `Experiment.prepare`.
     """
     normalizer, target, card = load_normalizer(weights)
-    faces = Path(out) / "normalized"
-    counts = normalize_dataset(data, faces, weights, device=device, progress=progress)
-    tree = faces / target_names(card)[0]
-    size = normalizer.config.encoder.image_size
-    part, originals, normalized = load_pairs(data, tree, size, faces, progress=progress)
-    subjects = part.index["subject"].to_numpy(str)
-    pairs = Pairs(originals, normalized, part.values(), subjects)
-
-    splits = protocol(protocol_name, part.index)
-    folds = [(split.train, split.test) for split in splits]
+    faces = normalized_pairs(data, Path(out) / "normalized", weights, device, progress)
+    splits = protocol(protocol_name, faces.data.index)
     folder = Path(out) / task
+    views = views_of_folds(
+        faces.pairs,
+        splits,
+        normalizer,
+        target,
+        embedded=(lambda: faces.embedded(normalizer, progress)) if frozen else None,
+        size=size,
+        leakage=leakage,
+        tuning=tuning,
+        folder=folder,
+        device=device,
+        progress=progress,
+    )
+    return Prepared(
+        data=faces.data,
+        pairs=faces.pairs,
+        outputs=faces.outputs,
+        views=views,
+        splits=splits,
+        normalizer=normalizer,
+        target=target,
+        card=card,
+        counts=faces.counts,
+        faces=faces.folder,
+        folder=folder,
+        key=f"{leakage}-{faces.key}",
+    )
+
+
+def views_of_folds(
+    pairs: Pairs,
+    splits: Sequence[Split],
+    normalizer: Normalizer,
+    target: Tensor,
+    *,
+    embedded: Callable[[], EmbeddedPairs] | None,
+    size: int | None,
+    leakage: str,
+    tuning: NormalizerTraining,
+    folder: Path,
+    device: str = "auto",
+    progress: bool = True,
+) -> list[View]:
+    """The input of each split's classifier: pairs by the normalizer that the split's leakage
+    setting allows.
+
+    ``embedded``: gives the pairs as the backbone of ``normalizer`` itself sees them; None if the
+    backbone is not frozen. ``size``: pixels of the faces that it takes then; None for those of the
+    normalizer. ``folder``: of fine-tuned normalizers.
+    """
     normalizers = normalizers_of_folds(
         leakage,
         normalizer,
-        folds,
+        [(split.train, split.test) for split in splits],
         lambda rows: Sources(to_uint8(target), faces=LazyFaces([pairs.originals], rows)),
         tuning,
         folder=folder / "normalizers",
         device=device,
         progress=progress,
     )
-    key = key_of(part, tree, card["sha256"])
-    views: dict[int, Pairs | EmbeddedPairs] = {}
+    views: dict[int, View] = {}
     for model in normalizers:
         if id(model) in views:
             continue
-        view: Pairs | EmbeddedPairs = pairs
-        # the normalizer's own embeddings serve other tasks, too
-        keep = faces / f"embedded-{key}.safetensors"
+        view = pairs
         if model is not normalizer:
             again = normalize_faces(model, target, pairs.originals, size=size, progress=progress)
             view = replace(pairs, normalized=again)
-            keep = None
-        if frozen:
-            view = embed(view, model, progress=progress, keep=keep)
-        views[id(model)] = view
+        if embedded is None:
+            views[id(model)] = _of_size(view, size)
+        elif model is normalizer:
+            views[id(model)] = embedded()
+        else:
+            views[id(model)] = embed(view, model, progress=progress)
+    return [views[id(model)] for model in normalizers]
 
-    return Prepared(
-        data=part,
-        pairs=pairs,
-        views=[views[id(model)] for model in normalizers],
-        splits=splits,
-        normalizer=normalizer,
-        card=card,
-        counts=_counts(data, part, counts),
-        folder=folder,
-        key=f"{leakage}-{key}",
+
+def _of_size(pairs: Pairs, size: int | None) -> Pairs:
+    """The pairs with smaller or larger faces, or as they are."""
+    if size in (None, pairs.originals.shape[1]):
+        return pairs
+    return replace(
+        pairs, originals=resized(pairs.originals, size), normalized=resized(pairs.normalized, size)
     )
 
 

@@ -25,7 +25,7 @@ AVERAGE = "average"
 DATA = ("rendered", "real")
 """Kinds of data that a number can be of."""
 
-_SCALES = {"percent": 100.0}
+SCALES = {"percent": 100.0}
 """What turns a number as `norface_lib.tasks.metrics` gives it into a printed one; other units are
 the same in both."""
 
@@ -117,11 +117,11 @@ def _in_unit(ours: dict[str, float], columns: list[str], unit: str) -> dict[str,
     if unknown := [name for name in ours if name not in columns]:
         raise ValueError(f"no column {', '.join(unknown)}; there are {', '.join(columns)}")
     # NaN is no wrong score
-    if unit in _SCALES and not all(0 <= value <= 1 for value in ours.values() if value == value):
+    if unit in SCALES and not all(0 <= value <= 1 for value in ours.values() if value == value):
         raise ValueError(
             f"scores must be within 0..1, they are turned into {unit} here; got {ours}"
         )
-    printed = pd.Series(ours, dtype=float).reindex(columns) * _SCALES.get(unit, 1.0)
+    printed = pd.Series(ours, dtype=float).reindex(columns) * SCALES.get(unit, 1.0)
     labels = [name for name in columns if name != AVERAGE]
     if AVERAGE not in ours and labels:
         printed[AVERAGE] = printed[labels].mean(skipna=False)

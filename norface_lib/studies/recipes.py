@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from norface_lib.networks.classifier import OWN_BACKBONE, ClassifierConfig
+from norface_lib.networks.classifier import MINI_BACKBONE, OWN_BACKBONE, ClassifierConfig
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.tasks.tasks import Task
 from norface_lib.training.classifier import Recipe
@@ -14,6 +14,7 @@ BACKBONES: Mapping[str, str] = {
     "frozen": "the normalizer's, unchanged; each face is embedded once for all trainings",
     "tuned": "the normalizer's, trained on, the layers next to the image least",
     "scratch": "the normalizer's architecture, from random initialization",
+    "mini": "a small residual network, from random initialization: minutes of training on a CPU",
     "timm:NAME": "any network of timm, with its published weights if they can be had, trained on",
 }
 """Where a classifier's backbone comes from."""
@@ -28,9 +29,30 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "both, no input mixture": {"inputs": "both", "input_mixture": False},
     "both, no output mixture": {"inputs": "both", "output_mixture": False},
     "original, no mixture": {"inputs": "original"} | _NO_MIXTURE,
+    "original twice": {"inputs": "both"},
+    "true normalized": {"inputs": "normalized"},
+    "both, true normalized": {"inputs": "both"},
+    "neutral target": {"inputs": "both"},
+    "read and render": {"inputs": "normalized"},
+    "both, read and render": {"inputs": "both"},
+    "both, own backbones": {"inputs": "both", "shared": False},
+    "both, face dropout": {"inputs": "both", "face_dropout": 0.5},
+    "both, sum": {"inputs": "both", "fusion": "sum"},
+    "both, gated": {"inputs": "both", "fusion": "gated"},
 }
 """Rows of a table by name: how each changes the network. In place of a mixture that is off stands a
 dense network of as many parameters."""
+
+SECOND_FACES: Mapping[str, str] = {
+    "original twice": "original",
+    "true normalized": "truth",
+    "both, true normalized": "truth",
+    "neutral target": "neutral",
+    "read and render": "render",
+    "both, read and render": "render",
+}
+"""Face of each row that stands in the place of the normalizer's image, one of
+`norface_lib.studies.second_faces.KINDS`. Rows that are not here have the normalizer's."""
 
 COMPARISONS: Mapping[str, tuple[str, str]] = {
     "the normalized face, beside the original": ("both", "original"),
@@ -40,8 +62,32 @@ COMPARISONS: Mapping[str, tuple[str, str]] = {
     "both mixtures": ("both", "both, no mixture"),
     "the normalized face, without mixtures": ("both, no mixture", "original, no mixture"),
     "the normalized face and both mixtures": ("both", "original, no mixture"),
+    "a second view of the original": ("original twice", "original"),
+    "the normalized face, beside a second view": ("both", "original twice"),
+    "the neutral target, beside the original": ("neutral target", "original"),
+    "the true normalized face instead of the original": ("true normalized", "original"),
+    "what the normalizer misses": ("true normalized", "normalized"),
+    "the original, beside the normalized face": ("both", "normalized"),
+    "read and render instead of the original": ("read and render", "original"),
+    "a backbone for each face": ("both, own backbones", "both"),
+    "face dropout": ("both, face dropout", "both"),
+    "a sum of both faces": ("both, sum", "both"),
+    "a gate between both faces": ("both, gated", "both"),
 }
 """What the first of two rows has and the second has not. Their difference says what it adds."""
+
+
+def input_size(backbone: str) -> int | None:
+    """Pixels of the faces that a backbone takes; None for those of the normalizer's size."""
+    network = _network(backbone)
+    return (
+        None if network == OWN_BACKBONE else ClassifierConfig(("any",), backbone=network).input_size
+    )
+
+
+def _network(backbone: str) -> str:
+    """The network of one of ``BACKBONES``, as a classifier's config names it."""
+    return backbone if backbone.startswith(("timm:", MINI_BACKBONE)) else OWN_BACKBONE
 
 
 def recipe_for(
@@ -62,6 +108,17 @@ def recipe_for(
         )
         return Recipe(config=config, training=training)
 
+    config = replace(config, backbone=_network(backbone))
+    if backbone == "mini":
+        training = TrainConfig(
+            steps=steps or 1000,
+            batch_size=64,
+            learning_rate=base_rate(8e-3, 64),
+            average=0.98,
+            watch_every=500,
+        )
+        return Recipe(config=replace(config, dropout=0.5), training=training)
+
     scratch = backbone == "scratch"
     training = TrainConfig(
         steps=steps or 400,
@@ -71,6 +128,4 @@ def recipe_for(
         watch_every=100,
         layer_decay=None if scratch else 0.75,
     )
-    network = backbone if backbone.startswith("timm:") else OWN_BACKBONE
-    config = replace(config, dropout=0.5, drop_path_rate=0.1, backbone=network)
-    return Recipe(config=config, training=training)
+    return Recipe(config=replace(config, dropout=0.5, drop_path_rate=0.1), training=training)

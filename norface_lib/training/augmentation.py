@@ -19,6 +19,15 @@ def augmented_pairs(originals: Tensor, normalized: Tensor) -> tuple[Tensor, Tens
     return jitter(mirrored(both, flip)).split(3, dim=1)
 
 
+def two_views(originals: Tensor) -> tuple[Tensor, Tensor]:
+    """Two views of originals (N, 3, S, S), each changed at random by itself, in geometry and in
+    light."""
+    views = torch.cat([originals, originals])
+    flip = (torch.rand(len(views)) < 0.5).to(views.device)
+    first, second = jitter(mirrored(photometric(views), flip)).chunk(2)
+    return first, second
+
+
 def mirrored_embeddings(originals: Tensor, normalized: Tensor) -> tuple[Tensor, Tensor]:
     """Embeddings (N, D) out of those of face and mirror image (N, 2, D): half of the pairs are
     mirrored."""

@@ -17,8 +17,8 @@ from norface_lib.networks.classifier import Classifier, ClassifierConfig, auxili
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.pretrained import load_encoder_weights
 from norface_lib.tasks.tasks import Criterion, Task, balancing_weights
-from norface_lib.training.augmentation import augmented_pairs, mirrored_embeddings
-from norface_lib.training.loader import balanced, in_order, make_loader, to_device
+from norface_lib.training.augmentation import augmented_pairs, mirrored_embeddings, two_views
+from norface_lib.training.loader import balanced, batches_of_epoch, in_order, make_loader, to_device
 from norface_lib.training.loop import Loss, TrainConfig, fit
 
 
@@ -29,6 +29,8 @@ class Recipe:
 
     config: ClassifierConfig
     training: TrainConfig
+    # the second face is the original once more, and is augmented by itself
+    two_views: bool = False
     balanced: bool = False  # rare classes are sampled as often as common ones
     importance: float = 1e-3  # weight of the importance loss of the mixtures' gates
     load: float = 1e-3  # weight of their load loss
@@ -37,6 +39,33 @@ class Recipe:
         # `norface_lib.networks.pretrained.load_encoder_weights` takes them
         ""
     )
+    epochs: float | None = None  # of the training rows, in place of the steps of ``training``
+    watch: bool = False  # the score of the tested rows goes to the log; it feeds the oracle alone
+    compile: bool = False  # the backbone, by torch.compile
+
+    def training_on(self, samples: int) -> TrainConfig:
+        """The training on so many samples: epochs as steps, watched at most once an epoch."""
+        training = self.training
+        passes = batches_of_epoch(samples, training.batch_size)
+        epoch = max(1, round(passes / training.accumulate))
+        if self.epochs is None:
+            steps = training.steps
+        else:
+            steps = max(1, round(self.epochs * passes / training.accumulate))
+        return replace(training, steps=steps, watch_every=max(epoch, training.watch_every))
+
+    def extent(self, samples: int) -> dict[str, float]:
+        """How long the training on so many samples is: ``steps``, ``samples_seen`` (as often as
+        they are read), ``epochs`` and the ``effective_batch`` of a step."""
+        training = self.training_on(samples)
+        batch = min(training.batch_size, samples) * training.accumulate
+        seen = training.steps * batch
+        return {
+            "steps": training.steps,
+            "samples_seen": seen,
+            "epochs": round(seen / samples, 4),
+            "effective_batch": batch,
+        }
 
     def with_config(self, **changes: Any) -> "Recipe":
         """The same with another network: ``with_config(inputs="original")``."""
@@ -81,6 +110,8 @@ def train_classifier(
         model.start_from(start)
     if recipe.encoder:
         load_encoder_weights(model.encoder, recipe.encoder)
+    if recipe.compile:
+        model.encoder.compile()  # experts get another number of samples at each step
     learner = pairs.learner(model.to(device, memory_format=torch.channels_last))
 
     def watch(learner: nn.Module, step: int) -> dict[str, float]:
@@ -91,28 +122,34 @@ def train_classifier(
         learner,
         _loss(task.criterion(pairs.labels[rows]), task.name, recipe, device),
         Subset(pairs, rows),
-        recipe.training,
+        recipe.training_on(len(rows)),
         folder=folder,
         name=name,
         progress=progress,
-        watch=None if tested is None else watch,
+        watch=watch if recipe.watch and tested is not None else None,
         choose=None if weights is None else balanced(weights),
         workers=0 if embedded else None,  # they lie in memory: to pass them on would take longer
     )
     return model.eval()
 
 
-def inputs_of(batch: Pair, device: torch.device, augmented: bool = False) -> tuple[Tensor, Tensor]:
+def inputs_of(
+    batch: Pair, device: torch.device, augmented: bool = False, alike: bool = True
+) -> tuple[Tensor, Tensor]:
     """Inputs of a classifier, or of its head, out of a batch of pairs: images (B, 3, S, S) or
     embeddings (B, D) of originals and normalized faces.
 
-    ``augmented``: changed at random by `augmented_pairs` or `mirrored_embeddings`.
+    ``augmented``: changed at random by `augmented_pairs` or `mirrored_embeddings`; where they are
+    not ``alike``, both are views of the original by `two_views`. Embeddings know the mirror image
+    alone.
     """
     originals, normalized, _ = to_device(batch, device)
     if originals.dtype == torch.uint8:
         originals = to_tensor(originals)
         normalized = to_tensor(normalized)
-        return augmented_pairs(originals, normalized) if augmented else (originals, normalized)
+        if not augmented:
+            return originals, normalized
+        return augmented_pairs(originals, normalized) if alike else two_views(originals)
     if augmented:
         return mirrored_embeddings(originals, normalized)
     return originals[:, 0], normalized[:, 0]
@@ -122,7 +159,7 @@ def _loss(criterion: Criterion, name: str, recipe: Recipe, device: torch.device)
     """The task's loss of an augmented batch, and the auxiliary losses of the mixtures."""
 
     def loss(learner: nn.Module, batch: Pair) -> tuple[Tensor, dict[str, float]]:
-        output = learner(*inputs_of(batch, device, augmented=True))
+        output = learner(*inputs_of(batch, device, augmented=True, alike=not recipe.two_views))
         error = criterion(output.logits, batch.labels.to(device))
         auxiliary = auxiliary_loss(output, recipe.importance, recipe.load)
         return error + auxiliary, {name: error.item()}

@@ -24,13 +24,18 @@ def _shuffled(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator)
 
 
+def batches_of_epoch(count: int, batch_size: int) -> int:
+    """Batches of an epoch of ``count`` samples; what does not fill one is left out."""
+    return count // min(batch_size, count)
+
+
 def batch_indices(count: int, batch_size: int, seed: int, step: int) -> Tensor:
     """Indices (B,) of a step's samples, from epochs of shuffled samples.
 
     A batch never straddles two epochs; what does not fill a batch is left out of that epoch.
     """
     batch_size = min(batch_size, count)
-    epoch, position = divmod(step, count // batch_size)
+    epoch, position = divmod(step, batches_of_epoch(count, batch_size))
     return _shuffled(count, seed, epoch)[position * batch_size : (position + 1) * batch_size]
 
 

@@ -7,12 +7,10 @@ takes its share of a batch.
 
 import json
 import math
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,11 +24,11 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from norface_lib.common.devices import mixed_precision
-from norface_lib.common.errors import CheckpointError, NorfaceError
-from norface_lib.common.failures import writing
+from norface_lib.common.errors import CheckpointError
 from norface_lib.common.files import write_atomically
 from norface_lib.common.locks import only_writer
 from norface_lib.training.loader import Choose, StepSampler, make_loader
+from norface_lib.training.log import log_step, rewind
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, float]]]
 """``loss(model, batch)``: the loss of a batch as the dataset gives it, and figures for the log."""
@@ -45,7 +43,8 @@ class TrainConfig:
     """Length, batch size and learning rate of a training."""
 
     steps: int
-    batch_size: int = 32
+    batch_size: int = 32  # of a pass, over all processes together
+    accumulate: int = 1  # passes whose gradients make one step
     learning_rate: float = 1e-3  # the peak, reached after warm-up
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of the steps
@@ -57,14 +56,26 @@ class TrainConfig:
     checkpoint_seconds: float = 60.0
     # a layer learns this much slower than the one behind it; None: all alike
     layer_decay: float | None = None
+    # bfloat16 in training; None: where the hardware multiplies it
+    amp: bool | None = None
 
     def __post_init__(self):
-        if min(self.steps, self.batch_size, self.log_every, self.watch_every) < 1:
-            raise ValueError("steps, batch_size, log_every and watch_every must be at least 1")
+        counts = (self.steps, self.batch_size, self.accumulate, self.log_every, self.watch_every)
+        if min(counts) < 1:
+            raise ValueError(
+                "steps, batch_size, accumulate, log_every and watch_every must be at least 1"
+            )
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must be within [0, 1), got {self.warmup}")
         if not 0 <= self.average < 1:
             raise ValueError(f"average must be within [0, 1), got {self.average}")
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must be within (0, 1], or None, got {self.layer_decay}")
+
+    @property
+    def effective_batch(self) -> int:
+        """Samples of one step of the optimizer, over all passes and processes."""
+        return self.batch_size * self.accumulate
 
 
 def rate_at(step: int, config: TrainConfig) -> float:
@@ -234,8 +245,8 @@ def fit(
     sampler = StepSampler(
         len(data),
         config.batch_size,
-        steps=config.steps,
-        first=run.step,
+        steps=config.steps * config.accumulate,
+        first=run.step * config.accumulate,
         seed=config.seed,
         choose=choose,
         process=accelerator.process_index,
@@ -259,11 +270,11 @@ def fit(
         ) as bar,
     ):
         if writes:
-            _rewind(Path(folder) / f"{name}.jsonl", run.step)
+            rewind(Path(folder) / f"{name}.jsonl", run.step)
         while not run.finished:
-            batch = next(batches)
-            sampler.seed_step(run.step)
-            figures = _step(run, task, batch)
+            _set_rates(run)
+            figures = _passes(run, task, batches, sampler, accelerator)
+            _step(run)
             bar.update()
 
             watched = watch is not None and (run.step % config.watch_every == 0 or run.finished)
@@ -274,7 +285,7 @@ def fit(
                 bar.set_postfix({key: f"{value:.4g}" for key, value in figures.items()})
                 if folder:
                     seconds = time.monotonic() - started
-                    _log(Path(folder) / f"{name}.jsonl", run.step, figures, seconds)
+                    log_step(Path(folder) / f"{name}.jsonl", run.step, figures, seconds)
 
             if run.finished:
                 run.finish()
@@ -286,60 +297,49 @@ def fit(
     return model.eval()
 
 
-def _step(run: _Run, task: nn.Module, batch: Any) -> dict[str, float]:
-    """One step of the optimizer."""
-    config = run.config
+def _set_rates(run: _Run) -> None:
+    """The learning rate of this step, for each layer its share."""
     for group in run.optimizer.param_groups:
-        group["lr"] = rate_at(run.step, config) * group.get("lr_scale", 1.0)
+        group["lr"] = rate_at(run.step, run.config) * group.get("lr_scale", 1.0)
 
-    with mixed_precision(next(run.model.parameters()).device):
-        value, figures = task(batch)
-    if not torch.isfinite(value):
-        raise FloatingPointError(
-            f"the loss became {value.item()} at step {run.step}: lower the learning rate"
-        )
+
+def _passes(
+    run: _Run,
+    task: nn.Module,
+    batches: Iterator[Any],
+    sampler: StepSampler,
+    accelerator: Accelerator,
+) -> dict[str, float]:
+    """Gradients of one step, the mean over its passes; figures likewise."""
+    config = run.config
+    device = next(run.model.parameters()).device
     run.optimizer.zero_grad(set_to_none=True)
-    value.backward()
-    torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
+    sums: dict[str, float] = {}
+    for number in range(config.accumulate):
+        batch = next(batches)
+        sampler.seed_step(run.step * config.accumulate + number)
+        last = number == config.accumulate - 1
+        # processes exchange gradients once a step
+        with nullcontext() if last else accelerator.no_sync(task):
+            with mixed_precision(device, config.amp):
+                value, figures = task(batch)
+            if not torch.isfinite(value):
+                raise FloatingPointError(
+                    f"the loss became {value.item()} at step {run.step}: lower the learning rate"
+                )
+            (value / config.accumulate).backward()
+        for name, figure in {"loss": value.item(), **figures}.items():
+            sums[name] = sums.get(name, 0.0) + figure / config.accumulate
+    return sums
+
+
+def _step(run: _Run) -> None:
+    """One step of the optimizer, and of the average of the weights."""
+    torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.config.clip)
     run.optimizer.step()
     if run.average:
         run.average.update_parameters(run.model)
     run.step += 1
-    return {"loss": value.item(), **figures}
-
-
-def _log(path: Path, step: int, figures: dict[str, float], seconds: float) -> None:
-    """Appends one line; a line is short enough to be written as a whole."""
-    with writing(path), path.open("a") as file:
-        file.write(json.dumps({"step": step, **figures, "seconds": round(seconds, 1)}) + os.linesep)
-    if os.environ.get("NORFACE_TENSORBOARD") == "1":
-        board = _tensorboard(path.parent / "tensorboard" / path.stem)
-        for name, value in figures.items():
-            board.add_scalar(name, value, step)
-        board.flush()
-
-
-def _rewind(log: Path, step: int) -> None:
-    """Deletes the lines after a step, which is trained again since no checkpoint followed it, and
-    the half line of a process that was killed."""
-    if not log.exists():
-        return
-    lines = log.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    if kept != lines:
-        write_atomically(log, lambda part: part.write_text("".join(kept)))
-
-
-@lru_cache
-def _tensorboard(folder: Path):
-    """One writer for each folder."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise NorfaceError(
-            "NORFACE_TENSORBOARD=1 needs tensorboard: pip install tensorboard, or unset it"
-        ) from error
-    return SummaryWriter(folder)
 
 
 def logged_seconds(log: Path) -> float:

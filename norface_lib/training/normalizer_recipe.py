@@ -15,7 +15,7 @@ from norface_lib.datasets.label_table import read_spec
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.benchmark import POOLS, BenchmarkSpec
 from norface_lib.faces.writing import write_benchmark
-from norface_lib.images.arrays import Faces, area_shrunk, to_tensor
+from norface_lib.images.arrays import Faces, resized, to_tensor
 from norface_lib.images.crop import crop_of
 from norface_lib.images.distances import neutral_ratio, region_ratios
 from norface_lib.images.files import list_images, read_faces, write_png
@@ -65,7 +65,7 @@ class Watch:
         normalized = normalize_faces(
             model.normalizer,
             self.targets,
-            area_shrunk(faces.originals, size),
+            resized(faces.originals, size),
             which=faces.target_of,
         )
         rows = [images[:12] for images in (faces.originals, normalized, faces.truths)]
@@ -82,7 +82,7 @@ class Watch:
     def _au_error(self, faces: Faces) -> float:
         batches = np.array_split(faces, max(1, len(faces) // 64))
         size = self.evaluator.config.image_size
-        read = [self.evaluator(to_tensor(area_shrunk(batch, size))).intensity for batch in batches]
+        read = [self.evaluator(to_tensor(resized(batch, size))).intensity for batch in batches]
         read = torch.cat(read)
         true = self.faces.intensities(self.evaluator.config.aus)
         return float(np.abs(read.numpy() - true).mean())
@@ -170,7 +170,7 @@ def measure(
             pool=pool, subjects=subjects, frames=frames, size=model.config.size, target=target
         )
         held_out = Rendered(write_benchmark(spec, Path(folder) / pool))
-        originals = area_shrunk(held_out.originals, seen)
+        originals = resized(held_out.originals, seen)
         normalized = normalize_faces(model, to_tensor(held_out.target), originals)
         regions = region_ratios(held_out.truths, normalized, held_out.target)
         measured[pool] = {

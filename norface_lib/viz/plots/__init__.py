@@ -5,6 +5,7 @@ from norface_lib.common.errors import needs
 with needs("notebooks"):
     import seaborn  # noqa: F401
 
+from norface_lib.viz.plots.ablations import ROW_COLORS, curves, scores
 from norface_lib.viz.plots.charts import (
     INPUT_COLORS,
     base_rates,
@@ -14,6 +15,7 @@ from norface_lib.viz.plots.charts import (
     f1_bars,
     maps,
 )
+from norface_lib.viz.plots.comparisons import Effect, forest, gaps, method_bars, people_curves
 from norface_lib.viz.plots.detection import small_faces
 from norface_lib.viz.plots.faces import (
     detected_face,
@@ -39,24 +41,32 @@ from norface_lib.viz.plots.readings import (
 __all__ = [
     "EXPERT_COLORS",
     "INPUT_COLORS",
+    "ROW_COLORS",
     "Bars",
+    "Effect",
     "bars_as_html",
     "bars_of",
     "base_rates",
     "confusion",
     "cooccurrence",
     "curve",
+    "curves",
     "detected_face",
     "expert_shares",
     "f1_bars",
     "face_gates",
     "film",
+    "forest",
+    "gaps",
     "gate_maps",
     "heat_over",
     "maps",
+    "method_bars",
     "painted",
+    "people_curves",
     "reading",
     "readings",
+    "scores",
     "small_faces",
     "strip",
 ]

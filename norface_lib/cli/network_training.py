@@ -1,0 +1,207 @@
+"""Commands that train the normalizer, the token reader and the evaluator."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from norface_lib.cli import checks
+from norface_lib.cli.checks import MOST_STEPS
+from norface_lib.cli.options import (
+    DeviceOption,
+    NetworkOption,
+    NormalizerOption,
+    Preset,
+    SeedOption,
+    StartOption,
+    TermOption,
+)
+from norface_lib.cli.output import show
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer()
+_PANEL = "Training"
+
+
+@app.command(rich_help_panel=_PANEL)
+def train_normalizer(
+    data: Annotated[Path, typer.Argument(help="a rendered benchmark of the pool pretrain")],
+    out: Annotated[Path, typer.Argument(help="folder for checkpoints, logs and the weights")],
+    preset: Annotated[Preset, typer.Option(help="size of the network")] = "tiny",
+    masked_steps: Annotated[
+        int,
+        typer.Option(min=0, max=MOST_STEPS, help="steps of masked autoencoding; 0 leaves it out"),
+    ] = 0,
+    expression_steps: Annotated[
+        int,
+        typer.Option(min=0, max=MOST_STEPS, help="steps of the expression stage; 0 leaves it out"),
+    ] = 2000,
+    drawing_steps: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MOST_STEPS,
+            help="steps in which the decoder alone learns to draw AU intensities, for a preset "
+            "that can (tiny-224); 0 leaves it out",
+        ),
+    ] = 0,
+    synthesis_steps: Annotated[
+        int, typer.Option(min=1, max=MOST_STEPS, help="steps of the synthesis stage")
+    ] = 3500,
+    code_share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="share of the faces that the synthesis stage goes on drawing from their AU "
+            "intensities alone",
+        ),
+    ] = 0.0,
+    frozen_encoder: Annotated[
+        bool,
+        typer.Option(
+            "--frozen-encoder",
+            help="leave the encoder as it was begun with, as by --encoder READER",
+        ),
+    ] = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    start: StartOption = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="weights for the encoder: of a token reader (shipped name or path), or of a ViT "
+            "(a file, or timm:NAME)",
+            callback=checks.encoder,
+        ),
+    ] = None,
+    faces: Annotated[
+        Path | None,
+        typer.Option(
+            help="a folder of aligned faces without true normalized images, to train on too"
+        ),
+    ] = None,
+    degraded: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="share of the originals that are degraded: gray, blurred, noisy, occluded...",
+        ),
+    ] = 0.0,
+    name: Annotated[
+        str | None,
+        typer.Option(help="name of the weights; default: the preset's", callback=checks.file_name),
+    ] = None,
+    term: TermOption = None,
+    network: NetworkOption = None,
+    terms: Annotated[
+        str,
+        typer.Option("--license", help="license for the card, which the faces decide"),
+    ] = "MIT; the target face is rendered from CC0 assets and is nobody",
+) -> None:
+    """Train a normalizer on rendered pairs, and on photographs too if --faces is set. To resume
+    after a stop, run the same command again."""
+    from dataclasses import replace
+
+    from norface_lib.training.normalizer import NormalizerTraining
+    from norface_lib.training.normalizer_recipe import train_and_save
+    from norface_lib.training.normalizer_terms import terms_of
+
+    losses = replace(
+        terms_of(term or [], network or []), degraded_share=degraded, code_share=code_share
+    )
+    training = NormalizerTraining.of_steps(
+        expression_steps,
+        synthesis_steps,
+        seed=seed,
+        masked=masked_steps,
+        drawing=drawing_steps,
+        terms=losses,
+        frozen_encoder=frozen_encoder,
+    )
+    path = train_and_save(
+        data,
+        out,
+        preset=preset,
+        training=training,
+        device=device,
+        start=start,
+        encoder=encoder,
+        faces=faces,
+        name=name,
+        terms=terms,
+    )
+    show(f"the weights are in {path}", files=[path])
+
+
+@app.command(rich_help_panel=_PANEL)
+def train_evaluator(
+    data: Annotated[Path, typer.Argument(help="a rendered benchmark of the pool evaluator")],
+    out: Annotated[Path, typer.Argument(help="folder for the checkpoint, the log and the weights")],
+    steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="steps of the training")] = 1500,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    start: StartOption = None,
+) -> None:
+    """Train the network that evaluates normalizers. To resume after a stop, run the same command
+    again."""
+    from norface_lib.training.evaluator import train_and_save
+
+    path = train_and_save(data, out, steps=steps, seed=seed, device=device, start=start)
+    show(f"the weights are in {path}", files=[path])
+
+
+@app.command(rich_help_panel=_PANEL)
+def train_reader(
+    out: Annotated[Path, typer.Argument(help="folder for the checkpoint, the log and the weights")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            help="benchmarks to learn from: rendered, and pseudo-pairs made with --teacher"
+        ),
+    ],
+    share: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0, max=1, help="share of a batch, one for each of DATA in turn; default: all alike"
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="a rendered benchmark of other people, which sets the thresholds of AUs together "
+            "with the neutral photographs of DATA"
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="steps of the training")] = 5000,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    start: NormalizerOption = "tiny-photo",
+    name: Annotated[
+        str, typer.Option(help="name of the weights", callback=checks.file_name)
+    ] = "reader",
+    terms: Annotated[
+        str,
+        typer.Option("--license", help="license for the card, which the pictures of DATA decide"),
+    ] = "MIT",
+) -> None:
+    """Train a token reader: AUs of either side, their occurrence and the emotion, from rendered
+    faces and photographs. To resume after a stop, run the same command again."""
+    from norface_lib.training.reader_recipe import train_and_save
+    from norface_lib.training.token_reader import ReaderTraining
+
+    path = train_and_save(
+        data,
+        out,
+        shares=share or [1 / len(data)] * len(data),
+        training=ReaderTraining.of_steps(steps, seed),
+        calibration=calibrate,
+        terms=terms,
+        start=start,
+        name=name,
+        device=device,
+    )
+    show(f"the weights are in {path}", files=[path])

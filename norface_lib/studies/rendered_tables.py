@@ -1,0 +1,167 @@
+"""Tables of what was measured on rendered faces and on photographs: does the normalized face help,
+do mixtures, and what does each part add?"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from norface_lib.studies.recipes import COMPARISONS, ROWS
+from norface_lib.studies.result_files import ResultFile, ResultFiles
+from norface_lib.studies.text_table import TextTable, signed, with_interval
+
+STUDIES = (
+    ("au_detection", "lab", "AU detection, `lab` (mean F1)"),
+    ("au_detection", "wild", "AU detection, `wild` (mean F1)"),
+    ("au_intensity", "lab", "AU intensity, `lab` (mean ICC)"),
+    ("au_intensity", "wild", "AU intensity, `wild` (mean ICC)"),
+    ("emotion", "wild", "emotion, `wild` (accuracy)"),
+)
+"""Result file, benchmark and heading of each column: notebooks 5, 6 and 7."""
+
+MISSING = "-"
+"""What stands where nothing was measured."""
+
+
+def study_of(files: ResultFiles, name: str, domain: str) -> Mapping[str, Any] | None:
+    """Rows and differences of a notebook's result on one benchmark, or None."""
+    found = files.of_profile(name)
+    if found is None:
+        return None
+    return found.result if "rows" in found.result else found.result[domain]
+
+
+def rows_table(files: ResultFiles) -> TextTable:
+    """Score of each row of ``ROWS`` with its interval over people, and the constant baseline."""
+    studies = [study_of(files, name, domain) for name, domain, _ in STUDIES]
+
+    def cell(study: Mapping[str, Any] | None, row: str) -> str:
+        if study is None or row not in study["rows"]:
+            return MISSING
+        return with_interval(study["rows"][row]["headline"], study["rows"][row]["interval"])
+
+    there = [row for row in ROWS if any(study and row in study["rows"] for study in studies)]
+    rows = [(row, *(cell(study, row) for study in studies)) for row in there]
+    baseline = [
+        MISSING if study is None else f"{study['rows']['both']['constant_baseline']:.3f}"
+        for study in studies
+    ]
+    return TextTable(
+        name="rows",
+        title="Does the normalized face help? And the mixtures of experts?",
+        header=("", *(heading for _, _, heading in STUDIES)),
+        rows=(*rows, ("constant baseline", *baseline)),
+    )
+
+
+def additions_table(files: ResultFiles) -> TextTable:
+    """What each part adds: differences with intervals over people and over trainings."""
+    studies = [study_of(files, name, domain) for name, domain, _ in STUDIES]
+
+    def cell(study: Mapping[str, Any] | None, what: str) -> str:
+        if study is None or what not in study["differences"]:
+            return MISSING
+        found = study["differences"][what]
+        return signed(found["value"], found["subjects"], found.get("trainings"))
+
+    there = [what for what in COMPARISONS if any(s and what in s["differences"] for s in studies)]
+    short = [heading.removeprefix("AU ").partition(" (")[0] for _, _, heading in STUDIES]
+    return TextTable(
+        name="additions",
+        title="What each part adds",
+        header=("what is added", *short),
+        rows=tuple((what, *(cell(study, what) for study in studies)) for what in there),
+    )
+
+
+_TRANSFERS = (
+    ("London, `tiny-photo`", "transfer-london"),
+    ("press photographs, `tiny-photo`", "transfer-press"),
+    ("FER+ `valid`, `tiny-photo`", "transfer-ferplus"),
+    ("London, `tiny`", "transfer-london-tiny"),
+    ("press photographs, `tiny`", "transfer-press-tiny"),
+)
+_DRAWINGS = {
+    "original": "original",
+    "normalized": "I_n of the network",
+    "read + render": "read and render",
+}
+
+
+def transfer_table(files: ResultFiles) -> TextTable:
+    """Rendered faces teach, photographs test: what `evaluate transfer` measured."""
+    rows = []
+    for place, name in _TRANSFERS:
+        if (file := files.file(f"{name}.json")) is None:
+            continue
+        what = f"{place}: smiling from neutral by AU12 (AUC)"
+        rows.append((what, *_of_drawings(file, ("smile", "all", "auc"))))
+        if any("signs" in found for found in file.result["inputs"].values()):
+            what = "the same, AUs against emotions (mean AUC)"
+            rows.append((what, *_of_drawings(file, ("signs", "mean"))))
+    return TextTable(
+        name="transfer",
+        title="Rendered faces teach a linear reader of AUs, photographs test it",
+        header=("", *_DRAWINGS.values()),
+        rows=tuple(rows),
+    )
+
+
+def _of_drawings(file: ResultFile, keys: tuple[str, ...]) -> list[str]:
+    """A measure with its interval for each way to draw the faces."""
+    cells = []
+    for drawing in _DRAWINGS:
+        found: Any = file.result["inputs"].get(drawing)
+        for key in keys:
+            found = (found or {}).get(key)
+        cells.append(
+            with_interval(found["value"], found["interval"], digits=2) if found else MISSING
+        )
+    return cells
+
+
+CROSS_DATASET = "cross_dataset"
+"""Name of the result file of notebook 9."""
+
+_SHRINKS = {
+    "normalized": "the normalized face instead of the original",
+    "both": "the normalized face, beside the original",
+}
+
+
+def cross_dataset_table(files: ResultFiles) -> TextTable:
+    """Notebook 9: scores in-domain and across, the gap, and by how much it shrinks beside that of
+    the original face."""
+    file = files.of_profile(CROSS_DATASET)
+    rows = []
+    directions = file.result["directions"] if file else {}
+    for direction, found in directions.items():
+        for number, (name, row) in enumerate(found["rows"].items()):
+            own = found["in_domain"][name]
+            gap = found["gaps"][name]
+            shrinks = found["shrinkages"].get(_SHRINKS.get(name, ""))
+            rows.append(
+                (
+                    f"{direction} ({row['metric']})" if not number else "",
+                    name,
+                    with_interval(own["headline"], own["interval"]),
+                    with_interval(row["headline"], row["interval"]),
+                    signed(gap["value"], gap["subjects"]),
+                    signed(shrinks["value"], shrinks["subjects"], shrinks.get("trainings"))
+                    if shrinks
+                    else "",
+                )
+            )
+    note = "Not run yet: `norface reproduce --profile full --only 09`."
+    if file:
+        note = (
+            f"From {file.how}. In-domain: trained on the tested dataset's other people. Gap: "
+            "in-domain minus cross-dataset, on the same test people; shrinks: by how much it is "
+            "smaller than the original's. 95 % over the tested people, and in the last column a "
+            "second interval over trainings; bold where they leave out zero."
+        )
+    return TextTable(
+        name="cross-dataset-rendered",
+        title="Across datasets, rendered faces",
+        header=("trained -> tested", "input", "in-domain", "cross-dataset", "gap", "shrinks by"),
+        rows=tuple(rows),
+        notes=(note,),
+    )

@@ -1,0 +1,175 @@
+"""Sweeps: a YAML file of many experiments, run one after the other or side by side, each to a
+result file of its own.
+
+A file of a sweep holds two entries. ``defaults`` are fields of
+`norface_lib.studies.experiment.Experiment`; ``runs`` is a list, and each of its items has a
+``name`` and the fields in which it differs. ``each`` in an item is a table of fields and lists of
+values: the item stands for one experiment for each combination of them. ``data`` may be a table,
+the fields of a `norface_lib.faces.benchmark.BenchmarkSpec`, and ``training`` one of
+`norface_lib.studies.settings.TrainingSettings`::
+
+    defaults: {task: au_detection, data: {pool: lab, subjects: 240}, backbone: mini}
+    runs:
+      - {name: rows, rows: [original, both]}
+      - {name: people, each: {people: [5, 20, 80]}}
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from norface_lib.common.errors import DataError
+from norface_lib.faces.benchmark import BenchmarkSpec
+from norface_lib.studies.experiment import Experiment
+from norface_lib.studies.settings import TrainingSettings
+
+SHIPPED = Path(__file__).parent / "sweeps"
+"""Folder of the sweeps of notebook 08, which can be named without their ending."""
+
+_FIELDS = tuple(field.name for field in fields(Experiment))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """An experiment of a sweep, and the name of its result file."""
+
+    name: str
+    experiment: Experiment
+
+    def path(self, out: Path) -> Path:
+        """Its result file below a folder."""
+        return Path(out) / f"{self.name}.json"
+
+    def is_done(self, out: Path) -> bool:
+        """Whether its result file is there. Raises :class:`DataError` if the file is damaged, or
+        was made with other settings."""
+        path = self.path(out)
+        if not path.exists():
+            return False
+        try:
+            made = json.loads(path.read_text(encoding="utf-8"))["settings"]["experiment"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise DataError(f"{path}: is no result file of a sweep; delete it") from error
+        ours = json.loads(json.dumps(self.experiment.settings()))
+        # a file of an older version lacks newer settings
+        if other := [name for name in made if made[name] != ours.get(name)]:
+            raise DataError(
+                f"{path}: was made with other settings ({', '.join(other)}); delete it, or choose "
+                "another folder"
+            )
+        return True
+
+
+def shipped_names() -> list[str]:
+    """Names of the sweeps of this package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def find_sweep(name: str) -> Path:
+    """The file of a sweep by its path, or by the name of a shipped one. Raises :class:`DataError`
+    if it is neither."""
+    for path in (Path(name), SHIPPED / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    raise DataError(f"{name}: no such file, and no sweep of {', '.join(shipped_names())}")
+
+
+def read_sweep(path: Path) -> list[Configuration]:
+    """The configurations of a file in its order.
+
+    Raises :class:`DataError`, naming the file and the run, for what is no YAML, for an unknown
+    field, for a value that `Experiment` refuses, and for a name that two runs have.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: no YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("runs"), list):
+        raise DataError(f"{path}: must be a table with a list `runs`")
+    if unknown := sorted(map(str, content.keys() - {"defaults", "runs"})):
+        raise DataError(f"{path}: has {', '.join(unknown)} beside defaults and runs; remove it")
+
+    defaults = _table(content.get("defaults") or {}, f"{path}: defaults")
+    configurations = []
+    for number, run in enumerate(content["runs"], start=1):
+        where = f"{path}: run {number}"
+        configurations += _of_run(defaults, _table(run, where), where)
+    names = [configuration.name for configuration in configurations]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{path}: two runs are called {', '.join(twice)}; rename one")
+    return configurations
+
+
+def _table(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where} must be a table of names and values, got {value!r}")
+    return value
+
+
+def _of_run(
+    defaults: Mapping[str, Any], run: Mapping[str, Any], where: str
+) -> Iterator[Configuration]:
+    """The configurations of an item: one, or one for each combination of what ``each`` lists."""
+    run = dict(run)
+    name = str(run.pop("name", ""))
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise DataError(f"{where} needs a name of letters, digits, '-' and '_', got {name!r}")
+    where = f"{where} ({name})"
+    each = _table(run.pop("each", {}), f"{where}: each")
+    for field_name, values in each.items():
+        if not isinstance(values, list) or not values:
+            raise DataError(f"{where}: each must give {field_name} a list of values")
+    for values in itertools.product(*each.values()):
+        chosen = dict(zip(each, values, strict=True))
+        parts = [_as_name(key, value) for key, value in chosen.items()]
+        yield Configuration(
+            name="-".join([name, *parts]),
+            experiment=_experiment(_merged(_merged(defaults, run), chosen), where),
+        )
+
+
+def _as_name(key: str, value: Any) -> str:
+    """A field and its value as a part of a file's name; of a table, its fields and theirs."""
+    table = value if isinstance(value, dict) else {key: value}
+    text = "-".join(f"{name}-{each}" for name, each in table.items())
+    return re.sub(r"[^\w.]+", "-", text).strip("-")
+
+
+def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """The first table with the entries of the second; a table in both has the entries of both."""
+    merged = dict(first)
+    for name, value in second.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = {**merged[name], **value} if both else value
+    return merged
+
+
+_PARTS = {"data": BenchmarkSpec, "training": TrainingSettings}
+"""Fields of an experiment that a file writes as tables, and what becomes of them."""
+
+
+def _experiment(values: Mapping[str, Any], where: str) -> Experiment:
+    """The experiment of some fields."""
+    if unknown := sorted(values.keys() - set(_FIELDS)):
+        raise DataError(f"{where}: no field {', '.join(unknown)}; there are {', '.join(_FIELDS)}")
+    try:
+        values = {
+            name: _PARTS[name](**value) if name in _PARTS and isinstance(value, dict) else value
+            for name, value in values.items()
+        }
+        values = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        for name in ("root", "points", "test_root", "test_points"):
+            if values.get(name) is not None:
+                values[name] = Path(values[name])
+        return Experiment(**values)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: {error}") from error

@@ -1,0 +1,70 @@
+"""`publish`: results and figures of a run go to the tracked folders, and outputs into notebooks."""
+
+import json
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from norface_lib.cli import publish as module
+from norface_lib.cli.publish import publish
+from norface_lib.common.errors import DataError
+from norface_lib.common.paths import run_file
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A small repository with one notebook, and a folder of runs."""
+    monkeypatch.setenv("NORFACE_RUNS", str(tmp_path / "runs"))
+    for name in ("ROOT", "NOTEBOOKS"):
+        monkeypatch.setattr(module, name, tmp_path / ("notebooks" if name == "NOTEBOOKS" else ""))
+    (tmp_path / "notebooks").mkdir()
+    cell = v4.new_code_cell("1 + 1", metadata={"tags": []})
+    meta = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3"},
+        "language_info": {"name": "python"},
+    }
+    notebook = v4.new_notebook(cells=[cell], metadata=meta)
+    nbformat.write(notebook, tmp_path / "notebooks/01_sum.ipynb")
+    cell.outputs = [v4.new_output("execute_result", {"text/plain": "2"})]
+    for profile in ("quick", "full"):
+        nbformat.write(notebook, run_file(profile, "01_sum.ipynb"))
+        run_file(profile, "results", "sum.json").write_text(json.dumps(profile))
+        run_file(profile, "figures", "sum.png").write_bytes(profile.encode())
+        run_file(profile, "summary.json").write_text("{}")
+    return tmp_path
+
+
+def shown(checkout):
+    return nbformat.read(checkout / "notebooks/01_sum.ipynb", as_version=4).cells[0].outputs
+
+
+def test_quick_is_what_readers_see(checkout):
+    written = publish("quick")
+    assert len(written) == 4 and shown(checkout)[0].data["text/plain"] == "2"
+    assert json.loads((checkout / "results/quick/sum.json").read_text()) == "quick"
+    assert (checkout / "results/quick/summary.json").exists()
+    assert (checkout / "figures/sum.png").read_bytes() == b"quick"
+
+
+def test_of_full_the_result_files_alone(checkout):
+    (written,) = publish("full")
+    assert written == checkout / "results/full/sum.json" and not shown(checkout)
+    assert json.loads(written.read_text()) == "full"
+    assert not (checkout / "figures").exists()
+
+
+def test_a_run_of_another_version_changes_nothing(checkout):
+    path = checkout / "notebooks/01_sum.ipynb"
+    path.write_text(path.read_text().replace("1 + 1", "1 + 2"))
+    with pytest.raises(DataError, match="another version of the notebook"):
+        publish("quick")
+    assert not (checkout / "results").exists() and not (checkout / "figures").exists()
+
+
+def test_a_run_that_is_not_there_is_named(checkout):
+    with pytest.raises(DataError, match="no result file there; run the profile smoke first"):
+        publish("smoke")
+    (checkout / "runs/quick/01_sum.ipynb").unlink()
+    with pytest.raises(DataError, match=r"01_sum\.ipynb: not there; run the profile quick"):
+        publish("quick")
