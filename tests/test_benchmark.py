@@ -138,6 +138,30 @@ def test_only_smiles_and_dimples_are_one_sided_and_rarely(samples):
         assert labels.AUS[au].sided or min(shares) == 1
 
 
+def test_single_sides_move_on_request_and_only_then():
+    def apart(spec):
+        """Left minus right of each AU with sides that shows clearly, and the emotions."""
+        frames = [frame for number in range(40) for frame, _ in frames_of(spec, number)]
+        gaps = [
+            abs(frame.left[au] - frame.right[au]) / max(frame.left[au], frame.right[au])
+            for frame in frames
+            for au in frame.left
+            if labels.AUS[au].sided
+        ]
+        return np.array(gaps), frames
+
+    plain = BenchmarkSpec(pool="pretrain", frames=4)
+    usual, frames = apart(plain)
+    single, changed = apart(replace(plain, one_sided=1.0))
+    assert (usual > 0.5).mean() < 0.1 < 0.6 < (single > 0.5).mean() < 0.8
+    assert all(frame.emotion == "" for frame in changed)
+    assert any(frame.emotion for frame in frames)
+    for before, after in zip(frames, changed, strict=True):
+        stronger = {au: max(before.left[au], before.right[au]) for au in before.left}
+        for au, value in stronger.items():
+            assert max(after.left[au], after.right[au]) <= value
+
+
 @pytest.mark.parametrize("emotion", labels.EMOTIONS)
 def test_an_emotion_shows_the_aus_of_one_of_its_prototypes(emotion):
     rng = np.random.default_rng(1)

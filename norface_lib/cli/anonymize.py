@@ -40,7 +40,9 @@ def anonymize(
     ] = "render",
     target: Annotated[
         str | None,
-        typer.Option(help="noor, emil or ada; of a network, one of its own; default: the first"),
+        typer.Option(
+            help="noor, emil, ada or mira; of a network, one of its own; default: the first"
+        ),
     ] = None,
     token_reader: TokenReaderOption = "tiny-photo-reader",
     weights: Annotated[

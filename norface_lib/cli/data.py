@@ -61,6 +61,14 @@ def render(
             help="strength of expressions: 1 reaches intensity E (5), 0.5 intensity C (3)",
         ),
     ] = 1.0,
+    one_sided: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="share of the frames in which most AUs show on one side of the face only",
+        ),
+    ] = 0.0,
     workers: Annotated[
         int | None, typer.Option(min=1, max=1024, help="processes; default: one per core")
     ] = None,
@@ -78,6 +86,7 @@ def render(
         target=target,
         sequence=sequence,
         strength=strength,
+        one_sided=one_sided,
     )
     write_benchmark(spec, out, workers=workers)
     table = out / "labels.csv"

@@ -135,7 +135,8 @@ NormalizerOption = Annotated[
 TargetOption = Annotated[
     str | None,
     typer.Option(
-        help="one of the target identities of the weights; with --draw render: noor, emil or ada; "
+        help="one of the target identities of the weights; with --draw render: noor, emil, ada or "
+        "mira; "
         "default: the first"
     ),
 ]

@@ -14,7 +14,14 @@ from functools import lru_cache
 import numpy as np
 
 from norface_lib.faces.parts import Glasses
-from norface_lib.faces.sampling import Frame, Person, sample_face, sample_frame, sequence_of
+from norface_lib.faces.sampling import (
+    Frame,
+    Person,
+    one_sided,
+    sample_face,
+    sample_frame,
+    sequence_of,
+)
 from norface_lib.faces.skin import dressed
 
 VERSION = 2
@@ -52,6 +59,8 @@ class BenchmarkSpec:
     sequence: int = 1
     # of what shows: at 1 up to intensity E (5), at 0.5 up to C (3); all of it is above A (1)
     strength: float = 1.0
+    # share of the frames in which single sides of the face move, see `one_sided`
+    one_sided: float = 0.0
     version: int = VERSION  # so that what another version made is never taken for this one's
 
     def __post_init__(self):
@@ -65,6 +74,8 @@ class BenchmarkSpec:
             raise ValueError("subjects, frames, size and sequence must be at least 1")
         if not 0 < self.strength <= 1:
             raise ValueError(f"strength must be within (0, 1], got {self.strength}")
+        if not 0 <= self.one_sided <= 1:
+            raise ValueError(f"one_sided must be within [0, 1], got {self.one_sided}")
         if self.version != VERSION:
             raise ValueError(
                 f"this code makes version {VERSION} of the benchmark, not {self.version}"
@@ -109,6 +120,9 @@ def frames_of(spec: BenchmarkSpec, number: int) -> Iterator[tuple[Frame, np.rand
     for first in range(0, spec.frames, spec.sequence):
         rng = np.random.default_rng([VERSION, POOLS.index(spec.pool), spec.seed, number, first])
         apex = sample_frame(rng, domains[rng.integers(len(domains))], spec.strength)
+        # without the option nothing is drawn, and a seed gives the faces that it always gave
+        if spec.one_sided and rng.random() < spec.one_sided:
+            apex = one_sided(apex, rng)
         if spec.sequence == 1:
             yield apex, rng
             continue

@@ -240,6 +240,22 @@ def sample_frame(rng: np.random.Generator, domain: str = "lab", strength: float 
     return Frame(left, right, emotion, domain, gaze, camera, light)
 
 
+def one_sided(frame: Frame, rng: np.random.Generator) -> Frame:
+    """The frame with most AUs that have sides on one side only: people wink, smirk and raise one
+    brow, which `sample_frame` hardly ever shows. It shows no emotion then."""
+    left = dict(frame.left)
+    right = dict(frame.right)
+    for au in left:
+        if labels.AUS[au].sided and rng.random() < _ONE_SIDED_AUS:
+            weak = (left, right)[rng.integers(2)]
+            weak[au] *= rng.uniform(0, 0.3)
+    return replace(frame, left=left, right=right, emotion="")
+
+
+_ONE_SIDED_AUS = 0.7
+"""Share of the AUs with sides that a one-sided frame shows on one side only: our choice."""
+
+
 def sample_light(rng: np.random.Generator, hard: bool = False) -> Light:
     """A lamp in front, warm or cold, and ambient light, stronger from one side; ``hard``: a strong
     lamp from any side."""

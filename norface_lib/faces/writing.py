@@ -274,8 +274,9 @@ def _check_same(root: Path, spec: BenchmarkSpec) -> None:
         return
 
     try:
-        # older folders do not name the strength
-        stored = {"strength": 1.0, **json.loads(path.read_text(encoding="utf-8"))}
+        # older folders do not name these
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = {"strength": 1.0, "one_sided": 0.0, **stored}
     except (ValueError, TypeError) as error:
         raise DataError(f"{path}: damaged; delete this folder and render again") from error
     differing = {

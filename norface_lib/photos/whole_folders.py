@@ -61,10 +61,11 @@ def predict(
     to ``aligned/`` and ``normalized/``; a call after an interruption goes on, and ``overwrite``
     starts anew.
 
-    ``draw``: ``render`` fills ``normalized/`` with rendered pictures of ``target`` (noor, emil,
-    ada) of ``size`` pixels, by what the ``token_reader`` reads; classifiers go on reading the
-    network's. Raises :class:`norface_lib.common.errors.DataError` for sources without images, and
-    for an ``out`` that other sources or settings have made.
+    ``draw``: ``render`` fills ``normalized/`` with rendered pictures of ``target`` (of
+    `norface_lib.faces.benchmark.TARGETS`) of ``size`` pixels, by what the ``token_reader`` reads;
+    classifiers go on reading the network's. Raises
+    :class:`norface_lib.common.errors.DataError` for sources without images, and for an
+    ``out`` that other sources or settings have made.
     """
     drawing = open_rendering(
         draw, token_reader=token_reader, target=target, size=size, device=device
@@ -120,10 +121,10 @@ def normalize(
     ``options``, such as the ``camera`` of DISFA; ``points``: the table by which a dataset's whole
     frames are cropped. A call after an interruption goes on; ``overwrite`` deletes first what an
     earlier call made in ``out``. ``draw``: ``network``, or ``render`` for rendered pictures of
-    ``target`` (noor, emil, ada) of ``size`` pixels, by what the ``token_reader`` reads; then
-    ``weights`` mean nothing. Returns how many faces were ``normalized``, ``there already`` and
-    ``unreadable``, and with a detector also how many images it found faces in, as
-    `norface_lib.photos.folders.align_tree` counts them. Raises
+    ``target`` (of `norface_lib.faces.benchmark.TARGETS`) of ``size`` pixels, by what the
+    ``token_reader`` reads; then ``weights`` mean nothing. Returns how many faces were
+    ``normalized``, ``there already`` and ``unreadable``, and with a detector also how many images
+    it found faces in, as `norface_lib.photos.folders.align_tree` counts them. Raises
     :class:`norface_lib.common.errors.DataError` for a source that holds no images or not that
     dataset, for a detector with a dataset, and for an ``out`` that was drawn otherwise.
     """
