@@ -113,7 +113,7 @@ def recipe_for(
         training = TrainConfig(
             steps=steps or 1000,
             batch_size=64,
-            learning_rate=base_rate(8e-3, 64),
+            learning_rate=base_rate(4e-3, 64),
             average=0.98,
             watch_every=500,
         )
