@@ -71,10 +71,10 @@ def test_each_stands_for_every_combination(write):
     assert plain.name == "plain" and plain.experiment.backbone == "mini"
     assert plain.experiment.people == 2 and plain.experiment.training.load == 0.5
     assert [one.name for one in gates] == [
-        "gates-seeds-0-training-2",
-        "gates-seeds-0-training-8",
-        "gates-seeds-0-1-training-2",
-        "gates-seeds-0-1-training-8",
+        "gates-seeds-0-experts-2",
+        "gates-seeds-0-experts-8",
+        "gates-seeds-0-1-experts-2",
+        "gates-seeds-0-1-experts-8",
     ]
     assert gates[3].experiment.seeds == (0, 1)
     assert gates[3].experiment.training == TrainingSettings(importance=0.0, load=0.5, experts=8)

@@ -198,7 +198,7 @@ class TimmEncoder(ImageEncoder):
         return self.network(self.standardized(images))
 
 
-MINI_SIZE = 64
+MINI_SIZE = 48
 """Pixels of the images of a `MiniEncoder`, unless another size is asked for."""
 
 MINI_WIDTHS = (32, 64, 128)

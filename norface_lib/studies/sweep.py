@@ -127,16 +127,17 @@ def _of_run(
             raise DataError(f"{where}: each must give {field_name} a list of values")
     for values in itertools.product(*each.values()):
         chosen = dict(zip(each, values, strict=True))
-        parts = [f"{key}-{_as_name(value)}" for key, value in chosen.items()]
+        parts = [_as_name(key, value) for key, value in chosen.items()]
         yield Configuration(
             name="-".join([name, *parts]),
             experiment=_experiment(_merged(_merged(defaults, run), chosen), where),
         )
 
 
-def _as_name(value: Any) -> str:
-    """A value as a part of a file's name: a table by its values."""
-    text = "-".join(map(str, value.values())) if isinstance(value, dict) else str(value)
+def _as_name(key: str, value: Any) -> str:
+    """A field and its value as a part of a file's name; of a table, its fields and theirs."""
+    table = value if isinstance(value, dict) else {key: value}
+    text = "-".join(f"{name}-{each}" for name, each in table.items())
     return re.sub(r"[^\w.]+", "-", text).strip("-")
 
 

@@ -97,7 +97,7 @@ def _difference(what: str, values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def across(scores: pd.DataFrame, first: pd.Series, second: pd.Series) -> dict[str, float]:
+def across(first: pd.Series, second: pd.Series) -> dict[str, float]:
     """Difference of two lines of ``scores`` that come from two experiments, over their trainings.
 
     The same folds and seeds are paired: Student's interval (``t_low``, ``t_high``) and ``p`` of the
