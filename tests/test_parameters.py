@@ -57,6 +57,7 @@ WRONG_TEXTS = {
     "dataset": ["bp5d", "bp4d+disfa", "BP4D"],
     "root": ["nowhere"],
     "loss": ["", "sum", "bce+sum"],
+    "trained": ["frozen", "resnet", "Mini"],
     "weights": ["", "nobody", "nowhere.safetensors"],
 }
 

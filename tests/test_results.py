@@ -11,6 +11,7 @@ from norface_lib.cli.app import app
 from norface_lib.common.errors import DataError
 from norface_lib.common.paths import ROOT
 from norface_lib.studies import paper_tables
+from norface_lib.studies.ablation_files import people_curves
 from norface_lib.studies.generated import (
     DOCUMENTS,
     TABLES,
@@ -37,9 +38,9 @@ def copied(tmp_path):
     return tmp_path
 
 
-def real_result(root, name, task, data, rows, test_data=None):
+def real_result(root, name, task, data, rows, test_data=None, **options):
     """A result file as `train` writes it."""
-    experiment = {"task": task, "data": data, "test_data": test_data}
+    experiment = {"task": task, "data": data, "test_data": test_data, "options": options}
     content = {"result": {"rows": rows}, "seed": [0, 1, 2], "settings": {"experiment": experiment}}
     path = root / "results/real" / name
     path.parent.mkdir(exist_ok=True)
@@ -144,6 +145,11 @@ def test_a_result_on_real_data_fills_its_column(copied):
     assert filled == dict.fromkeys(aus, "50.0") | {"**mean F1**": "50.0 [40.0, 60.0]"}
     assert "results/real/a.json`, 3 seeds" in table.notes[1]
 
+    real_result(copied, "c.json", "emotion", "affectnet", {"both": row}, classes=7)
+    emotions = cells(TABLES["emotion"](ResultFiles(copied / "results")))
+    filled = {line: found[paper_tables.OURS_REAL] for line, found in emotions.items()}
+    assert filled.pop("AffectNet, 7 classes") == "50.00 [40.00, 60.00]" and not any(filled.values())
+
     real_result(copied, "b.json", "au_detection", "bp4d", {"both": row}, test_data="disfa")
     crossing = cells(TABLES["cross-dataset"](ResultFiles(copied / "results")))
     assert crossing["BP4D -> DISFA, AU detection"]["both"] == "0.500 [0.400, 0.600]"
@@ -173,6 +179,66 @@ def test_without_any_result_file_tables_say_how_to_make_them(tmp_path):
         assert isinstance(table, TextTable), name
     notes = TABLES["cross-dataset-rendered"](ResultFiles(tmp_path)).notes
     assert "--profile full --only 09" in notes[0]
+
+
+# --- ablations and gaps ---------------------------------------------------------------------------
+
+
+def ablation(root, name, people, score, backbone="mini", steps=1000, seeds=(0, 1)):
+    """A result file as a sweep of notebook 8 writes it."""
+    row = {"headline": score, "interval": [score - 0.1, score + 0.1]}
+    experiment = {"people": people, "backbone": backbone, "seeds": list(seeds)}
+    settings = {"experiment": experiment, "recipe": {"training": {"steps": steps}}}
+    rows = {"both": row, "original twice": row}
+    content = {"result": {"rows": rows}, "settings": settings, "leakage": "pretrained"}
+    path = root / "full/ablations" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def test_curves_over_people_are_read_from_the_files_of_a_sweep(tmp_path):
+    assert people_curves(ResultFiles(tmp_path)) == {}
+    ablation(tmp_path, "five", 5, 0.3)
+    ablation(tmp_path, "fusion", 5, 0.9, seeds=(0,))  # the same with fewer seeds
+    ablation(tmp_path, "twenty", 20, 0.5)
+    ablation(tmp_path, "settled", 20, 0.8, steps=2000)  # another length, and one number alone
+    ablation(tmp_path, "all", 0, 0.6)
+    ablation(tmp_path, "alone", 5, 0.2, backbone="frozen")
+    curves = people_curves(ResultFiles(tmp_path))
+    assert curves.keys() == {"mini"} and curves["mini"].keys() == {"both"}
+    points = curves["mini"]["both"]
+    assert {count: score for count, (score, _) in points.items()} == {5: 0.3, 20: 0.5}
+    table = TABLES["ablations"](ResultFiles(tmp_path))
+    assert ("all", "mini", "all", "2", "both", "0.600 [0.500, 0.700]") in table.rows
+    assert ("", "", "", "", "original twice", "0.600 [0.500, 0.700]") in table.rows
+    assert len(table.rows) == 12
+
+
+def test_gaps_stand_in_their_table(tmp_path):
+    def row(score):
+        return {"headline": score, "interval": [score - 0.1, score + 0.1], "metric": "mean F1"}
+
+    gap = {"value": 0.2, "subjects": [0.1, 0.3]}
+    shrinks = {"value": 0.1, "subjects": [0.05, 0.2], "trainings": [-0.1, 0.3]}
+    found = {
+        "rows": {"original": row(0.4), "both": row(0.5)},
+        "in_domain": {"original": row(0.6), "both": row(0.6)},
+        "gaps": {"original": gap, "both": gap},
+        "shrinkages": {"the normalized face, beside the original": shrinks},
+    }
+    (tmp_path / "quick").mkdir()
+    content = {"result": {"directions": {"a -> b": found}}, "seed": [0]}
+    (tmp_path / "quick/cross_dataset.json").write_text(json.dumps(content))
+    table = TABLES["cross-dataset-rendered"](ResultFiles(tmp_path))
+    assert [line[:2] for line in table.rows] == [("a -> b (mean F1)", "original"), ("", "both")]
+    first, second = table.rows
+    assert first[2:] == ("0.600 [0.500, 0.700]", "0.400 [0.300, 0.500]", bold_gap(), "")
+    assert second[5] == "+0.100 [+0.050, +0.200] [-0.100, +0.300]"
+    assert "quick/cross_dataset.json`, 1 seed." in table.notes[0]
+
+
+def bold_gap():
+    return "**+0.200 [+0.100, +0.300]**"
 
 
 # --- formats --------------------------------------------------------------------------------------

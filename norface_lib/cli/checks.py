@@ -46,6 +46,9 @@ LOADER = {
 }
 """Options of the datasets' loaders, and their values."""
 
+FORMATS = ("markdown", "csv", "latex")
+"""What a table can be written as."""
+
 BACKBONES = ("frozen", "tuned", "scratch", "mini")
 
 
@@ -68,6 +71,14 @@ def loader(texts: Sequence[str] | None) -> Sequence[str] | None:
             known = "; ".join(f"{option}={'|'.join(values)}" for option, values in LOADER.items())
             raise BadParameter(f"no option {text!r} of a dataset; there are {known}")
     return texts
+
+
+def formats(text: str | None) -> str | None:
+    """Formats of tables joined by commas, each once."""
+    names = [] if text is None else text.split(",")
+    if not set(names) <= set(FORMATS) or len(set(names)) < len(names):
+        raise BadParameter(f"no format {text!r}; there are {', '.join(FORMATS)}, or csv,latex")
+    return text
 
 
 def seconds(number: float | None) -> float | None:

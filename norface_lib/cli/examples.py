@@ -27,7 +27,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "norface train /your/BP4D out --dataset bp4d --test-dataset disfa --test-root /your/DISFA",
         "norface train /your/DISFA out --dataset disfa --option camera=right --profile paper",
         "norface train lab out --backbone tuned --epochs 10 --batch-size 32 --accumulate 4",
-        "norface train lab out --config settings.yaml --experts 8 --top-k 2",
+        "norface train lab out --config settings.yaml --experts 8 --top-k 2 --export csv,latex",
     ),
     "sweep": ("norface sweep studies.yaml out --workers 2",),
     "train-normalizer": (

@@ -68,6 +68,7 @@ class ResultTable(StrEnum):
     ADDITIONS = "additions"
     TRANSFER = "transfer"
     CROSS_DATASET_RENDERED = "cross-dataset-rendered"
+    ABLATIONS = "ablations"
 
 
 DetectorOption = Annotated[

@@ -138,6 +138,14 @@ def train(
     device: DeviceOption = "auto",
     profile: TrainingProfileOption = None,
     config: ConfigOption = None,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            help="also write the tables into OUT/<task>/tables, as csv, latex, markdown, or "
+            "several: csv,latex",
+            callback=checks.formats,
+        ),
+    ] = None,
     *,
     given: dict[str, Any],
 ) -> None:
@@ -152,6 +160,7 @@ def train(
     from norface_lib.datasets.options import read_options
     from norface_lib.networks.classifier import INPUTS
     from norface_lib.studies.experiment import UNPAIRED_WEIGHTS, Experiment
+    from norface_lib.studies.experiment_tables import export_tables
     from norface_lib.training.normalizer import NormalizerTraining
     from norface_lib.training.normalizer_losses import terms_of
 
@@ -180,7 +189,10 @@ def train(
         final=final,
     )
     result = experiment.run(out, device=device)
-    show(result.report(), files=[result.path], scores=_scores(result))
+    files = [result.path]
+    if export:
+        files += export_tables(result.tables(), out / task / "tables", export.split(","))
+    show(result.report(), files=files, scores=_scores(result))
 
 
 def _scores(result: "Result") -> dict[str, float]:

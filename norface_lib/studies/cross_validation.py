@@ -68,6 +68,8 @@ class CrossValidation:
     images_per_second: float | None
     # of the first seed, one a fold
     models: list[Classifier] = field(default_factory=list, repr=False)
+    # how long each training was, as `Recipe.extent` says it, seed by seed and fold by fold
+    extents: list[dict[str, float]] = field(default_factory=list)
     # of these, `norface_lib.studies.expert_usage.usage_of` the test rows
     expert_usage: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
@@ -160,9 +162,26 @@ class CrossValidation:
         return {name: float(np.mean([row[name] for row in values])) for name in values[0]}
 
     @property
-    def extents(self) -> list[dict[str, float]]:
-        """How long the training on each fold was, as `Recipe.extent` says it."""
-        return [self.recipe.extent(len(train)) for train, _ in self.folds]
+    def further_per_label(self) -> dict[str, NDArray[np.float64]]:
+        """(O,) of more metrics of each output by name, the means over folds and seeds."""
+        values = [self.task.further_per_label(self._sums(test)) for _, test in self.folds]
+        # over folds, then over seeds
+        return {name: np.mean([of[name] for of in values], axis=(0, 1)) for name in values[0]}
+
+    @property
+    def spread(self) -> dict[str, float | None]:
+        """Standard deviation of the headline over ``folds`` (seeds averaged) and over ``seeds``
+        (folds averaged); None where there is a single one."""
+        means = {"folds": self.scores.mean(axis=0), "seeds": self.scores.mean(axis=1)}
+        return {name: float(of.std(ddof=1)) if len(of) > 1 else None for name, of in means.items()}
+
+    @property
+    def confusion(self) -> NDArray[np.float64] | None:
+        """(O, O) images of a true class (line) that were called each class, over all folds, the
+        mean over seeds; None but for emotions."""
+        if self.task.name != "emotion":
+            return None
+        return sum(self._sums(test).mean(axis=0) for _, test in self.folds)
 
     def as_dict(self) -> dict[str, Any]:
         """For a result file."""
@@ -178,6 +197,15 @@ class CrossValidation:
             "pooled": self.pooled,
             "constant_baseline": self.constant_baseline,
             "further": self.further,
+            "further_per_label": {
+                name: {
+                    output: None if np.isnan(value) else float(value)
+                    for output, value in zip(self.task.outputs, values, strict=True)
+                }
+                for name, values in self.further_per_label.items()
+            },
+            "spread": self.spread,
+            "confusion": None if self.confusion is None else self.confusion.tolist(),
             "per_label": dict(zip(self.task.outputs, self.per_label.tolist(), strict=True)),
             "per_label_per_seed_and_fold": self.per_fold.tolist(),
             "per_seed_and_fold": self.scores.tolist(),
@@ -216,6 +244,7 @@ def cross_validate(
     predictions = np.full((len(seeds), len(first), len(task.outputs)), np.nan, np.float32)
     best = np.full((len(seeds), len(folds)), np.nan)
     models: list[Classifier] = []
+    extents: list[dict[str, float]] = []
     usage: list[dict[str, Any]] = []
     training_seconds = 0.0
 
@@ -223,9 +252,11 @@ def cross_validate(
         for number, ((train, test), faces) in enumerate(zip(folds, of_fold, strict=True)):
             label = f"{name}-seed{seed}-fold{number + 1}"
             begun = time.monotonic()
+            rows = of_some_people(train, first.subjects, people, seed, number)
+            extents.append(recipe.extent(len(rows)))
             model = train_classifier(
                 faces,
-                of_some_people(train, first.subjects, people, seed, number),
+                rows,
                 task,
                 recipe.seeded(seed),
                 start=start,
@@ -246,7 +277,7 @@ def cross_validate(
                 models.append(model)
                 usage.append(usage_of(model, faces, test))
 
-    images = len(seeds) * sum(recipe.extent(len(train))["samples_seen"] for train, _ in folds)
+    images = sum(extent["samples_seen"] for extent in extents)
     return CrossValidation(
         task=task,
         recipe=recipe,
@@ -258,6 +289,7 @@ def cross_validate(
         seconds=time.monotonic() - started,
         images_per_second=round(images / training_seconds, 1) if training_seconds >= 1 else None,
         models=models,
+        extents=extents,
         expert_usage=usage,
     )
 

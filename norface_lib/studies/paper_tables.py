@@ -30,6 +30,7 @@ _FOLDERS = {
     "bp4d_plus": "/your/BP4D+",
     "disfa": "/your/DISFA",
     "affectnet": "/your/AffectNet",
+    "affectnet7": "/your/AffectNet",
     "rafdb": "/your/RAF-DB",
 }
 _UNITS = {"percent": "Percent", "one": "ICC, at most 1"}
@@ -41,7 +42,8 @@ _OWN_DIGITS = 3
 def fill_command(task: str, dataset: str, tested: str = "") -> str:
     """The commands that fill the empty column of a table."""
     name = f"{task}-{dataset}{f'-{tested}' if tested else ''}.json"
-    call = f"norface train {_FOLDERS[dataset]} OUT --dataset {dataset} --task {task} --seeds 0,1,2"
+    loaded = "affectnet --option classes=7" if dataset == "affectnet7" else dataset
+    call = f"norface train {_FOLDERS[dataset]} OUT --dataset {loaded} --task {task} --seeds 0,1,2"
     if tested:
         call += f" --test-dataset {tested} --test-root {_FOLDERS[tested]}"
     return f"`{call}`, then `cp OUT/{task}/result.json results/{REAL}/{name}`"
@@ -112,7 +114,7 @@ def emotion_table(files: ResultFiles) -> TextTable:
         study = study_of(files, "emotion", "") if name == "affectnet" else None
         line[OURS_RENDERED] = _score(study, 100.0, 2)
         lines[TITLES[name]] = line
-        if not real and name != "affectnet7":
+        if not real:
             commands.append(f"{TITLES[name]}: {fill_command('emotion', name)}")
     table = pd.DataFrame(lines).T
     notes = [_sources(published("emotion", name), TITLES[name]) for name in datasets]
@@ -226,18 +228,18 @@ def _of_ours(
     files: ResultFiles, real: ResultFile | None, task: str, dataset: str, rendered: str
 ) -> str:
     """Where ours come from, or the command that fills them."""
-    text = f"*{OURS_REAL}* is empty, for we do not have the data; to fill it: "
+    text = f"Column {OURS_REAL!r}: empty, for we do not have the data; to fill it: "
     text += f"{fill_command(task, dataset)}."
     if real:
         text = f"Ours, real data: {real.how}."
     if not rendered:
         return f"{text} No rendered run has these AUs with labels of this kind."
-    return f"{text} {_from(files.of_profile(task), '`lab`, frozen backbone, row *both*')}"
+    return f"{text} {_from(files.of_profile(task), '`lab`, frozen backbone, row both')}"
 
 
 def _from(file: ResultFile | None, what: str) -> str:
     if file is None:
-        return "*ours, rendered faces* is empty: `norface reproduce --profile full`."
+        return "No rendered run yet: `norface reproduce --profile full`."
     return f"Ours, rendered faces: {what}, from {file.how}."
 
 

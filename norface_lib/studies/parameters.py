@@ -33,6 +33,12 @@ INTERVALS = {
 
 DETECTORS = ("mediapipe", "insightface", "none")
 
+_PEOPLE = ("people", "wild_people", "other_people", "other_wild_people")
+"""Numbers of people, each of which must be enough for the folds."""
+
+TRAINED = ("", "mini", "scratch", "tuned")
+"""Backbones that a notebook can train; none for the frozen one alone."""
+
 DATASETS = {
     "": ("", "bp4d", "bp4d_plus", "disfa", "affectnet", "rafdb"),
     "au_detection": ("bp4d", "bp4d_plus", "disfa"),
@@ -111,7 +117,7 @@ def _refused_count(name: str, value: int, namespace: Mapping[str, Any]) -> str:
     if not least <= value <= most:
         return f"a whole number within [{least}, {most}]"
 
-    people = [namespace[group] for group in ("people", "wild_people") if group in namespace]
+    people = [namespace[group] for group in _PEOPLE if group in namespace]
     if name == "folds" and any(isinstance(count, int) and count < value for count in people):
         return f"at most the number of people, {min(people)}, so that each fold has some"
     return ""
@@ -133,6 +139,8 @@ def _refused_text(name: str, value: str, namespace: Mapping[str, Any], task: str
         return _refused_root(value, namespace, task)
     if name == "weights":
         return _refused_weights(value)
+    if name == "trained":
+        return _refused_choice(value, TRAINED)
     return ""
 
 

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from norface_lib.common.errors import DataError
 from norface_lib.common.paths import shown
 from norface_lib.common.records import write_result
 from norface_lib.networks.weights import save_classifier
 from norface_lib.studies.cross_validation import CrossValidation, difference
-from norface_lib.studies.published import AVERAGE, published
+from norface_lib.studies.experiment_tables import printed, published_numbers, tables_of
 from norface_lib.studies.recipes import COMPARISONS
 
 
@@ -60,6 +59,10 @@ class Result:
         table[self._first.task.headline] = [row.score * scale for row in self.rows.values()]
         return table.round(3 if scale == 1 else 1)
 
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables of `norface_lib.studies.experiment_tables` by name."""
+        return tables_of(self.rows, self.dataset)
+
     def differences(self) -> dict[str, dict[str, Any]]:
         """`difference` of each pair of ``COMPARISONS`` whose rows are there."""
         return {
@@ -81,7 +84,7 @@ class Result:
         return pd.DataFrame(lines).T
 
     def report(self) -> str:
-        """The table of labels as text, with intervals, constant baselines and published numbers."""
+        """All tables as text, with intervals, constant baselines and published numbers."""
         task = self._first.task
         head = (
             f"{task.headline}, last step, mean over {len(self.splits)} split(s) and "
@@ -89,7 +92,9 @@ class Result:
         )
         if task.name == "au_detection":
             head += ", threshold 0.5"
-        lines = ["", head, _trained(self._first.extents), "", self.per_label().to_string(), ""]
+        lines = ["", head, _trained(self._first.extents), ""]
+        for table in self.tables().values():
+            lines += [printed(table), ""]
         for name, row in self.rows.items():
             interval = "(too few subjects for an interval)"
             if row.interval:
@@ -97,9 +102,10 @@ class Result:
             lines.append(
                 f"{name}: {row.score:.3f} {interval}; constant baseline {row.constant_baseline:.3f}"
             )
+        lines.append("an oracle was chosen on the test rows: it is comparable with nothing")
         if len(self.rows) > 1 and self.differences():
             lines += ["", "what a row adds", self.difference_table().round(3).to_string(), ""]
-        lines += _published(task.name, self.dataset)
+        lines += _published(published_numbers(task, self.dataset))
         if self.path is not None:
             lines.append(f"(see {shown(self.path)})")
         return "\n".join(lines)
@@ -164,12 +170,9 @@ def _trained(extents: Sequence[dict[str, float]]) -> str:
     )
 
 
-def _published(task: str, dataset: str) -> list[str]:
-    """Published numbers on a dataset, best first; nothing for one that nobody has published on."""
-    try:
-        numbers = published(task, dataset)
-    except DataError:
+def _published(numbers: pd.DataFrame) -> list[str]:
+    """What the published numbers are of; nothing where there are none."""
+    if numbers.empty:
         return []
-    averages = numbers[AVERAGE].sort_values(ascending=False)
-    listed = ", ".join(f"{name} {value:g}" for name, value in averages.items())
-    return [f"published ({numbers.attrs['metric']}, real faces): {listed}"]
+    about = f"published: {numbers.attrs['metric']} on real faces, {numbers.attrs['protocol']}"
+    return [about + (f"; {numbers.attrs['caution']}" if "caution" in numbers.attrs else "")]

@@ -75,12 +75,15 @@ class ResultFiles:
     @cached_property
     def real(self) -> dict[tuple[str, str, str], ResultFile]:
         """Results of `train` on real datasets by task, dataset and tested dataset (empty if it is
-        the same); of several the one whose name comes last."""
+        the same); of several the one whose name comes last. ``affectnet7`` is AffectNet with seven
+        classes."""
         found = {}
         for file in self.matching(f"{REAL}/*.json"):
             try:
                 settings = file.content["settings"]["experiment"]
-                key = (settings["task"], settings["data"], settings.get("test_data") or "")
+                seven = (settings.get("options") or {}).get("classes") == 7
+                name = "affectnet7" if seven else settings["data"]
+                key = (settings["task"], name, settings.get("test_data") or "")
             except (KeyError, TypeError) as error:
                 raise DataError(
                     f"{file.path}: was not written by `train`; put a result.json of that command "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
+import yaml
 
 from norface_lib.common.errors import DataError
 from norface_lib.networks.classifier import FUSIONS, ClassifierConfig
@@ -112,8 +113,6 @@ class TrainingSettings:
 
         Raises :class:`DataError` if it cannot be read, for an unknown name and for a wrong value.
         """
-        import yaml
-
         try:
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

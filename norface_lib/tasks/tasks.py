@@ -79,6 +79,10 @@ class Task(ABC):
         """More metrics that the field quotes, by name."""
         return {}
 
+    def further_per_label(self, sums: NDArray) -> dict[str, NDArray[np.float64]]:
+        """More metrics of each output that the field quotes, (..., O) by name."""
+        return {}
+
     @abstractmethod
     def constant_baseline(self, train: NDArray, test: NDArray) -> float:
         """Score of a constant prediction, from training and test labels (N, L)."""
@@ -158,6 +162,10 @@ class Intensity(Task):
     def further(self, sums: NDArray) -> dict[str, float]:
         metrics = intensity_metrics(sums)
         return {name: float(np.nanmean(metrics[name])) for name in ("mse", "mae", "pcc", "ccc")}
+
+    def further_per_label(self, sums: NDArray) -> dict[str, NDArray[np.float64]]:
+        metrics = intensity_metrics(sums)
+        return {name: metrics[name] for name in ("mse", "mae")}
 
     def constant_baseline(self, train: NDArray, test: NDArray) -> float:
         """A constant does not correlate."""

@@ -15,6 +15,7 @@ from norface_lib.viz.plots.charts import (
     f1_bars,
     maps,
 )
+from norface_lib.viz.plots.comparisons import Effect, forest, gaps, method_bars, people_curves
 from norface_lib.viz.plots.detection import small_faces
 from norface_lib.viz.plots.faces import (
     detected_face,
@@ -42,6 +43,7 @@ __all__ = [
     "INPUT_COLORS",
     "ROW_COLORS",
     "Bars",
+    "Effect",
     "bars_as_html",
     "bars_of",
     "base_rates",
@@ -54,10 +56,14 @@ __all__ = [
     "f1_bars",
     "face_gates",
     "film",
+    "forest",
+    "gaps",
     "gate_maps",
     "heat_over",
     "maps",
+    "method_bars",
     "painted",
+    "people_curves",
     "reading",
     "readings",
     "scores",
