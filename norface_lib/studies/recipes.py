@@ -69,6 +69,8 @@ COMPARISONS: Mapping[str, tuple[str, str]] = {
     "what the normalizer misses": ("true normalized", "normalized"),
     "the original, beside the normalized face": ("both", "normalized"),
     "read and render instead of the original": ("read and render", "original"),
+    "read and render, beside the original": ("both, read and render", "original"),
+    "read and render instead of the normalizer": ("read and render", "normalized"),
     "a backbone for each face": ("both, own backbones", "both"),
     "face dropout": ("both, face dropout", "both"),
     "a sum of both faces": ("both, sum", "both"),
