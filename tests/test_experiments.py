@@ -229,6 +229,7 @@ REPLACED = {
     "the true normalized face instead of the original",
     "what the normalizer misses",
     "read and render instead of the original",
+    "read and render instead of the normalizer",
 }
 """Comparisons of two rows of which each has one face that the other lacks."""
 

@@ -1,8 +1,11 @@
 """`publish`: results and figures of a run go to the tracked folders, and outputs into notebooks."""
 
+import base64
 import json
 
+import cv2
 import nbformat
+import numpy as np
 import pytest
 from nbformat import v4
 
@@ -68,3 +71,14 @@ def test_a_run_that_is_not_there_is_named(checkout):
     (checkout / "runs/quick/01_sum.ipynb").unlink()
     with pytest.raises(DataError, match=r"01_sum\.ipynb: not there; run the profile quick"):
         publish("quick")
+
+
+def test_a_picture_keeps_its_text_when_it_becomes_a_jpeg():
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    png = base64.b64encode(cv2.imencode(".png", noise)[1].tobytes()).decode()
+    picture = v4.new_output(
+        "display_data", {"image/png": png}, metadata={"image/png": {"alt": "two bars"}}
+    )
+    (smaller,) = module._smaller([picture], pixels=10_000, quality=70)
+    assert smaller.metadata == {"image/jpeg": {"alt": "two bars"}}
+    assert set(smaller.data) == {"image/jpeg"} and picture.metadata["image/png"]

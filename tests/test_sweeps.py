@@ -21,6 +21,7 @@ from norface_lib.studies.experiment import Experiment
 from norface_lib.studies.settings import TrainingSettings
 from norface_lib.studies.sweep import find_sweep, read_sweep, shipped_names
 from norface_lib.studies.sweep_runner import run_sweep
+from norface_lib.studies.sweep_tables import read_results
 
 
 @pytest.fixture(autouse=True)
@@ -199,6 +200,22 @@ def test_settings_that_a_file_is_too_old_to_know_do_not_matter(write, tmp_path):
     del content["settings"]["experiment"]["people"]
     (out / "one.json").write_text(json.dumps(content))
     assert configurations[0].is_done(out)
+
+
+def test_a_result_of_fewer_seeds_is_extended(write, tmp_path):
+    out = tmp_path / "out"
+    path = write({"name": "one", "seeds": [0, 1]})
+    (first,) = read_sweep(path, seeds=[0])
+    (both,) = read_sweep(path)
+    assert first.experiment.seeds == (0,) and both.experiment.seeds == (0, 1)
+    run_sweep([first], out, say=print)
+    assert first.is_done(out) and not both.is_done(out) and both.seeds_done(out) == (0,)
+    assert read_results([both], out).unfinished == ["one"]
+    before = json.loads(both.path(out).read_text())["result"]["rows"]["original"]
+    assert run_sweep([both], out, say=print).counts["done"] == 1
+    after = json.loads(both.path(out).read_text())["result"]["rows"]["original"]
+    assert after["per_seed_and_fold"][0] == before["per_seed_and_fold"][0]
+    assert len(after["per_seed_and_fold"]) == 2 and both.is_done(out) and first.is_done(out)
 
 
 def test_faces_are_prepared_once_for_all_that_share_them(write, tmp_path, monkeypatch):

@@ -104,6 +104,11 @@ def seeds(text: str) -> str:
     return text
 
 
+def some_seeds(text: str | None) -> str | None:
+    """`seeds`, or none."""
+    return text if text is None else seeds(text)
+
+
 def loss(text: str) -> str:
     """A loss of some task, or a sum of several of one task."""
     if text and not any(set(text.split("+")) <= set(known) for known in LOSSES.values()):

@@ -129,6 +129,8 @@ def _smaller(
         if len(picture) > largest:
             del output.data["image/png"]
             output.data["image/jpeg"] = _as_jpeg(picture, pixels=pixels, quality=quality)
+            if "image/png" in output.metadata:  # the text for readers who cannot see it
+                output.metadata["image/jpeg"] = output.metadata.pop("image/png")
     return outputs
 
 

@@ -69,6 +69,8 @@ COMPARISONS: Mapping[str, tuple[str, str]] = {
     "what the normalizer misses": ("true normalized", "normalized"),
     "the original, beside the normalized face": ("both", "normalized"),
     "read and render instead of the original": ("read and render", "original"),
+    "read and render, beside the original": ("both, read and render", "original"),
+    "read and render instead of the normalizer": ("read and render", "normalized"),
     "a backbone for each face": ("both, own backbones", "both"),
     "face dropout": ("both, face dropout", "both"),
     "a sum of both faces": ("both, sum", "both"),
@@ -113,7 +115,7 @@ def recipe_for(
         training = TrainConfig(
             steps=steps or 1000,
             batch_size=64,
-            learning_rate=base_rate(8e-3, 64),
+            learning_rate=base_rate(4e-3, 64),
             average=0.98,
             watch_every=500,
         )

@@ -17,8 +17,8 @@ the fields of a `norface_lib.faces.benchmark.BenchmarkSpec`, and ``training`` on
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +46,16 @@ class Configuration:
         """Its result file below a folder."""
         return Path(out) / f"{self.name}.json"
 
-    def is_done(self, out: Path) -> bool:
-        """Whether its result file is there. Raises :class:`DataError` if the file is damaged, or
-        was made with other settings."""
+    def seeds_done(self, out: Path) -> tuple[int, ...]:
+        """Seeds of its result file; none if there is no file. Raises :class:`DataError` if the file
+        is damaged, or was made with other settings."""
         path = self.path(out)
         if not path.exists():
-            return False
+            return ()
         try:
             made = json.loads(path.read_text(encoding="utf-8"))["settings"]["experiment"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
+            seeds = tuple(made.pop("seeds"))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: is no result file of a sweep; delete it") from error
         ours = json.loads(json.dumps(self.experiment.settings()))
         # a file of an older version lacks newer settings
@@ -63,7 +64,11 @@ class Configuration:
                 f"{path}: was made with other settings ({', '.join(other)}); delete it, or choose "
                 "another folder"
             )
-        return True
+        return seeds
+
+    def is_done(self, out: Path) -> bool:
+        """Whether its result file has all its seeds. Errors as of `seeds_done`."""
+        return set(self.experiment.seeds) <= set(self.seeds_done(out))
 
 
 def shipped_names() -> list[str]:
@@ -80,8 +85,8 @@ def find_sweep(name: str) -> Path:
     raise DataError(f"{name}: no such file, and no sweep of {', '.join(shipped_names())}")
 
 
-def read_sweep(path: Path) -> list[Configuration]:
-    """The configurations of a file in its order.
+def read_sweep(path: Path, seeds: Sequence[int] = ()) -> list[Configuration]:
+    """The configurations of a file in its order. ``seeds``: in place of those of the file.
 
     Raises :class:`DataError`, naming the file and the run, for what is no YAML, for an unknown
     field, for a value that `Experiment` refuses, and for a name that two runs have.
@@ -103,7 +108,12 @@ def read_sweep(path: Path) -> list[Configuration]:
     names = [configuration.name for configuration in configurations]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{path}: two runs are called {', '.join(twice)}; rename one")
-    return configurations
+    if not seeds:
+        return configurations
+    return [
+        replace(one, experiment=replace(one.experiment, seeds=tuple(seeds)))
+        for one in configurations
+    ]
 
 
 def _table(value: Any, where: str) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def run_sweep(
     device: str = "auto",
     say: Say = print,
 ) -> Report:
-    """Runs what has no result file in ``out`` yet, in ``workers`` processes, and writes
-    ``out/<name>.json`` for each.
+    """Runs what has no result file in ``out`` yet, or one of fewer seeds, in ``workers`` processes,
+    and writes ``out/<name>.json`` for each.
 
     A failure ends one configuration: it is reported, its traceback goes to
     ``out/<name>.error.txt``, and the next call tries it again. An interrupted training goes on

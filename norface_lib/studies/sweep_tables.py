@@ -19,11 +19,13 @@ from norface_lib.studies.sweep import Configuration
 @dataclass(frozen=True)
 class SweepTables:
     """``scores``: a line for each row of each experiment; ``differences``: one for each comparison;
-    ``missing``: names of experiments without a result file."""
+    ``missing``: names of experiments without a result file, ``unfinished`` of those with fewer
+    seeds than their sweep asks for."""
 
     scores: pd.DataFrame
     differences: pd.DataFrame
     missing: list[str]
+    unfinished: list[str]
 
 
 def read_results(configurations: Sequence[Configuration], folder: Path) -> SweepTables:
@@ -33,13 +35,15 @@ def read_results(configurations: Sequence[Configuration], folder: Path) -> Sweep
     ``people``, ``experts``, ...), ``score`` with the ends ``low`` and ``high`` of its 95 % interval
     over people, ``trainings`` (their number) and ``each``, the score of each training.
     ``differences`` has ``what``, ``first``, ``second``, ``adds``, its interval over people, that
-    over trainings (``t_low``, ``t_high``) and ``p``. Raises what `Configuration.is_done` raises.
+    over trainings (``t_low``, ``t_high``) and ``p``. Raises what `Configuration.seeds_done` raises.
     """
-    scores, differences, missing = [], [], []
+    scores, differences, missing, unfinished = [], [], [], []
     for one in configurations:
-        if not one.is_done(folder):
+        if not one.seeds_done(folder):
             missing.append(one.name)
             continue
+        if not one.is_done(folder):
+            unfinished.append(one.name)
         content = json.loads(one.path(folder).read_text(encoding="utf-8"))
         about = {"run": one.name} | _about(content)
         result = content["result"]
@@ -48,7 +52,7 @@ def read_results(configurations: Sequence[Configuration], folder: Path) -> Sweep
             about | {"what": what} | _difference(what, values)
             for what, values in result["differences"].items()
         ]
-    return SweepTables(pd.DataFrame(scores), pd.DataFrame(differences), missing)
+    return SweepTables(pd.DataFrame(scores), pd.DataFrame(differences), missing, unfinished)
 
 
 def _about(content: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +101,7 @@ def _difference(what: str, values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def across(scores: pd.DataFrame, first: pd.Series, second: pd.Series) -> dict[str, float]:
+def across(first: pd.Series, second: pd.Series) -> dict[str, float]:
     """Difference of two lines of ``scores`` that come from two experiments, over their trainings.
 
     The same folds and seeds are paired: Student's interval (``t_low``, ``t_high``) and ``p`` of the
