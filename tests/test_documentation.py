@@ -64,7 +64,7 @@ def test_every_exit_code_is_explained():
 @pytest.mark.parametrize("text", [TEXT, README], ids=["command_line.md", "README.md"])
 def test_every_command_and_option_that_is_named_exists(text):
     called = re.findall(r"(?:python -m norface_lib|`norface) ([a-z][a-z-]+)", text)
-    assert len(called) > 10 and {*called} <= {name.split()[0] for name in COMMANDS}
+    assert len(called) > 5 and {*called} <= {name.split()[0] for name in COMMANDS}
     named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text))
     assert named - SHARED <= OPTIONS
 

@@ -14,6 +14,7 @@ from norface_lib.studies.text_table import TextTable
 
 TABLES: Mapping[str, Callable[[ResultFiles], TextTable]] = {
     **paper_tables.TABLES,
+    "summary": rendered_tables.summary_table,
     "rows": rendered_tables.rows_table,
     "additions": rendered_tables.additions_table,
     "transfer": rendered_tables.transfer_table,
@@ -22,7 +23,7 @@ TABLES: Mapping[str, Callable[[ResultFiles], TextTable]] = {
 }
 """Every table that can be made, by the name that a marker gives."""
 
-DOCUMENTS = ("README.md", "docs/results.md")
+DOCUMENTS = ("README.md", "docs/measurements.md", "docs/photographs.md", "docs/results.md")
 """Documents with generated tables, below the repository."""
 
 _BLOCK = re.compile(

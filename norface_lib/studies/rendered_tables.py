@@ -4,6 +4,8 @@ do mixtures, and what does each part add?"""
 from collections.abc import Mapping
 from typing import Any
 
+from norface_lib.networks.classifier import MINI_BACKBONE
+from norface_lib.studies.ablation_files import ablation_files
 from norface_lib.studies.recipes import COMPARISONS, ROWS
 from norface_lib.studies.result_files import ResultFile, ResultFiles
 from norface_lib.studies.text_table import TextTable, signed, with_interval
@@ -165,3 +167,45 @@ def cross_dataset_table(files: ResultFiles) -> TextTable:
         rows=tuple(rows),
         notes=(note,),
     )
+
+
+_QUESTIONS = (
+    ("the normalized face, beside the original", "au_detection", "lab", "F1, `lab`"),
+    ("the normalized face, beside the original", "au_intensity", "lab", "ICC, `lab`"),
+    ("the normalized face, beside the original", "emotion", "wild", "accuracy, `wild`"),
+    ("both mixtures", "au_detection", "lab", "F1, `lab`"),
+    ("both mixtures", "au_intensity", "lab", "ICC, `lab`"),
+)
+_SCRATCH = (
+    "the normalized face instead of the original",
+    "the normalized face, beside the original",
+)
+
+
+def summary_table(files: ResultFiles) -> TextTable:
+    """What the normalized face and the mixtures add, in a few lines: over the normalizer's frozen
+    backbone, and to a small network from random initialization."""
+    rows = []
+    for what, name, domain, metric in _QUESTIONS:
+        study = study_of(files, name, domain)
+        if study and what in study["differences"]:
+            rows.append((what, "frozen", metric, _added(study["differences"][what])))
+    for file in ablation_files(files):
+        experiment = file.content["settings"]["experiment"]
+        if experiment["backbone"] != MINI_BACKBONE or not file.path.endswith("/rows.json"):
+            continue
+        metric = f"F1, `lab`, {experiment['people']} people"
+        for what in _SCRATCH:
+            if what in file.result["differences"]:
+                found = _added(file.result["differences"][what])
+                rows.append((what, "small, from random initialization", metric, found))
+    return TextTable(
+        name="summary",
+        title="What was found on rendered faces",
+        header=("what is added", "backbone", "measure", "difference [over people]"),
+        rows=tuple(rows),
+    )
+
+
+def _added(found: Mapping[str, Any]) -> str:
+    return signed(found["value"], found["subjects"])
