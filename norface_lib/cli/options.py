@@ -64,6 +64,7 @@ class ResultTable(StrEnum):
     AU_INTENSITY_DISFA = "au_intensity-disfa"
     EMOTION = "emotion"
     CROSS_DATASET = "cross-dataset"
+    SUMMARY = "summary"
     ROWS = "rows"
     ADDITIONS = "additions"
     TRANSFER = "transfer"
