@@ -122,11 +122,14 @@ def test_numbers_are_expected_of_the_parameters_of_their_profile():
 
 def test_notebooks_write_below_runs_alone():
     """Tracked folders are read by notebooks, and written by `publish` alone."""
-    reads = r"\(ROOT / [^()\n]+\)\.read_text\(|ResultFiles\(ROOT / \"results\"\)"
+    writes = (
+        r"(savefig|imwrite|write_\w+|to_csv|copy\w*)\(\s*(str\()?ROOT|path = ROOT|ROOT / .figures"
+    )
     for name in NAMES:
         notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
         code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-        assert "ROOT /" not in re.sub(reads, "", code), name
+        assert not re.search(writes, code), name
+        assert "write_result(" not in code or "run_file(profile," in code, name
 
 
 @pytest.mark.parametrize("name", NAMES)
