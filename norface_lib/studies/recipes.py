@@ -113,13 +113,13 @@ def recipe_for(
     config = replace(config, backbone=_network(backbone))
     if backbone == "mini":
         training = TrainConfig(
-            steps=steps or 1000,
+            steps=steps or 2000,
             batch_size=64,
-            learning_rate=base_rate(4e-3, 64),
+            learning_rate=base_rate(8e-3, 64),
             average=0.98,
             watch_every=500,
         )
-        return Recipe(config=replace(config, dropout=0.5), training=training)
+        return Recipe(config=replace(config, dropout=0.1), training=training)
 
     scratch = backbone == "scratch"
     training = TrainConfig(
