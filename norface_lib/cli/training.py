@@ -13,6 +13,7 @@ from norface_lib.cli.options import (
     Input,
     Leakage,
     LoaderOption,
+    Missing,
     NetworkOption,
     NormalizerOption,
     PointsOption,
@@ -75,6 +76,17 @@ def train(
         ),
     ] = "",
     weights: NormalizerOption = "tiny",
+    normalized: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder of normalized images that somebody else made, with the paths of the "
+            "dataset's frames, in place of the normalizer's"
+        ),
+    ] = None,
+    missing: Annotated[
+        Missing,
+        typer.Option(help="for --normalized: leave out frames without one, or show their original"),
+    ] = "drop",
     option: LoaderOption = None,
     backbone: Annotated[
         str | None,
@@ -174,6 +186,8 @@ def train(
         test_options=read_options(test_dataset, test_option or ()) if test_dataset else {},
         protocol=protocol,
         weights=weights,
+        given=normalized,
+        missing=missing,
         leakage=leakage,
         tuning=NormalizerTraining.of_steps(0, tuning_steps, terms=terms),
         backbone=chosen_backbone(backbone, profile),

@@ -29,7 +29,7 @@ from norface_lib.studies.preparation import Prepared, normalized_pairs, prepare
 from norface_lib.studies.recipes import BACKBONES, ROWS, SECOND_FACES, input_size, recipe_for
 from norface_lib.studies.result import Result
 from norface_lib.studies.second_faces import OF_ONE_DATASET, views_with
-from norface_lib.studies.settings import OF_BACKBONE, TrainingSettings
+from norface_lib.studies.settings import TrainingSettings
 from norface_lib.tasks.tasks import Task, task_of
 from norface_lib.training.classifier import Recipe, train_classifier
 from norface_lib.training.normalizer import NormalizerTraining
@@ -79,6 +79,9 @@ class Experiment:
     coder_errors: float | None = None
     protocol: str = ""  # default: `default_protocol`
     weights: str = "tiny"  # of the normalizer: a shipped name or a path
+    # folder of normalized images that somebody else made, taken in place of the normalizer's
+    given: Path | None = None
+    missing: str = "drop"  # what becomes of frames without one, of `norface_lib.datasets.given`
     leakage: str = "pretrained"  # which faces the normalizer may have learned from before
     tuning: NormalizerTraining = field(default_factory=_unpaired_tuning)  # for another leakage
     backbone: str = "frozen"  # one of BACKBONES
@@ -117,6 +120,11 @@ class Experiment:
             raise ValueError(
                 "per-fold has a normalizer for each fold, and none for a final classifier"
             )
+        if self.given is not None and (self._tested is not None or self.leakage != "pretrained"):
+            raise ValueError(
+                "given normalized images are of one dataset and of a normalizer that is not ours: "
+                "leave out test_data, and the leakage pretrained"
+            )
         task_of(self.task, (), self.loss)
         find_weights(self.weights)
         if min(self.steps, self.people, *self.seeds) < 0 or not self.seeds:
@@ -124,28 +132,12 @@ class Experiment:
                 "steps, people and seeds must be at least 0, and there must be a seed; got "
                 f"{self.steps}, {self.people} and {self.seeds}"
             )
-        self._check_training()
+        self.training.check(self.backbone, self.rows, self.steps)
         if not self.protocol:
             object.__setattr__(self, "protocol", default_protocol(self.dataset, self.test_dataset))
         across = f"{self.dataset}->{self.test_dataset}/"
         if self._tested is not None and not self.protocol.startswith(across):
             raise ValueError(f"protocol must begin with {across}, got {self.protocol!r}")
-
-    def _check_training(self) -> None:
-        given = self.training.given()
-        if self.steps and {"steps", "epochs"} & set(given):
-            raise ValueError("give the length of a training once: steps, or those of training")
-        if self.backbone == "frozen" and (wrong := [name for name in OF_BACKBONE if name in given]):
-            raise ValueError(
-                f"{', '.join(wrong)}: a frozen backbone has none; train it with tuned, scratch or "
-                "timm:NAME"
-            )
-        for mixture in ("input_mixture", "output_mixture"):
-            compared = [name for name in self.rows if mixture in ROWS[name]]
-            if mixture in given and compared:
-                raise ValueError(
-                    f"{mixture} is what the row {compared[0]!r} decides; leave it out of training"
-                )
 
     def recipe(self, task: Task, normalizer: Normalizer) -> Recipe:
         """How each row is trained, but for what `ROWS` changes."""
@@ -175,8 +167,10 @@ class Experiment:
 
     def settings(self) -> dict[str, Any]:
         """For a result file: all but the folders of this machine."""
-        folders = ("root", "points", "test_root", "test_points")
-        return {name: value for name, value in asdict(self).items() if name not in folders}
+        folders = ("root", "points", "test_root", "test_points", "given")
+        settings = {name: value for name, value in asdict(self).items() if name not in folders}
+        ours = {} if self.given is None else {"given": self.given.name}
+        return settings | ours
 
     def prepare(
         self, out: Path | None = None, device: str = "auto", progress: bool = True
@@ -200,9 +194,13 @@ class Experiment:
         }
         if self._tested is not None:
             return self._prepare_across(self._tested, out, settings)
-        data = self._open(self._source, progress)
         return prepare(
-            data, out=out or self._cache(self._source), protocol_name=self.protocol, **settings
+            self._open(self._source, progress),
+            out=out or self._cache(self._source),
+            protocol_name=self.protocol,
+            given=self.given,
+            missing=self.missing,
+            **settings,
         )
 
     def _prepare_across(

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from norface_lib.datasets.base import FaceDataset
+from norface_lib.datasets.given import load_given
 from norface_lib.datasets.normalized import key_of, load_pairs, normalize_dataset
 from norface_lib.datasets.pairs import EmbeddedPairs, Pairs, embed
 from norface_lib.datasets.protocols import Split, protocol
@@ -92,6 +93,28 @@ class Normalized:
         return embed(self.pairs, normalizer, progress=progress, keep=keep)
 
 
+def given_pairs(
+    data: FaceDataset, folder: Path, weights: str, given: Path, missing: str
+) -> Normalized:
+    """The frames of a dataset beside normalized images that somebody else made.
+
+    ``weights``: of a normalizer, whose backbone embeds faces. Errors are those of
+    `norface_lib.datasets.given.load_given`.
+    """
+    normalizer, _, card = load_normalizer(weights)
+    size = normalizer.config.encoder.image_size
+    found = load_given(data, given, size, folder, missing)
+    part = found.data
+    subjects = part.index["subject"].to_numpy(str)
+    return Normalized(
+        data=part,
+        pairs=Pairs(found.originals, found.normalized, part.values(), subjects),
+        folder=folder,
+        key=f"given-{found.key}-{card['sha256'][:16]}",
+        counts=_counts(data, part, found.counts),
+    )
+
+
 def normalized_pairs(
     data: FaceDataset, folder: Path, weights: str, device: str = "auto", progress: bool = True
 ) -> Normalized:
@@ -125,17 +148,26 @@ def prepare(
     tuning: NormalizerTraining,
     frozen: bool,
     size: int | None = None,
+    given: Path | None = None,
+    missing: str = "drop",
     device: str = "auto",
     progress: bool = True,
 ) -> Prepared:
     """Normalizes the frames of a dataset, splits them, and embeds them if the backbone is frozen.
 
+    ``given``: a folder of normalized images that are taken in place of our own, and ``missing``
+    what becomes of frames without one (`norface_lib.datasets.given.load_given`).
     ``size``: pixels of the faces that the backbone takes; default: those of the normalizer.
     ``out/normalized`` holds normalized faces and embeddings, ``out/<task>`` all else. Errors are
     those of `Experiment.prepare`.
     """
     normalizer, target, card = load_normalizer(weights)
-    faces = normalized_pairs(data, Path(out) / "normalized", weights, device, progress)
+    place = Path(out) / "normalized"
+    faces = (
+        normalized_pairs(data, place, weights, device, progress)
+        if given is None
+        else given_pairs(data, place, weights, given, missing)
+    )
     splits = protocol(protocol_name, faces.data.index)
     folder = Path(out) / task
     views = views_of_folds(

@@ -1,6 +1,6 @@
 """Settings of a training that differ from its recipe: in Python, in a YAML file, by a profile."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -11,6 +11,7 @@ import yaml
 from norface_lib.common.errors import DataError
 from norface_lib.networks.classifier import FUSIONS, ClassifierConfig
 from norface_lib.networks.mixtures import check_top_k
+from norface_lib.studies.recipes import ROWS
 from norface_lib.training.classifier import Recipe
 from norface_lib.training.loop import base_rate
 
@@ -77,6 +78,24 @@ class TrainingSettings:
                 raise ValueError(f"give {name} or {_EXCLUDING[name]}, not both")
         experts = self.experts or ClassifierConfig.experts
         check_top_k(experts, self.top_k or min(ClassifierConfig.top_k, experts))
+
+    def check(self, backbone: str, rows: Sequence[str], steps: int) -> None:
+        """Raises ``ValueError`` for settings that do not fit a backbone, the rows of a table or the
+        ``steps`` of an experiment."""
+        given = self.given()
+        if steps and {"steps", "epochs"} & set(given):
+            raise ValueError("give the length of a training once: steps, or those of training")
+        if backbone == "frozen" and (wrong := [name for name in OF_BACKBONE if name in given]):
+            raise ValueError(
+                f"{', '.join(wrong)}: a frozen backbone has none; train it with tuned, scratch or "
+                "timm:NAME"
+            )
+        for mixture in ("input_mixture", "output_mixture"):
+            compared = [name for name in rows if mixture in ROWS[name]]
+            if mixture in given and compared:
+                raise ValueError(
+                    f"{mixture} is what the row {compared[0]!r} decides; leave it out of training"
+                )
 
     def given(self) -> dict[str, Any]:
         """The settings that are not left to the recipe."""
