@@ -177,7 +177,9 @@ def test_readers_of_one_backbone_share_what_it_sees(tmp_path, tiny_benchmark, mo
     alone = pd.concat([read_table([r], originals, originals[::-1]) for r in readers], axis=1)
     calls, embed = [], Classifier.embed
     monkeypatch.setattr(
-        Classifier, "embed", lambda self, images: calls.append(len(images)) or embed(self, images)
+        Classifier,
+        "embed",
+        lambda self, images, face: calls.append(len(images)) or embed(self, images, face),
     )
     pd.testing.assert_frame_equal(read_table(readers, originals, originals[::-1]), alone)
     assert calls == [4, 4, 4], "both pictures by the first backbone, one by the other"

@@ -121,7 +121,7 @@ def test_shipped_sweeps_are_found_by_name_and_whole():
     assert shipped_names()
     for name in shipped_names():
         assert read_sweep(find_sweep(name)), name
-    with pytest.raises(DataError, match="nothing: no such file, and no sweep of"):
+    with pytest.raises(DataError, match="nothing: neither a file nor a sweep of"):
         find_sweep("nothing")
 
 

@@ -184,7 +184,8 @@ def write_pseudo_pairs(
     train = faces[~faces["test"]]
     if calibration is None:
         calibration = Calibration.of(train[list(NAMES[1:])], train["emotion"].to_numpy(str))
-    lesson = _lesson(teacher, aligned, faces, size) if isinstance(teacher, Teacher) else None
+    reader = teacher if isinstance(teacher, ReadAndRender) else None
+    lesson = None if reader or teacher is None else _lesson(teacher, aligned, faces, size)
     settings = {
         "pool": "photographs",
         "seed": 0,
@@ -195,9 +196,9 @@ def write_pseudo_pairs(
     }
     if lesson is not None:
         settings |= {"reliability": lesson.weights, "teacher": teacher.spec}
-    if isinstance(teacher, ReadAndRender):
-        settings |= {"reader": teacher.reader}
-        faces["sides"] = _read_sides(teacher, aligned, faces, progress)
+    if reader is not None:
+        settings |= {"reader": reader.reader}
+        faces["sides"] = _read_sides(reader, aligned, faces, progress)
     else:
         faces["sides"] = _sides_of(faces, calibration, lesson)
     studios = {name: Studio(size, name) for name in target.split("+")}

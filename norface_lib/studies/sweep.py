@@ -82,7 +82,7 @@ def find_sweep(name: str) -> Path:
     for path in (Path(name), SHIPPED / f"{name}.yaml"):
         if path.is_file():
             return path
-    raise DataError(f"{name}: no such file, and no sweep of {', '.join(shipped_names())}")
+    raise DataError(f"{name}: neither a file nor a sweep of {', '.join(shipped_names())}")
 
 
 def read_sweep(path: Path, seeds: Sequence[int] = ()) -> list[Configuration]:

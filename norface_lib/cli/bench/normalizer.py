@@ -25,7 +25,7 @@ from norface_lib.networks.encoder import FaceEncoder
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import PRESETS, Normalizer, NormalizerConfig, Target
 
-BATCHES = {"tiny": 32, "small": 8, "base": 2}
+BATCHES = {"tiny": 32, "tiny-224": 32, "small": 8, "base": 2}
 """Images at once on a CPU; a GPU takes 32 times as many."""
 
 
