@@ -6,6 +6,7 @@ with needs("notebooks"):
     import seaborn  # noqa: F401
 
 from norface_lib.viz.plots.ablations import ROW_COLORS, curves, scores
+from norface_lib.viz.plots.architecture import architecture
 from norface_lib.viz.plots.charts import (
     INPUT_COLORS,
     base_rates,
@@ -44,6 +45,7 @@ __all__ = [
     "ROW_COLORS",
     "Bars",
     "Effect",
+    "architecture",
     "bars_as_html",
     "bars_of",
     "base_rates",
