@@ -14,6 +14,7 @@ from norface_lib.cli import (
     doctor,
     evaluate,
     export,
+    moving,
     network_training,
     photos,
     project,
@@ -82,6 +83,7 @@ def _add(commands: typer.Typer, group: str = "") -> None:
 for commands in (
     photos.app,
     anonymize.app,
+    moving.app,
     training.app,
     network_training.app,
     sweep.app,

@@ -21,6 +21,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "norface anonymize interview.mp4 face.mp4 --layout normalized --target ada",
         "norface anonymize me.jpg shown.png --embedding arcface",
     ),
+    "wipe": (
+        "norface wipe out/aligned out/normalized/noor shown.webp",
+        "norface wipe out/aligned out/normalized/noor rendered/noor shown.gif --faces 6",
+    ),
     "train": (
         "norface train /your/DISFA out --dataset disfa --points points/points.csv --seeds 0,1,2",
         "norface train lab out --task au_intensity --loss mse+ccc",

@@ -29,3 +29,13 @@ def difference(faces: Faces, others: Faces, gain: float = 4.0) -> Faces:
     wrong."""
     distance = np.abs(faces.astype(np.float32) - others).mean(-1, keepdims=True) * gain
     return np.repeat(255 - distance.clip(0, 255), 3, axis=-1).astype(np.uint8)
+
+
+def wipe(left: Faces, right: Faces, position: float) -> Faces:
+    """Two images (S, S, 3) in one: ``left`` up to ``position`` (0..1) of the width, ``right`` after
+    it, a line between."""
+    edge = round(position * left.shape[1])
+    mixed = np.concatenate([left[:, :edge], right[:, edge:]], axis=1)
+    if 0 < edge < left.shape[1]:
+        mixed[:, edge - 1 : edge + 1] = 255
+    return mixed

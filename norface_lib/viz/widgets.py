@@ -18,6 +18,7 @@ from norface_lib.faces.studio import Studio
 from norface_lib.images.arrays import Faces
 from norface_lib.images.crop import align_face, pixels_within
 from norface_lib.images.files import SMALLEST, decode
+from norface_lib.images.sheets import wipe
 from norface_lib.photos.detection import Detector
 from norface_lib.viz import plots
 
@@ -28,16 +29,6 @@ with needs("notebooks"):
 
 Face = NDArray[np.uint8]
 """(S, S, 3) RGB of 8 bits."""
-
-
-def wipe(left: Face, right: Face, position: float) -> Face:
-    """Two images (S, S, 3) in one: ``left`` up to ``position`` (0..1) of the width, ``right`` after
-    it, a line between."""
-    edge = round(position * left.shape[1])
-    mixed = np.concatenate([left[:, :edge], right[:, edge:]], axis=1)
-    if 0 < edge < left.shape[1]:
-        mixed[:, edge - 1 : edge + 1] = 255
-    return mixed
 
 
 def _png(image: Face, size: int) -> bytes:
