@@ -82,3 +82,25 @@ def test_a_picture_keeps_its_text_when_it_becomes_a_jpeg():
     (smaller,) = module._smaller([picture], pixels=10_000, quality=70)
     assert smaller.metadata == {"image/jpeg": {"alt": "two bars"}}
     assert set(smaller.data) == {"image/jpeg"} and picture.metadata["image/png"]
+
+
+def test_the_readme_gets_a_small_picture_of_each_notebook(checkout):
+    def output(shade):
+        picture = cv2.imencode(".png", np.full((300, 900, 3), shade, np.uint8))[1]
+        return v4.new_output(
+            "display_data", {"image/png": base64.b64encode(picture.tobytes()).decode()}
+        )
+
+    path = checkout / "notebooks/01_sum.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].metadata["tags"] = []
+    notebook.cells.append(v4.new_code_cell("2 + 2", metadata={"tags": ["thumbnail"]}))
+    nbformat.write(notebook, path)
+    for cell, shade in zip(notebook.cells, (10, 200), strict=True):
+        cell.outputs = [output(shade)]
+    nbformat.write(notebook, run_file("quick", path.name))
+
+    assert checkout / "figures/thumbnails/01.jpg" in publish("quick")
+    image = cv2.imread(str(checkout / "figures/thumbnails/01.jpg"))
+    assert image.shape == (108, 180, 3)
+    assert abs(float(image.mean()) - 200) < 3, "of the cell that is tagged"

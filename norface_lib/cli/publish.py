@@ -48,7 +48,8 @@ def publish(profile: str = SHOWN) -> list[Path]:
     if profile == SHOWN:
         written += _copied(folder, ROOT / "results" / profile, "summary.json")
         written += _copied(folder / "figures", ROOT / "figures", "*.*")
-        written += [_publish_notebook(name, cells) for name, cells in executed.items()]
+        notebooks = [_publish_notebook(name, cells) for name, cells in executed.items()]
+        written += [*notebooks, *filter(None, map(_write_thumbnail, notebooks))]
     return written
 
 
@@ -91,6 +92,36 @@ def _publish_notebook(name: str, cells: list[nbformat.NotebookNode]) -> Path:
             break
     nbformat.write(notebook, path)
     return path
+
+
+_THUMBNAIL = (180, 108)
+"""Width and height of a notebook's picture in the README's table."""
+
+
+def _write_thumbnail(path: Path) -> Path | None:
+    """Writes ``figures/thumbnails/<number>.jpg``: the middle of a published notebook's picture,
+    the first of the cell with the tag ``thumbnail``, or of all; None if it has none."""
+    cells = nbformat.read(path, as_version=4).cells
+    tagged = [cell for cell in cells if has_tag(cell, "thumbnail")]
+    pictures = [picture for cell in tagged or cells for picture in _pictures(cell)]
+    if not pictures:
+        return None
+    image = cv2.imdecode(np.frombuffer(pictures[0], np.uint8), cv2.IMREAD_COLOR)
+    width, height = _THUMBNAIL
+    scale = max(width / image.shape[1], height / image.shape[0])
+    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    left, top = (image.shape[1] - width) // 2, (image.shape[0] - height) // 2
+    target = ROOT / "figures" / "thumbnails" / f"{path.stem[:2]}.jpg"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(cv2.imencode(".jpg", image[top : top + height, left : left + width])[1])
+    return target
+
+
+def _pictures(cell: nbformat.NotebookNode) -> list[bytes]:
+    """The pictures among a cell's outputs, encoded."""
+    data = [output.get("data", {}) for output in cell.get("outputs", [])]
+    kinds = ("image/png", "image/jpeg")
+    return [base64.b64decode(each[kind]) for each in data for kind in kinds if kind in each]
 
 
 def has_tag(cell: nbformat.NotebookNode, tag: str) -> bool:
