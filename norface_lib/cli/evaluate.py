@@ -141,6 +141,38 @@ def evaluate_readers(
     show(measures_as_text(result["readers"]), result=result, files=[out] if out else [])
 
 
+@app.command("groups")
+def evaluate_groups(
+    root: Annotated[
+        Path,
+        typer.Argument(
+            help="faces of people that the reader never met: a rendered benchmark, or photographs "
+            "that `pseudo-pairs` wrote"
+        ),
+    ],
+    reader: Annotated[
+        str,
+        typer.Option(help="a token reader, or classifiers joined by +: shipped names or paths"),
+    ] = "tiny-photo-reader",
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with the column subject and one for each way to group people; default: sex, "
+            "age and skin of rendered people, skin color as it is measured on photographs"
+        ),
+    ] = None,
+    weights: NormalizerOption = "tiny-photo",
+    out: OutOption = None,
+) -> None:
+    """Measure whether a reader errs more on some people than on others, by sex, age, skin, or by a
+    table of yours."""
+    from norface_lib.studies.group_evaluation import as_text
+    from norface_lib.studies.group_evaluation import evaluate_groups as run
+
+    result = run(root, reader, groups=groups, weights=weights, out=out)
+    show(as_text(result), result=result, files=[out] if out else [])
+
+
 @app.command("transfer")
 def evaluate_transfer(
     root: Annotated[

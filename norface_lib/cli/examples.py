@@ -53,6 +53,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "norface evaluate readers pairs/test --reader tiny-photo-au+tiny-photo-intensity+"
         "tiny-photo-emotion --reader my-reader.safetensors --out readers.json",
     ),
+    "evaluate groups": (
+        "norface evaluate groups rendered",
+        "norface evaluate groups pairs/test --groups people.csv --out groups.json",
+    ),
     "evaluate transfer": (
         "norface evaluate transfer pairs/test --train rendered --weights tiny-photo",
     ),

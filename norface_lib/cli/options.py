@@ -69,6 +69,7 @@ class ResultTable(StrEnum):
     ROWS = "rows"
     ADDITIONS = "additions"
     TRANSFER = "transfer"
+    GROUPS = "groups"
     CROSS_DATASET_RENDERED = "cross-dataset-rendered"
     ABLATIONS = "ablations"
 

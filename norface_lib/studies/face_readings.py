@@ -1,7 +1,7 @@
 """What a reader says of many faces, in one form for classifiers and token readers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,12 @@ class FaceReadings:
     def of_bp4d(self) -> NDArray[np.bool_]:
         """(A,) which AUs are among the 12 of BP4D."""
         return np.isin(self.numbers, labels.BP4D_AUS)
+
+    def of(self, chosen: NDArray[np.bool_]) -> "FaceReadings":
+        """The readings of the ``chosen`` (N,) faces."""
+        names = ("probabilities", "intensities", "sides", "emotions")
+        values = {name: getattr(self, name) for name in names}
+        return replace(self, **{k: v[chosen] for k, v in values.items() if v is not None})
 
 
 class FacesToRead:

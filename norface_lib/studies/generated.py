@@ -18,6 +18,7 @@ TABLES: Mapping[str, Callable[[ResultFiles], TextTable]] = {
     "rows": rendered_tables.rows_table,
     "additions": rendered_tables.additions_table,
     "transfer": rendered_tables.transfer_table,
+    "groups": rendered_tables.groups_table,
     "cross-dataset-rendered": rendered_tables.cross_dataset_table,
     "ablations": ablation_table,
 }

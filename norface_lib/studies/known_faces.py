@@ -57,6 +57,21 @@ class KnownFaces:
             sides=side_codes(table, tuple(labels.AUS)) if spec.get("pool") in POOLS else None,
         )
 
+    def of_rows(self, chosen: NDArray[np.bool_]) -> "KnownFaces":
+        """What is known of the ``chosen`` (N,) faces; ``undecided`` stays that of all."""
+        smiles = chosen[self.smile_rows]
+        return KnownFaces(
+            subjects=self.subjects[chosen],
+            emotions=self.emotions[chosen],
+            undecided=self.undecided,
+            neutral=self.neutral[chosen],
+            # rows are counted among the chosen ones
+            smile_rows=np.cumsum(chosen)[self.smile_rows[smiles]] - 1,
+            smiling=self.smiling[smiles],
+            first_half=self.first_half[chosen],
+            sides=None if self.sides is None else self.sides[chosen],
+        )
+
     def truth(self, readings: FaceReadings) -> NDArray[np.float32]:
         """(N, A, 2) true intensities of the AUs of some readings."""
         return self.sides[:, [list(labels.AUS).index(au) for au in readings.numbers]]

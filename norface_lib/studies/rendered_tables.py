@@ -169,6 +169,49 @@ def cross_dataset_table(files: ResultFiles) -> TextTable:
     )
 
 
+_GROUPS = (
+    ("rendered, `lab`", "groups-rendered-lab"),
+    ("rendered, `wild`", "groups-rendered-wild"),
+    ("London", "groups-london"),
+)
+_GROUP_MEASURES = {
+    "truth auc_mean_bp4d": "AUs: mean AUC",
+    "truth f1_mean_bp4d": "AUs: mean F1",
+    "neutral mean_bp4d": "AUs called on neutral faces",
+    "smile all": "smiling from neutral (AUC)",
+    "emotion class_mean": "emotion: class mean",
+}
+
+
+def groups_table(files: ResultFiles) -> TextTable:
+    """The token reader on groups of people: what `evaluate groups` measured."""
+    rows = []
+    for place, name in _GROUPS:
+        if (file := files.file(f"{name}.json")) is None:
+            continue
+        for way, found in file.result["groups"].items():
+            for group, each in found["measured"].items():
+                who = f"{place}, {way}: {group} ({each['people']} people)"
+                rows.append((who, *(_of_group(each, measure) for measure in _GROUP_MEASURES)))
+    return TextTable(
+        name="groups",
+        title="The token reader on groups of people",
+        header=("people", *_GROUP_MEASURES.values()),
+        rows=tuple(rows),
+        notes=("Bold: differs from the others of its kind, 95 % over people.",),
+    )
+
+
+def _of_group(group: Mapping[str, Any], measure: str) -> str:
+    """A measure of a group with its interval, bold where it differs from the other groups."""
+    found = group["measures"].get(measure)
+    if found is None or found["value"] is None:
+        return MISSING
+    text = with_interval(found["value"], found["interval"], digits=2)
+    ends = group["difference_from_others"].get(measure, {}).get("interval")
+    return f"**{text}**" if ends and not ends[0] <= 0 <= ends[1] else text
+
+
 _QUESTIONS = (
     ("the normalized face, beside the original", "au_detection", "lab", "F1, `lab`"),
     ("the normalized face, beside the original", "au_intensity", "lab", "ICC, `lab`"),
