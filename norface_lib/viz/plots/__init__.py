@@ -16,7 +16,14 @@ from norface_lib.viz.plots.charts import (
     f1_bars,
     maps,
 )
-from norface_lib.viz.plots.comparisons import Effect, forest, gaps, method_bars, people_curves
+from norface_lib.viz.plots.comparisons import (
+    Effect,
+    effects_of,
+    forest,
+    gaps,
+    method_bars,
+    people_curves,
+)
 from norface_lib.viz.plots.detection import small_faces
 from norface_lib.viz.plots.faces import (
     detected_face,
@@ -54,6 +61,7 @@ __all__ = [
     "curve",
     "curves",
     "detected_face",
+    "effects_of",
     "expert_shares",
     "f1_bars",
     "face_gates",

@@ -26,6 +26,15 @@ class Effect(NamedTuple):
         return bool(known) and all(low > 0 or high < 0 for low, high in known)
 
 
+def effects_of(differences: Mapping[str, Mapping[str, Any]]) -> list[Effect]:
+    """The ``differences`` of a result file as effects, by name ``value``, ``subjects`` and
+    ``trainings``."""
+    return [
+        Effect(name, found["value"], found["subjects"], found.get("trainings"))
+        for name, found in differences.items()
+    ]
+
+
 def forest(groups: Mapping[str, Sequence[Effect]], axis_label: str) -> Figure:
     """A forest plot: a panel for each group, a line for each effect, at its value, with the
     interval over people (thick) and over trainings (thin). Gray where one of them holds zero."""
