@@ -58,6 +58,7 @@ WRONG_TEXTS = {
     "root": ["nowhere"],
     "loss": ["", "sum", "bce+sum"],
     "trained": ["frozen", "resnet", "Mini"],
+    "backbone": ["", "resnet18", "Frozen"],
     "weights": ["", "nobody", "nowhere.safetensors"],
 }
 

@@ -29,7 +29,7 @@ Preset = Literal["tiny", "tiny-224", "small", "base"]
 Leakage = Literal["pretrained", "per-fold", "all"]
 TableFormat = Literal["csv", "parquet", "json"]
 TextFormat = Literal["markdown", "csv", "latex"]
-Profile = Literal["smoke", "quick", "full"]
+Profile = Literal["smoke", "quick", "full", "gpu"]
 PhotoSource = Literal["lfw", "celeba"]
 Variant = Literal["images", "video", "zip", "old", "new", "folders", "aligned", "original"]
 

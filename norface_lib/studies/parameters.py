@@ -10,6 +10,7 @@ import pandas as pd
 
 from norface_lib.common.errors import NorfaceError
 from norface_lib.networks.places import find_weights
+from norface_lib.studies.recipes import BACKBONES
 from norface_lib.tasks.losses import parts_of
 from norface_lib.tasks.tasks import TASKS
 
@@ -139,6 +140,8 @@ def _refused_text(name: str, value: str, namespace: Mapping[str, Any], task: str
         return _refused_root(value, namespace, task)
     if name == "weights":
         return _refused_weights(value)
+    if name == "backbone":
+        return "" if value.startswith("timm:") else _refused_choice(value, tuple(BACKBONES))
     if name == "trained":
         return _refused_choice(value, TRAINED)
     return ""
