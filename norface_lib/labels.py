@@ -120,6 +120,17 @@ EXPRESSION_COLUMNS: tuple[str, ...] = tuple(
 right side (``AU12L``, ``AU12R``) where they move on their own."""
 
 
+REGIONS: MappingProxyType[str, tuple[int, ...]] = MappingProxyType(
+    {
+        "brows": (1, 2, 4),
+        "eyes": (5, 7, 43),
+        "cheeks and nose": (6, 9),
+        "mouth": (10, 12, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 28),
+    }
+)
+"""Where on the face each AU of ``AUS`` is seen first of all."""
+
+
 def columns(numbers: tuple[int, ...] = BP4D_AUS) -> tuple[str, ...]:
     """Label names of AU numbers, in order: ``(1, 2) -> ('AU01', 'AU02')``."""
     return tuple(au_column(number) for number in numbers)
@@ -196,3 +207,11 @@ EMOTION_AUS: MappingProxyType[str, tuple[_Prototype, ...]] = MappingProxyType(
 """EMFACS prototypes (Ekman and Friesen 1983): for each emotion its variants, as AUs that must show
 (-> usual intensity, a share of the maximum) and AUs that may (-> how often they do). Which
 variants, and how often, is our choice."""
+
+
+def typical(emotion: str) -> dict[int, float]:
+    """AU intensities 0..5 of an emotion's first prototype at full strength, with what goes along
+    with it at least every other time, at 4."""
+    must, may = EMOTION_AUS[emotion][0]
+    often = {au: 4.0 for au, share in may.items() if share >= 0.5}
+    return often | {au: INTENSITY_MAX * usual for au, usual in must.items()}

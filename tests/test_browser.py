@@ -1,9 +1,8 @@
-"""The quick start in a real browser: JupyterLab runs the notebook, and its widget does what a
-reader makes it do."""
+"""The quick start and the explorer in a real browser: JupyterLab runs the notebooks, and their
+widgets do what a reader makes them do."""
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,40 +10,36 @@ import time
 from contextlib import contextmanager
 
 import cv2
+import nbformat
 import numpy as np
+import pandas as pd
 import papermill
 import pytest
+from browser import becomes_other, drag, needs_chromium, open_page, seen
+from nbformat.v4 import new_code_cell, new_notebook
 
 from norface_lib.cli.reproduce import parameters_of
 from norface_lib.common.paths import NOTEBOOKS, ROOT, runs
 from norface_lib.networks.cards import FOLDER
 
 NAME, TOKEN = "00_quickstart", "quickstart"
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
-    None,
-)
 # of JupyterLab: no news from the web, and every cell is in the page, even where nobody looks
 PREFERENCES = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
-SWITCHES = (
-    *(
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-dev-shm-usage",
-    ),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
+EXPLORER = "explorer"
+"""A notebook of one cell, beside the quick start."""
 
 
-def write_notebook(folder):
-    """A copy of the notebook with the parameters of the smoke profile, but for pictures to upload
-    that are aligned crops."""
+def write_notebooks(folder):
+    """A copy of the quick start with the parameters of the smoke profile, but for pictures to
+    upload that are aligned crops; and a notebook with the explorer."""
     folder.mkdir()
+    cells = [new_code_cell("from norface_lib.viz import widgets\n\nwidgets.explore()")]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, folder / f"{EXPLORER}.ipynb")
     values = parameters_of(NAME, "smoke") | {"detector": "none"}
     papermill.execute_notebook(
         str(NOTEBOOKS / f"{NAME}.ipynb"), str(folder / f"{NAME}.ipynb"), values, prepare_only=True
@@ -60,8 +55,8 @@ def write_preferences(folder):
 
 @contextmanager
 def jupyterlab(folder):
-    """JupyterLab's address, on a free port, with settings and runs of its own."""
-    write_notebook(folder / "root")
+    """Addresses of notebooks in JupyterLab, on a free port, with settings and runs of its own."""
+    write_notebooks(folder / "root")
     write_preferences(folder / "config")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -95,7 +90,7 @@ def jupyterlab(folder):
         )
         try:
             wait_for(port, server, 60)
-            yield f"http://127.0.0.1:{port}/lab/tree/{NAME}.ipynb?token={TOKEN}"
+            yield lambda name: f"http://127.0.0.1:{port}/lab/tree/{name}.ipynb?token={TOKEN}"
         finally:
             server.terminate()  # it ends its kernels
             server.wait(30)
@@ -112,24 +107,12 @@ def wait_for(port, server, seconds):
     raise AssertionError("JupyterLab does not answer")
 
 
-@contextmanager
-def page_of(address):
-    """The notebook in a browser of its own, whose kernel is ready."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        try:
-            page = browser.new_page(viewport={"width": 1500, "height": 1000})
-            page.set_default_timeout(60_000)
-            page.goto(address)
-            page.wait_for_function(
-                "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status "
-                "=== 'idle'"
-            )
-            yield page
-        finally:
-            browser.close()
+def go_to(page, address):
+    """Opens a notebook, and waits until its kernel is ready."""
+    page.goto(address)
+    page.wait_for_function(
+        "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+    )
 
 
 def run_all(page, seconds):
@@ -143,55 +126,122 @@ def run_all(page, seconds):
     assert errors.count() == 0, errors.first.inner_text()
 
 
-def seen(part):
-    """What a part of the page looks like: (H, W, 3)."""
-    return cv2.imdecode(np.frombuffer(part.screenshot(), np.uint8), cv2.IMREAD_COLOR)
-
-
-def becomes_other(part, before, seconds=30):
-    """What a part of the page looks like once it has changed."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        now = seen(part)
-        if now.shape != before.shape or (now != before).any():
-            return now
-        time.sleep(0.2)
-    raise AssertionError("the page shows no change")
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A browser's page, and addresses of notebooks in JupyterLab."""
+    with jupyterlab(tmp_path_factory.mktemp("lab")) as address, open_page() as page:
+        yield page, address
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(235)
-@pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"
-)
-def test_the_quick_start_answers_its_reader(tmp_path):
-    with jupyterlab(tmp_path) as address, page_of(address) as page:
-        run_all(page, seconds=150)
-        picture, slider = (
-            page.locator(".widget-image:visible"),
-            page.locator(".widget-slider .noUi-handle"),
-        )
-        face, bars = (
-            page.locator(".widget-dropdown select").first,
-            page.locator(".widget-html").last,
-        )
-        picture.scroll_into_view_if_needed()
+@needs_chromium
+def test_the_quick_start_answers_its_reader(lab):
+    page, address = lab
+    go_to(page, address(NAME))
+    run_all(page, seconds=150)
+    picture = page.locator(".widget-html .norface-wipe")
+    face = page.locator(".widget-dropdown select").first
+    bars = page.locator(".widget-html").last
+    picture.scroll_into_view_if_needed()
 
-        half = seen(picture)
-        slider.focus()
+    half = seen(picture)
+    drag(page, picture, 0.5, 0.8)
+    further = becomes_other(picture, half)
+    left, right = half.shape[1] // 4, half.shape[1] * 9 // 10  # beside both places of the border
+    upper = half.shape[0] // 2  # the names stand below
+    np.testing.assert_array_equal(further[:upper, :left], half[:upper, :left])
+    np.testing.assert_array_equal(further[:upper, right:], half[:upper, right:])
+    between = slice(int(0.55 * half.shape[1]), int(0.75 * half.shape[1]))
+    assert np.abs(further[:, between].astype(int) - half[:, between]).mean() > 5
+    page.keyboard.press("Home")
+    original = becomes_other(picture, further)
+    assert_alike(original[:upper, right:], half[:upper, right:])
+
+    before = seen(bars)
+    face.select_option("happy")
+    happy = becomes_other(picture, original)
+    becomes_other(bars, before)
+    page.screenshot(path=runs() / "browser" / "quickstart.png")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="save comparison.png").click()
+    assert cv2.imread(download.value.path()).shape == (112, 224, 3)
+
+    with page.expect_file_chooser() as chooser:
+        page.locator(".widget-upload").click()
+    chooser.value.set_files(FOLDER / "tiny.png")
+    becomes_other(picture, happy)
+    assert face.locator("option:checked").inner_text() == "tiny.png"
+
+
+def assert_alike(image, other):
+    """Two parts look the same but for the ring of focus."""
+    assert np.abs(image[8:, :-8].astype(int) - other[8:, :-8]).mean() < 2
+
+
+WATCH = """picture => {
+    window.latencies = [];
+    document.addEventListener('keydown', () => { window.pressed = performance.now() }, true);
+    picture.addEventListener('load', () => {
+        window.latencies.push(performance.now() - window.pressed) });
+}"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+@needs_chromium
+def test_the_explorer_does_what_its_controls_say(lab):
+    page, address = lab
+    go_to(page, address(EXPLORER))
+    run_all(page, seconds=100)
+    pictures = page.locator(".widget-image")
+    rendered, truth, drawn = (pictures.nth(number) for number in range(3))
+    expression = page.locator(".widget-dropdown select").first
+    bars = page.locator(".widget-html", has_text="emotion:").last
+    page.locator(".widget-slider").last.scroll_into_view_if_needed()
+    neutral = [seen(picture) for picture in (rendered, truth, drawn)]
+    assert "emotion: neutral" in bars.inner_text()
+
+    expression.select_option("happy")
+    smiles = [
+        becomes_other(picture, before)
+        for picture, before in zip((rendered, truth, drawn), neutral, strict=True)
+    ]
+    page.get_by_text("emotion: happy").wait_for()
+    mouth = slice(len(neutral[1]) // 2, None)
+    for before, after in zip(neutral, smiles, strict=True):
+        moved = np.abs(after.astype(int) - before)
+        assert moved[mouth].mean() > 1
+    page.screenshot(path=runs() / "browser" / "explorer.png")
+
+    page.get_by_role("button", name="reset").click()
+    becomes_other(truth, smiles[1])
+    np.testing.assert_array_equal(seen(truth), neutral[1])
+    np.testing.assert_array_equal(seen(rendered), neutral[0])
+    assert expression.input_value() == "neutral"
+
+    rendered.evaluate(WATCH)
+    jaw = page.locator(".widget-slider", has_text="AU26 jaw drop")
+    jaw.locator(".noUi-handle").focus()
+    for press in range(1, 11):
         page.keyboard.press("ArrowRight")
-        further = becomes_other(picture, half)
-        edge = half.shape[1] // 4  # left of the line nothing moves
-        np.testing.assert_array_equal(further[:, :edge], half[:, :edge])
+        page.wait_for_function(f"window.latencies.length >= {press}")
+    opened = seen(truth)
+    change = np.abs(opened.astype(int) - neutral[1]).mean(axis=(1, 2))
+    assert change[mouth].mean() > 5 * change[: len(change) // 3].mean(), "the jaw, not the brows"
+    assert expression.locator("option:checked").inner_text() == "your own"
+    latency = float(np.median(page.evaluate("window.latencies")))
+    print(f"explorer: {latency:.0f} ms from a key to the picture")
+    assert latency < 5000
 
-        before = seen(bars)
-        face.select_option("happy")
-        happy = becomes_other(picture, further)
-        becomes_other(bars, before)
-        page.screenshot(path=runs() / "browser" / "quickstart.png")
+    page.get_by_role("button", name="save ...").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="save aus.csv").click()
+    table = pd.read_csv(download.value.path()).set_index("AU")
+    assert table.loc["AU26", "posed_left"] == 5 and table["posed_left"].sum() == 5
+    with page.expect_download() as download:
+        page.get_by_role("link", name="save comparison.png").click()
+    assert cv2.imread(download.value.path()).shape == (224, 3 * 224, 3)
 
-        with page.expect_file_chooser() as chooser:
-            page.locator(".widget-upload").click()
-        chooser.value.set_files(FOLDER / "tiny.png")
-        becomes_other(picture, happy)
-        assert face.locator("option:checked").inner_text() == "tiny.png"
+    page.get_by_role("button", name="random").click()
+    becomes_other(truth, opened)

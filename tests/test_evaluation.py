@@ -17,7 +17,6 @@ from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces import gallery
 from norface_lib.faces.studio import Studio
 from norface_lib.images import sheets
-from norface_lib.images.arrays import to_tensor
 from norface_lib.networks.classifier import Classifier, ClassifierConfig
 from norface_lib.networks.encoder import EncoderConfig
 from norface_lib.studies import smiles
@@ -174,23 +173,6 @@ def test_a_wipe_shows_both_faces():
 
 
 @pytest.mark.slow
-def test_the_explorer_draws_what_its_sliders_say():
-    box = widgets.explore(size=64)
-    picture, person, yaw = box.children[0].children[:3]
-    sliders = {
-        slider.description: slider for column in box.children[1:] for slider in column.children
-    }
-    assert list(sliders) == [f"AU{au}" for au in labels.AUS]
-    seen = [picture.value]
-    for slider, value in ((sliders["AU26"], 5.0), (yaw, 0.5), (person, 3)):
-        slider.value = value
-        seen.append(picture.value)
-    assert len(set(seen)) == 4
-    sliders["AU26"].value, yaw.value, person.value = 0.0, 0.0, 2
-    assert picture.value == seen[0]
-
-
-@pytest.mark.slow
 def test_sheets_show_the_people_and_aus_that_are_asked_for():
     sheet = gallery.people("wild", 3, size=48)
     assert sheet.shape == (3, 48, 48, 3) and len({face.tobytes() for face in sheet}) == 3
@@ -203,23 +185,6 @@ def test_sheets_show_the_people_and_aus_that_are_asked_for():
         .reshape(2, 4)
     )
     assert (np.diff(moved) > 0).all() and (moved[:, 0] == 0).all()
-
-
-def test_the_comparison_widget_shows_the_chosen_face():
-    faces = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
-    box = widgets.compare(faces, faces[::-1].copy(), ["a", "b", "c"], size=16, steps=3)
-    chooser, stack, slider = box.children
-    before = [frame.value for frame in stack.children]
-    chooser.value = 2
-    after = [frame.value for frame in stack.children]
-    assert before != after and slider.max == 2
-
-    def decoded(png):
-        return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-
-    np.testing.assert_array_equal(decoded(after[0]), faces[2])  # all original
-    np.testing.assert_array_equal(decoded(after[-1]), faces[0])  # all normalized
-    assert to_tensor(decoded(after[0])).shape == (1, 3, 16, 16)
 
 
 def test_pictures_of_gates_show_the_gates():

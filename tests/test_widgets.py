@@ -1,8 +1,10 @@
 """The quick start's widget: what it shows follows the face, the identity and the upload that are
 chosen; its figures."""
 
+import base64
 import re
 from datetime import UTC, datetime
+from io import BytesIO
 from xml.etree import ElementTree
 
 import cv2
@@ -16,12 +18,19 @@ from norface_lib.images.crop import NORFACE_CROP, align_face
 from norface_lib.photos.detection import Face
 from norface_lib.viz import plots, widgets
 
-SIZE, STEPS = 56, 3
+SIZE = 56
 AUS = ("AU06", "AU12")
 
 
-def decoded(png):
-    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+def decoded(address):
+    """The image that an address holds."""
+    data = base64.b64decode(address.partition("base64,")[2])
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def assert_alike(image, other):
+    """Images are the same but for what JPEG changes."""
+    assert image.shape == other.shape and np.abs(image.astype(int) - other).mean() < 3
 
 
 def png_of(image):
@@ -57,13 +66,14 @@ class Shown:
     """The widget's parts, by what they are for."""
 
     def __init__(self, detector=Finder, **identities):
-        plain = np.arange(3 * SIZE * SIZE, dtype=np.uint8).reshape(SIZE, SIZE, 3)
-        self.faces = {"dark": plain // 8, "bright": 255 - plain // 8}
+        ramp = np.linspace(0, 60, SIZE).astype(np.uint8)
+        plain = np.stack(np.broadcast_arrays(ramp, ramp[:, None], ramp // 2), axis=2)
+        self.faces = {"dark": plain, "bright": 255 - plain}
         identities = identities or {"noor": lambda faces: 255 - faces}
-        box = widgets.quickstart(self.faces, identities, read, detector, size=SIZE, steps=STEPS)
+        box = widgets.quickstart(self.faces, identities, read, detector, size=SIZE)
         controls, self.message, pictures = box.children
         self.face, self.identity, self.button = controls.children
-        (self.stack, self.slider), self.bars = pictures.children[0].children, pictures.children[1]
+        (self.picture, self.links), self.bars = pictures.children[0].children, pictures.children[1]
 
     def upload(self, name, content):
         file = {
@@ -76,27 +86,45 @@ class Shown:
         self.button.value = (file,)
 
     def ends(self):
-        """Pictures at the ends of the slider: the original, and the normalized face."""
-        return decoded(self.stack.children[0].value), decoded(self.stack.children[-1].value)
+        """Pictures of the wipe: the original, and the normalized face."""
+        original, normalized = re.findall(r'<img src="([^"]+)"', self.picture.value)
+        return decoded(original), decoded(normalized)
+
+    def saved(self):
+        """What the links save, by name."""
+        links = re.findall(r'download="([^"]+)" href="data:[^"]*?base64,([^"]+)"', self.links.value)
+        return {name: base64.b64decode(content) for name, content in links}
 
 
 @pytest.fixture
 def photograph():
     """A picture of 120 x 90 px."""
-    return np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    coarse = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    return cv2.resize(coarse, (120, 90), interpolation=cv2.INTER_CUBIC)
 
 
 def test_another_face_changes_pictures_and_bars():
     shown = Shown()
     bars = shown.bars.value
-    np.testing.assert_array_equal(shown.ends()[0], shown.faces["dark"])
+    assert_alike(shown.ends()[0], shown.faces["dark"])
     shown.face.label = "bright"
     original, normalized = shown.ends()
-    np.testing.assert_array_equal(original, shown.faces["bright"])
-    np.testing.assert_array_equal(normalized, 255 - shown.faces["bright"])
-    assert shown.bars.value != bars and shown.slider.max == STEPS - 1
+    assert_alike(original, shown.faces["bright"])
+    assert_alike(normalized, 255 - shown.faces["bright"])
+    assert shown.bars.value != bars and 'alt="bright, original"' in shown.picture.value
     shown.face.label = "dark"
     assert shown.bars.value == bars
+
+
+def test_both_images_and_the_row_can_be_saved():
+    shown = Shown()
+    shown.face.label = "bright"
+    saved = shown.saved()
+    both = cv2.imdecode(np.frombuffer(saved["comparison.png"], np.uint8), cv2.IMREAD_COLOR)
+    bright = shown.faces["bright"]
+    np.testing.assert_array_equal(both[..., ::-1], np.concatenate([bright, 255 - bright], axis=1))
+    table = pd.read_csv(BytesIO(saved["aus.csv"]))
+    assert len(table) == 1 and table["AU12_intensity"][0] == pytest.approx(bright.mean() / 51)
 
 
 def test_the_identities_are_those_it_is_given_and_each_draws_its_own():
@@ -104,7 +132,7 @@ def test_the_identities_are_those_it_is_given_and_each_draws_its_own():
     assert shown.identity.options == ("noor", "emil")
     bars = shown.bars.value
     shown.identity.value = "emil"
-    np.testing.assert_array_equal(shown.ends()[1], shown.faces["dark"] // 2)
+    assert_alike(shown.ends()[1], shown.faces["dark"] // 2)
     assert shown.bars.value != bars
 
 
@@ -127,10 +155,10 @@ def test_an_uploaded_picture_is_the_face_that_is_shown(photograph):
         "me.png",
     ]
     points = NORFACE_CROP.pixels(64) + ((120 - 64) / 2, (90 - 64) / 2)
-    np.testing.assert_array_equal(shown.ends()[0], align_face(photograph, points, size=SIZE))
+    assert_alike(shown.ends()[0], align_face(photograph, points, size=SIZE))
     assert shown.message.value == "" and shown.button.value == ()
     shown.upload("me.png", png_of(255 - photograph))
-    np.testing.assert_array_equal(shown.ends()[0], align_face(255 - photograph, points, size=SIZE))
+    assert_alike(shown.ends()[0], align_face(255 - photograph, points, size=SIZE))
     assert len(opened) == 1
 
 

@@ -3,7 +3,7 @@
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "predict": (
         "norface predict me.jpg out",
-        "norface predict holiday out --all-faces",
+        "norface predict holiday out --all-faces --page",
         "norface predict monday/*.jpg interview.mp4 out --format parquet --overlay",
         "norface predict interview.mp4 out --start 60 --end 90 --every 5 --device cuda",
     ),

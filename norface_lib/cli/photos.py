@@ -77,6 +77,14 @@ def predict(
             "faces",
         ),
     ] = False,
+    page: Annotated[
+        bool,
+        typer.Option(
+            "--page",
+            help="also write OUT/index.html: the faces to click through in a browser, each with a "
+            "wipe between original and normalized, bars and values",
+        ),
+    ] = False,
     engine: EngineOption = "torch",
     draw: DrawOption = "network",
     token_reader: TokenReaderOption = "tiny-photo-reader",
@@ -123,6 +131,11 @@ def predict(
         made = write_overlays(source, out)
         text = ", ".join(f"{made[kind]} {kind}" for kind in made)
         show(f"{text} (see {out / OVERLAY})", overlays=made)
+    if page:
+        from norface_lib.viz.page import PAGE, write_page
+
+        faces = write_page(out)
+        show(f"{faces} faces to look at (see {out / PAGE})", page=faces)
     print_counts(counts, out / PREDICTIONS, ALIGNED)
 
 

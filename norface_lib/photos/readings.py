@@ -190,6 +190,19 @@ def read_predictions(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: no readable table ({error}); predict again") from error
 
 
+def read_faces_with_predictions(out: Path) -> pd.DataFrame:
+    """Lines of ``aligned/faces.csv`` with what ``predictions.csv`` says of each. Raises
+    :class:`DataError` if a table is missing."""
+    tables = []
+    for path in (out / "aligned" / FACES, out / PREDICTIONS):
+        if not path.is_file():
+            raise DataError(f"{path}: no such table; run `predict` into {out} first")
+        tables.append(read_predictions(path))
+    faces, predictions = tables
+    new = [name for name in predictions.columns if name not in faces.columns]
+    return faces.merge(predictions[[*KEY, *new]], on=list(KEY), how="left")
+
+
 def remove_predictions(out: Path) -> None:
     """Deletes the tables and the journal of readings of a folder."""
     for name in (READINGS, *(PREDICTIONS.replace("csv", kind) for kind in FORMATS)):

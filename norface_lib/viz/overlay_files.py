@@ -18,8 +18,7 @@ from norface_lib.common.paths import inside
 from norface_lib.images.crop import ALIGNED
 from norface_lib.images.files import decode, read_face
 from norface_lib.photos.listing import Sources, list_sources
-from norface_lib.photos.readings import PREDICTIONS, read_predictions
-from norface_lib.photos.tables import FACES, KEY
+from norface_lib.photos.readings import read_faces_with_predictions
 from norface_lib.photos.videos import VideoFrame, frame_rate, read_video
 from norface_lib.viz.overlay import Picture, Reading, layout_of, overlay
 
@@ -44,7 +43,7 @@ def write_overlays(source: Sources, out: Path, *, progress: bool = True) -> Coun
     which get no overlay. Raises :class:`DataError` if there are no predictions.
     """
     out = Path(out)
-    faces = _faces_of(out)
+    faces = read_faces_with_predictions(out)
     paths = {each.name: each.path for each in list_sources(source, out).sources}
     counts: Counter[str] = Counter()
     written = set()
@@ -68,19 +67,6 @@ def write_overlays(source: Sources, out: Path, *, progress: bool = True) -> Coun
             counts["unreadable"] += 1
     _delete_others(out / OVERLAY, written)
     return counts
-
-
-def _faces_of(out: Path) -> pd.DataFrame:
-    """Lines of ``faces.csv`` with their predictions. Raises :class:`DataError` if a table is
-    missing."""
-    tables = []
-    for path in (out / "aligned" / FACES, out / PREDICTIONS):
-        if not path.is_file():
-            raise DataError(f"{path}: no such table; run `predict` into {out} first")
-        tables.append(read_predictions(path))
-    faces, predictions = tables
-    new = [name for name in predictions.columns if name not in faces.columns]
-    return faces.merge(predictions[[*KEY, *new]], on=list(KEY), how="left")
 
 
 def _overlay_name(name: str, is_video: bool) -> str:

@@ -1,77 +1,63 @@
 """Controls for notebooks. They only choose the arguments of pure functions that make figures."""
 
-from collections.abc import Callable, Mapping
-from functools import cache, lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from html import escape
 from io import BytesIO
 
-import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from norface_lib import labels
 from norface_lib.common.errors import DataError, NorfaceError, needs
-from norface_lib.faces.sampling import Frame, Person, sample_face
-from norface_lib.faces.scene import Camera, Light
-from norface_lib.faces.studio import Studio
-from norface_lib.images.arrays import Faces
+from norface_lib.images.arrays import Faces, resized
 from norface_lib.images.crop import align_face, pixels_within
 from norface_lib.images.files import SMALLEST, decode
 from norface_lib.images.sheets import wipe
 from norface_lib.photos.detection import Detector
-from norface_lib.viz import plots
+from norface_lib.viz.bars import bars_as_html
+from norface_lib.viz.explorer import explore, portrait
+from norface_lib.viz.wipe import (
+    Item,
+    data_uri,
+    gallery_as_html,
+    links_as_html,
+    png,
+    wipe_as_html,
+)
 
 with needs("notebooks"):
     import ipywidgets
     import matplotlib.pyplot as plt
+    from IPython.display import HTML
     from matplotlib.figure import Figure
+
+__all__ = ["browse", "compare", "explore", "face_in", "portrait", "quickstart", "wipe"]
 
 Face = NDArray[np.uint8]
 """(S, S, 3) RGB of 8 bits."""
 
 
-def _png(image: Face, size: int) -> bytes:
-    image = cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
-    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+def compare(originals: Face, normalized: Face, names: Sequence[str], size: int = 280) -> HTML:
+    """A gallery of faces (N, S, S, 3): choose one by its small picture, and drag the border between
+    its normalized (left) and its original image (right) on the picture itself, or move it by keys.
 
-
-def _wiper(
-    size: int, steps: int
-) -> tuple[ipywidgets.Stack, ipywidgets.IntSlider, Callable[[Face, Face], None]]:
-    """A stack of ready pictures, the slider that moves it in the browser without the kernel, and
-    the function that fills it with two faces."""
-    frames = [ipywidgets.Image(format="png", width=size, height=size) for _ in range(steps)]
-    stack = ipywidgets.Stack(frames, selected_index=steps // 2)
-    slider = ipywidgets.IntSlider(steps // 2, 0, steps - 1, description="normalized", readout=False)
-    ipywidgets.jslink((slider, "value"), (stack, "selected_index"))
-
-    def fill(left: Face, right: Face) -> None:
-        for index, frame in enumerate(frames):
-            frame.value = _png(wipe(left, right, index / (steps - 1)), size)
-
-    return stack, slider, fill
-
-
-def compare(
-    originals: Face, normalized: Face, names: list[str], size: int = 280, steps: int = 11
-) -> ipywidgets.Widget:
-    """Slider between the original (right) and the normalized image (left) of a face to choose.
-    Faces are (N, S, S, 3).
-
-    The slider moves a stack of ready images in the browser; only a new face asks the kernel.
+    It is plain HTML, which needs no kernel: an exported page has it, too. ``size``: CSS pixels
+    along a side.
     """
-    stack, slider, fill = _wiper(size, steps)
-    face = ipywidgets.Dropdown(
-        options=[(name, index) for index, name in enumerate(names)], description="face"
-    )
+    return HTML(gallery_as_html(items_of(originals, normalized, names), size))
 
-    def show(_=None) -> None:
-        fill(normalized[face.value], originals[face.value])
 
-    face.observe(show, "value")
-    show()
-    return ipywidgets.VBox([face, stack, slider])
+def items_of(originals: Face, normalized: Face, names: Sequence[str]) -> list[Item]:
+    """Faces (N, S, S, 3) for a gallery that holds their pictures itself."""
+    return [
+        Item(name, data_uri(original), data_uri(drawn), thumbnail=data_uri(original, _THUMBNAIL))
+        for name, original, drawn in zip(names, originals, normalized, strict=True)
+    ]
+
+
+_THUMBNAIL = 72
+"""Pixels of a small picture."""
 
 
 def quickstart(
@@ -80,10 +66,9 @@ def quickstart(
     read: Callable[[Faces, Faces], pd.DataFrame],
     detector: Callable[[], Detector],
     size: int = 280,
-    steps: int = 11,
 ) -> ipywidgets.Widget:
-    """`compare` with a choice of identity, the predictions for the face beside it, and a button for
-    a picture of your own.
+    """A wipe as in `compare` with a choice of identity, the predictions for the face beside it,
+    links that save both, and a button for a picture of your own.
 
     ``faces``: aligned ones (S, S, 3) by name. ``identities``: functions that normalize originals
     (N, S, S, 3), by the name of the identity. ``read``: from originals and normalized faces, a row
@@ -91,7 +76,7 @@ def quickstart(
     first upload and not before. The widget shows why a picture cannot be taken.
     """
     originals = list(faces.values())
-    stack, slider, fill = _wiper(size, steps)
+    picture = ipywidgets.HTML()
     face = ipywidgets.Dropdown(
         options=[(name, index) for index, name in enumerate(faces)], description="face"
     )
@@ -99,6 +84,7 @@ def quickstart(
     upload = ipywidgets.FileUpload(accept="image/*", description="your picture")
     message = ipywidgets.HTML()
     bars = ipywidgets.HTML()
+    links = ipywidgets.HTML()
     opened = cache(detector)
 
     @cache
@@ -108,8 +94,11 @@ def quickstart(
 
     def show(_=None) -> None:
         normalized, row = normalized_and_read(face.value, identity.value)
-        fill(normalized, originals[face.value])
-        bars.value = plots.bars_as_html(row)
+        name = face.options[face.value][0]
+        addresses = data_uri(normalized), data_uri(originals[face.value])
+        picture.value = wipe_as_html(*addresses, name, size)
+        bars.value = bars_as_html(row)
+        links.value = links_as_html(_files(originals[face.value], normalized, row))
 
     def take(_) -> None:
         for file in upload.value:
@@ -131,7 +120,7 @@ def quickstart(
     upload.observe(take, "value")
     show()
     pictures = ipywidgets.HBox(
-        [ipywidgets.VBox([stack, slider]), bars], layout={"flex_flow": "row wrap"}
+        [ipywidgets.VBox([picture, links]), bars], layout={"flex_flow": "row wrap"}
     )
     return ipywidgets.VBox(
         [
@@ -140,6 +129,12 @@ def quickstart(
             pictures,
         ]
     )
+
+
+def _files(original: Face, normalized: Face, row: pd.Series) -> dict[str, bytes]:
+    """What can be saved of a face: both images side by side, and its row."""
+    both = np.concatenate([original, resized(normalized[None], len(original))[0]], axis=1)
+    return {"comparison.png": png(both), "aus.csv": row.to_frame().T.to_csv(index=False).encode()}
 
 
 def face_in(data: bytes, name: str, detector: Detector, size: int) -> Face:
@@ -182,55 +177,3 @@ def _png_of(figure: Figure) -> bytes:
     figure.savefig(buffer, format="png", dpi=90)
     plt.close(figure)
     return buffer.getvalue()
-
-
-def portrait(
-    studio: Studio,
-    person: Person,
-    intensities: Mapping[int, float],
-    yaw: float = 0.0,
-    pitch: float = 0.0,
-    lamp: float = 0.35,
-) -> Face:
-    """A person with AU intensities (number -> 0..5) before a gray wall: (S, S, 3). Angles and the
-    lamp's side in radians."""
-    intensities = {au: value for au, value in intensities.items() if value}
-    light = Light(direction=(float(np.sin(lamp)), 0.5, float(np.cos(lamp))))
-    frame = Frame(
-        intensities, intensities, "", "lab", (0.0, 0.0), Camera(yaw=yaw, pitch=pitch), light
-    )
-    return studio.plain(person, frame)
-
-
-def explore(size: int = 224) -> ipywidgets.Widget:
-    """Sliders for a rendered face: the person, the head's pose, the lamp and every AU. Each change
-    renders it anew."""
-    studio = Studio(size)
-    people = lru_cache(maxsize=8)(lambda number: sample_face(np.random.default_rng(number)))
-    picture = ipywidgets.Image(format="png", width=320, height=320)
-    person = ipywidgets.IntSlider(2, 0, 99, description="person")
-    scene = {
-        "yaw": ipywidgets.FloatSlider(0.0, min=-0.8, max=0.8, step=0.05),
-        "pitch": ipywidgets.FloatSlider(0.0, min=-0.4, max=0.4, step=0.05),
-        "lamp": ipywidgets.FloatSlider(0.35, min=-1.5, max=1.5, step=0.1),
-    }
-    for name, slider in scene.items():
-        slider.description = name
-    aus = {
-        au: ipywidgets.FloatSlider(0.0, min=0, max=5, step=0.5, description=f"AU{au}")
-        for au in labels.AUS
-    }
-
-    def show(_=None) -> None:
-        intensities = {au: slider.value for au, slider in aus.items()}
-        settings = {name: slider.value for name, slider in scene.items()}
-        image = portrait(studio, people(person.value), intensities, **settings)
-        picture.value = _png(image, size)
-
-    for slider in (person, *scene.values(), *aus.values()):
-        slider.observe(show, "value")
-    show()
-    half = len(aus) // 2
-    sliders = list(aus.values())
-    columns = [[picture, person, *scene.values()], sliders[:half], sliders[half:]]
-    return ipywidgets.HBox([ipywidgets.VBox(column) for column in columns])

@@ -5,6 +5,7 @@ from norface_lib.common.errors import needs
 with needs("notebooks"):
     import seaborn  # noqa: F401
 
+from norface_lib.viz.bars import Bars, bars_as_html, bars_of
 from norface_lib.viz.plots.ablations import ROW_COLORS, curves, scores
 from norface_lib.viz.plots.architecture import architecture
 from norface_lib.viz.plots.charts import (
@@ -37,14 +38,7 @@ from norface_lib.viz.plots.mixtures import (
     gate_maps,
     painted,
 )
-from norface_lib.viz.plots.readings import (
-    Bars,
-    bars_as_html,
-    bars_of,
-    film,
-    reading,
-    readings,
-)
+from norface_lib.viz.plots.readings import film, reading, readings
 
 __all__ = [
     "EXPERT_COLORS",

@@ -1,0 +1,183 @@
+"""A wipe between two pictures, and galleries of them, as HTML that needs no kernel.
+
+The control is a range input that lies over the pictures: the browser gives it pointer, touch and
+keys (arrows, Page Up and Down, Home, End) and the role of a slider. What it moves is a CSS
+variable, by an attribute ``oninput``, which also runs where a ``<script>`` does not: in the value
+of an ``ipywidgets.HTML``. So one text works as a notebook's output, in a widget, in an exported
+page and in a page of its own. Where all scripts are stripped, as in a notebook that is not
+trusted, both pictures are seen, each on one half.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from norface_lib.viz.bars import bars_as_html
+
+Picture = NDArray[np.uint8]
+"""(H, W, 3) RGB of 8 bits."""
+
+SIDES = ("normalized", "original")
+"""What is left and what is right of the border."""
+
+_STYLE = """
+.norface-wipe { position: relative; max-width: 100%; aspect-ratio: 1; overflow: hidden;
+  border-radius: 4px; user-select: none; }
+.norface-wipe img { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0;
+  object-fit: cover; }
+.norface-wipe img + img { clip-path: inset(0 calc(100% - var(--at)) 0 0); }
+.norface-wipe input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0;
+  padding: 0; opacity: 0; cursor: ew-resize; touch-action: pan-y; appearance: none;
+  -webkit-appearance: none; }
+.norface-wipe input::-webkit-slider-runnable-track { height: 100%; }
+.norface-wipe input::-webkit-slider-thumb { -webkit-appearance: none; width: 1px; height: 100%; }
+.norface-wipe input::-moz-range-thumb { width: 1px; height: 100%; border: 0; }
+.norface-wipe i { position: absolute; top: 0; bottom: 0; left: calc(var(--at) - 1px); width: 2px;
+  background: #fff; box-shadow: 0 0 3px #000a; pointer-events: none; }
+.norface-wipe i::after { content: "\\2194"; position: absolute; top: calc(50% - 12px); left: -11px;
+  width: 24px; font: 16px/24px sans-serif; text-align: center; color: #222; background: #fff;
+  border-radius: 50%; box-shadow: 0 0 3px #000a; }
+.norface-wipe b { position: absolute; bottom: 6px; padding: 1px 6px; color: #fff;
+  background: #000a; border-radius: 3px; font: 12px/1.4 sans-serif; pointer-events: none; }
+.norface-wipe b:first-of-type { left: 6px; }
+.norface-wipe b:last-of-type { right: 6px; }
+.norface-wipe u { position: absolute; inset: 0; pointer-events: none; }
+.norface-wipe input:focus-visible ~ u { box-shadow: inset 0 0 0 3px #1a73e8, inset 0 0 0 5px #fff; }
+"""
+
+_GALLERY = """
+.norface-choice { display: flex; flex-wrap: wrap; gap: 8px; max-height: 330px; overflow: auto;
+  padding: 4px; margin-bottom: 10px; }
+.norface-choice label { position: relative; width: 72px; cursor: pointer; text-align: center;
+  font: 11px/1.3 sans-serif; overflow-wrap: anywhere; }
+.norface-choice input { position: absolute; opacity: 0; margin: 0; }
+.norface-choice img { display: block; width: 72px; height: 72px; margin: 0; object-fit: cover;
+  border-radius: 4px; }
+.norface-choice label:has(:checked) img { outline: 3px solid #4c9f9a; }
+.norface-choice label:has(:focus-visible) img { outline: 3px solid #1a73e8; }
+.norface-shown > div { display: flex; flex-wrap: wrap; gap: 20px; align-items: flex-start; }
+.norface-shown details { flex-basis: 100%; }
+"""
+
+_MOVE = (
+    "this.parentNode.style.setProperty('--at',this.value+'%');"
+    "this.setAttribute('aria-valuetext',this.value+' % '+this.dataset.left)"
+)
+
+
+class Item(NamedTuple):
+    """A face of a gallery: its name, the addresses of its pictures (a relative path, or what
+    `data_uri` gives), and its row of ``predictions.csv``, if it has one.
+
+    ``normalized``: empty for a face without one. ``thumbnail``: a small picture, by default the
+    original. ``more``: HTML that follows the bars.
+    """
+
+    name: str
+    original: str
+    normalized: str = ""
+    row: Mapping[str, Any] | None = None
+    thumbnail: str = ""
+    more: str = ""
+
+
+def png(image: Picture, size: int = 0) -> bytes:
+    """An image as PNG, enlarged or shrunk to ``size`` pixels along a side unless that is 0."""
+    if size:
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
+    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+
+
+def data_uri(image: Picture, size: int = 0, quality: int = 92) -> str:
+    """The address of an image that holds the image itself, as JPEG. ``size``: pixels along a side
+    of a square one that is shrunk; 0 leaves it as it is."""
+    if size:
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    jpeg = cv2.imencode(".jpg", image[..., ::-1], options)[1].tobytes()
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+def wipe_as_html(
+    left: str, right: str, name: str, size: int = 280, sides: tuple[str, str] = SIDES
+) -> str:
+    """Two square pictures over each other, whose border is dragged on the picture itself or moved
+    by keys.
+
+    ``left`` and ``right``: their addresses. ``name``: of the face, for readers who cannot see it.
+    ``size``: CSS pixels along a side. ``sides``: what the pictures are.
+    """
+    return f"<style>{_STYLE}</style>{_wipe(left, right, name, size, sides)}"
+
+
+def _wipe(left: str, right: str, name: str, size: int, sides: tuple[str, str] = SIDES) -> str:
+    name, *words = map(escape, (name, *sides))
+    pictures = "".join(
+        f'<img src="{escape(address)}" alt="{name}, {word}" loading="lazy">'
+        for address, word in ((right, words[1]), (left, words[0]))
+    )
+    control = (
+        f'<input type="range" min="0" max="100" value="50" data-left="{words[0]}" '
+        f'aria-label="{name}: border between {words[0]} (left) and {words[1]} (right)" '
+        f'aria-valuetext="50 % {words[0]}" oninput="{_MOVE}">'
+    )
+    signs = "<i></i>" + "".join(f'<b aria-hidden="true">{word}</b>' for word in words) + "<u></u>"
+    style = f"--at:50%;width:{size}px"
+    return f'<div class="norface-wipe" style="{style}" {_OWN_KEYS}>{pictures}{control}{signs}</div>'
+
+
+_OWN_KEYS = 'data-lm-suppress-shortcuts="true"'
+"""JupyterLab takes the arrows for its own otherwise."""
+
+
+def gallery_as_html(items: Sequence[Item], size: int = 280) -> str:
+    """Faces to click through: small pictures, and below them the chosen face with its wipe, its
+    bars and what else is given. Choosing needs no script, but a browser that knows ``:has`` (from
+    2023 on); another one shows all faces."""
+    choice = []
+    for number, item in enumerate(items):
+        small = escape(item.thumbnail or item.original)
+        checked = " checked" if number == 0 else ""
+        choice.append(
+            f'<label><input type="radio" name="face"{checked}>'
+            f'<img src="{small}" alt="" loading="lazy">{escape(item.name)}</label>'
+        )
+    # of as many faces as there are: the numbers of all galleries of a page agree
+    hidden = "".join(
+        f".norface-gallery:has(label:nth-child({number}) :checked) "
+        f".norface-shown > :not(:nth-child({number})) {{ display: none; }}\n"
+        for number in range(1, len(items) + 1)
+    )
+    shown = "".join(f"<div>{_shown(item, size)}</div>" for item in items)
+    return (
+        f"<style>{_STYLE}{_GALLERY}{hidden}</style>"
+        f'<form class="norface-gallery" {_OWN_KEYS}>'
+        f'<div class="norface-choice">{"".join(choice)}</div>'
+        f'<div class="norface-shown">{shown}</div></form>'
+    )
+
+
+def _shown(item: Item, size: int) -> str:
+    """The chosen face of a gallery."""
+    if item.normalized:
+        picture = _wipe(item.normalized, item.original, item.name, size)
+    else:
+        address, name = escape(item.original), escape(item.name)
+        picture = f'<img src="{address}" alt="{name}, original" width="{size}" loading="lazy">'
+    bars = "" if item.row is None else bars_as_html(item.row)
+    return f"{picture}{bars}{item.more}"
+
+
+def links_as_html(files: Mapping[str, bytes]) -> str:
+    """Links that save files, by name, from the page itself."""
+    return " ".join(
+        f'<a download="{escape(name)}" href="data:application/octet-stream;base64,'
+        f'{base64.b64encode(content).decode()}">save {escape(name)}</a>'
+        for name, content in files.items()
+    )
