@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+SITE_VENV ?= build/site-venv
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ if sys.version_info < (3, 11):
 endef
 export CHECK_PYTHON
 
-.PHONY: help reproduce test mutants faults lab lint format clean
+.PHONY: help reproduce test mutants faults lab site lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -36,6 +37,10 @@ faults: $(STAMP)  ## kill commands, fill disks, damage inputs; write docs/faults
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab --notebook-dir=notebooks $(ARGS)
+
+site: build/.site-installed  ## README, docs and notebooks as a web site in build/site; a dead link is an error
+	$(SITE_VENV)/bin/python -m sphinx -q -W --keep-going -n -c docs -b html -d build/site-trees . build/site $(ARGS)
+	@echo "open build/site/index.html"
 
 lint: $(STAMP)  ## check code and notebooks, change nothing
 	$(BIN)/ruff check .
@@ -63,4 +68,11 @@ $(STAMP): requirements.txt pyproject.toml
 	@$(BIN)/python .ci/torch_build.py
 	$(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install --no-deps -e .
+	@touch $@
+
+# The site has an environment of its own: its tools are no part of the library's.
+build/.site-installed: docs/requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: make PYTHON=/path/to/python3 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(SITE_VENV)
+	$(SITE_VENV)/bin/python -m pip install -q -r $<
 	@touch $@

@@ -50,6 +50,17 @@ def test_quick_is_what_readers_see(checkout):
     assert (checkout / "figures/sum.png").read_bytes() == b"quick"
 
 
+def test_widgets_that_need_a_kernel_are_left_out_and_plain_html_is_not(checkout):
+    path = run_file("quick", "01_sum.ipynb")
+    notebook = nbformat.read(path, as_version=4)
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "HBox()"}
+    html = {"text/html": "<b>a wipe</b>", "text/plain": "<HTML>"}
+    notebook.cells[0].outputs = [v4.new_output("display_data", data) for data in (view, html)]
+    nbformat.write(notebook, path)
+    publish("quick")
+    assert [output.data["text/html"] for output in shown(checkout)] == ["<b>a wipe</b>"]
+
+
 def test_of_full_the_result_files_alone(checkout):
     (written,) = publish("full")
     assert written == checkout / "results/full/sum.json" and not shown(checkout)

@@ -140,9 +140,12 @@ def _take_outputs(
         if cell.cell_type != "code":
             continue
         cell.execution_count = None
-        cell.outputs = []
-        if not has_tag(cell, "nbval-ignore-output"):  # widgets, which need a kernel
-            cell.outputs = _smaller(source.outputs, pixels=pixels, quality=quality)
+        kept = [output for output in source.outputs if _WIDGET not in output.get("data", {})]
+        cell.outputs = _smaller(kept, pixels=pixels, quality=quality)
+
+
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+"""Of outputs that need a kernel; a reader without one would see an empty place."""
 
 
 def _smaller(

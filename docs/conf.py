@@ -1,0 +1,64 @@
+"""The documentation site: README, the pages of `docs` and the notebooks as they are committed,
+which are not run again. `make site` builds it; a link that leads nowhere stops the build."""
+
+project = "norface"
+author = copyright = "The norface authors"
+language = "en"
+
+extensions = ["myst_nb"]
+root_doc = "README"
+include_patterns = [
+    "README.md",
+    "DATASET.md",
+    "docs/*.md",
+    "norface_lib/PAPER.md",
+    "notebooks/[0-9]*.ipynb",
+]
+# folders that are not even searched
+exclude_patterns = [".*", "build", "runs", "tests", "results", "figures", "venv"]
+
+nb_execution_mode = "off"
+nb_merge_streams = True
+myst_heading_anchors = 4  # as GitHub makes them
+myst_enable_extensions = ["dollarmath"]
+suppress_warnings = [
+    "myst.header",  # a page may begin with a smaller heading
+    "mystnb.unknown_mime_type",  # widgets, which need a kernel: a figure is their static twin
+]
+
+html_theme = "furo"
+html_title = "norface"
+html_extra_path = ["site"]  # index.html, which leads to the README
+html_copy_source = False
+
+_CONTENTS = """
+
+```{toctree}
+:hidden:
+:caption: Notebooks
+:titlesonly:
+:glob:
+
+notebooks/*
+```
+
+```{toctree}
+:hidden:
+:caption: Documentation
+:glob:
+
+docs/*
+DATASET
+norface_lib/PAPER
+```
+"""
+
+
+def add_contents(app, name, source):
+    """The README becomes the start of the site: all other pages are listed beside it."""
+    if name == root_doc:
+        source[0] += _CONTENTS
+
+
+def setup(app):
+    app.connect("source-read", add_contents)
