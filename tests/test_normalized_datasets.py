@@ -2,6 +2,7 @@
 what cannot be read."""
 
 import hashlib
+import pickle
 import shutil
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ from norface_lib.datasets.normalized import (
     read_manifest,
 )
 from norface_lib.datasets.write_as import CLEAN, write_as
-from norface_lib.images.crop import NORFACE_CROP
+from norface_lib.images.crop import ALIGNED, NORFACE_CROP, POINT_COLUMNS
 from norface_lib.images.files import decode
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import PRESETS, Normalizer
@@ -423,3 +424,50 @@ def test_the_commands_align_a_dataset_and_normalize_it_by_the_table(benchmark, t
     done = CliRunner().invoke(app, call)
     assert done.exit_code == 0 and "12 normalized" in done.output
     assert (tmp_path / "out/noor/manifest.csv").is_file() and not (data.root / "crop.json").exists()
+
+
+@pytest.mark.slow
+def test_workers_write_the_very_same_files(benchmark, tmp_path, weights):
+    """Zips and crops by points, a frame that fails, and a second call that only reads."""
+    data = opened("bp4d_plus", benchmark, tmp_path, "zip", ONE_BROKEN)
+    trees, pairs = {}, {}
+    for workers in (0, 2):
+        out = tmp_path / f"out{workers}"
+        call = {"batch_size": 3, "progress": False, "workers": workers}
+        counts = normalize_dataset(data, out, weights, **call)
+        assert counts == {"normalized": 11, "unreadable": 1}
+        folder = out / "noor"
+        trees[workers] = {
+            path.relative_to(folder): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.suffix in (".png", ".csv")
+        }
+        assert normalize_dataset(data, out, weights, **call) == {
+            "there already": 11,
+            "unreadable": 1,
+        }
+        _, *pairs[workers] = load_pairs(data, folder, 112, tmp_path / "m", workers=workers)
+        for file in (tmp_path / "m").glob("*.npy"):
+            file.unlink()
+    assert trees[0] == trees[2] and len(trees[0]) == 12
+    assert all(np.array_equal(one, two) for one, two in zip(pairs[0], pairs[2], strict=True))
+
+
+def test_a_part_for_a_worker_is_small_and_crops_as_the_whole(benchmark, tmp_path):
+    data = opened("disfa", benchmark, tmp_path, "images")
+    table = data.index[["path"]].assign(status=ALIGNED, score=1.0)
+    points = NORFACE_CROP.pixels(100) + 6
+    for number, name in enumerate(POINT_COLUMNS):
+        table[name] = points.ravel()[number]
+    table.to_csv(tmp_path / "points.csv", index=False)
+    cropped = data.aligned_by(tmp_path / "points.csv", 64)
+    parts = list(cropped.batches(5))
+    assert [len(part) for part in parts] == [5, 5, 2]
+    for part, start in zip(parts, (0, 5, 10), strict=True):
+        sent = pickle.loads(pickle.dumps(part))
+        assert len(sent._points) == len(part) and sent.framing == cropped.framing
+        for row in range(len(part)):
+            whole = cropped.image(cropped.index.iloc[start + row])
+            np.testing.assert_array_equal(sent.image(sent.index.iloc[row]), whole)
+    readers = [pickle.loads(pickle.dumps(part)).read for part in parts]
+    assert readers[0] is readers[1], "a worker opens each zip and video once"

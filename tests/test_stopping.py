@@ -137,6 +137,42 @@ def test_reading_workers_end_with_their_parent(number):
     assert messages == ("" if number == signal.SIGKILL else SENTENCE)
 
 
+# --- normalizing with workers ---------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_that_normalize_end_with_their_parent_and_the_same_command_goes_on(
+    number, tiny_benchmark, tmp_path
+):
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    images = sorted((tiny_benchmark / "images").rglob("*.jpg"))
+    for copy in range(300):
+        (faces / f"{copy:03d}.jpg").hardlink_to(images[copy % len(images)])
+    out = tmp_path / "out"
+    call = [sys.executable, "-m", "norface_lib", "normalize", str(faces), str(out), "--quiet"]
+    call += ["--workers", "2", "--batch-size", "4"]
+
+    stopped = start(*call)
+    wait_for(lambda: list(out.rglob("*.png")), seconds=300)
+    assert len(living(stopped.pid)) >= 3
+    if number == signal.SIGINT:
+        os.killpg(stopped.pid, number)  # as a terminal does
+    else:
+        stopped.kill()
+    results, messages = stopped.communicate(timeout=60)
+    wait_for(lambda: not living(stopped.pid), seconds=20)
+    assert stopped.returncode == (130 if number == signal.SIGINT else -9) and results == ""
+    if number == signal.SIGINT:
+        assert messages == SENTENCE
+
+    again = start(*call)
+    results, messages = again.communicate(timeout=300)
+    assert again.returncode == 0, messages
+    assert len(list(out.rglob("*.png"))) == 300 and not list(out.rglob("*.part"))
+
+
 # --- moments at which nothing runs yet, and odd ones ----------------------------------------------
 
 WHILE_IMPORTING = """

@@ -183,6 +183,15 @@ BatchOption = Annotated[int, typer.Option(min=1, max=65_536, help="faces per bat
 DeviceOption = Annotated[
     str, typer.Option(help="auto, cpu, cuda, cuda:1...", callback=checks.device)
 ]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=1024,
+        help="processes that read and write images beside this one; default: none on a CPU, on a "
+        "CUDA device as many as there are cores, up to 16",
+    ),
+]
 EngineOption = Annotated[
     Engine,
     typer.Option(help="what computes the networks; onnx: on the CPU, exported at the first use"),

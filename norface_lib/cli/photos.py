@@ -27,6 +27,7 @@ from norface_lib.cli.options import (
     TargetOption,
     Task,
     TokenReaderOption,
+    WorkersOption,
     print_counts,
 )
 from norface_lib.cli.output import show
@@ -166,6 +167,7 @@ def normalize(
     size: DrawnSizeOption = None,
     overwrite: OverwriteOption = False,
     option: LoaderOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Normalize every face of a folder. To resume after a stop, run the same command again.
 
@@ -193,6 +195,7 @@ def normalize(
         token_reader=token_reader,
         size=size,
         overwrite=overwrite,
+        workers=workers,
     )
     files = sorted(out.glob(f"*/{MANIFEST}"))
     print_counts(counts, MANIFEST, "normalized", "there already", files=files)

@@ -19,6 +19,7 @@ from norface_lib.cli.options import (
     PointsOption,
     Task,
     TermOption,
+    WorkersOption,
 )
 from norface_lib.cli.output import show
 from norface_lib.cli.training_settings import (
@@ -145,6 +146,7 @@ def train(
     network: NetworkOption = None,
     points: PointsOption = None,
     device: DeviceOption = "auto",
+    workers: WorkersOption = None,
     profile: TrainingProfileOption = None,
     config: ConfigOption = None,
     export: Annotated[
@@ -199,7 +201,7 @@ def train(
         balanced=balanced,
         final=final,
     )
-    result = experiment.run(out, device=device)
+    result = experiment.run(out, device=device, workers=workers)
     files = [result.path]
     if export:
         files += export_tables(result.tables(), out / task / "tables", export.split(","))

@@ -86,6 +86,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
     return path
 
 
+def reserve(path: Path, size: int) -> None:
+    """Gives a file ``size`` bytes, and takes the room from the disk where that can be done: a full
+    disk is an ``OSError`` then, while a file that is mapped into memory would end the process."""
+    with path.open("r+b") as file:
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
 def _disk_error(error: BaseException | None) -> int:
     """Number of the disk's error behind an error, 0 if there is none: torch raises a
     ``RuntimeError`` while it handles that one, and safetensors names it in a text."""

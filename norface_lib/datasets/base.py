@@ -4,7 +4,7 @@ training."""
 import copy
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -227,6 +227,17 @@ class FaceDataset(Dataset):
     def _keep(self, rows: NDArray[np.intp]) -> None:
         """Leaves only some rows, by their positions, of all that has a row per frame."""
         self.index = self.index.iloc[rows].reset_index(drop=True)
+
+    def batches(self, size: int) -> Iterator["FaceDataset"]:
+        """The dataset in parts of ``size`` rows, with the same reader of frames: small enough to
+        be sent to worker processes."""
+        for start in range(0, len(self), size):
+            part = self.select(np.arange(start, min(start + size, len(self))))
+            part.read = self.read
+            part.report = Report(self.title)
+            if self._points is not None:
+                part._points = {path: self._points[path] for path in part.index["path"]}
+            yield part
 
     def save_index(self, path: Path) -> Path:
         """Writes the index as CSV; pass the file as ``index`` to spare the scan next time."""

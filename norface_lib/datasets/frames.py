@@ -169,7 +169,8 @@ class FrameReader:
     """Reads frames by their names in an index; keeps a few zips and videos open.
 
     It may be copied, pickled and forked: each process opens its own files, as two must not share a
-    position in one.
+    position in one. What is unpickled is the one reader that a process has for a root, so that a
+    worker does not open the same file for each of its tasks.
     """
 
     def __init__(self, root: Path):
@@ -182,11 +183,8 @@ class FrameReader:
         self._zip: Callable[[Path], Any] = lru_cache(maxsize=8)(_open_zip)
         self._video: Callable[[Path], Any] = lru_cache(maxsize=4)(_Video)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["root"])
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reader_of, (self.root,)
 
     def __call__(self, path: str) -> NDArray[np.uint8]:
         """The frame (H, W, 3) of 8 bits, RGB. Raises :class:`DataError`, naming it, if it is
@@ -226,3 +224,8 @@ class FrameReader:
                 "an image); drop it with check()"
             )
         return data
+
+
+@lru_cache(maxsize=4)
+def _reader_of(root: Path) -> FrameReader:
+    return FrameReader(root)

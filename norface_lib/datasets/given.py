@@ -8,7 +8,7 @@ one are left out, or keep their original in its place.
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +17,11 @@ import pandas as pd
 
 from norface_lib.common.errors import DataError
 from norface_lib.common.paths import no_folder
+from norface_lib.common.workers import workers_of
 from norface_lib.datasets.base import FaceDataset
+from norface_lib.datasets.face_files import mapped
 from norface_lib.datasets.manifest import mirror_of
-from norface_lib.datasets.normalized import mapped
+from norface_lib.datasets.normalized import READ, originals_of
 from norface_lib.datasets.text_tables import some
 from norface_lib.images.arrays import Faces
 from norface_lib.images.files import aligned, read_face
@@ -45,13 +47,20 @@ class Given(NamedTuple):
 
 
 def load_given(
-    data: FaceDataset, folder: Path, size: int, memory: Path, missing: str = "drop"
+    data: FaceDataset,
+    folder: Path,
+    size: int,
+    memory: Path,
+    missing: str = "drop",
+    workers: int = 0,
+    progress: bool = False,
 ) -> Given:
     """The frames of a dataset beside the images in ``folder``, that of one target identity.
 
     ``size``: pixels of the faces; ``memory``: a folder for them, as files that are mapped into
-    memory; ``missing``: one of ``MISSING``. Raises :class:`DataError` if there is no such folder,
-    if no frame has an image in it, and for an image that cannot be read.
+    memory; ``missing``: one of ``MISSING``; ``workers``: processes that read, 0 for this one.
+    Raises :class:`DataError` if there is no such folder, if no frame has an image in it, and for an
+    image that cannot be read.
     """
     if missing not in MISSING:
         raise DataError(f"missing must be one of {', '.join(MISSING)}, got {missing!r}")
@@ -65,23 +74,39 @@ def load_given(
     places = places if missing == "original" else places[places.notna()]
     key = _key(part.index["path"], places, folder, size)
 
-    def originals() -> Iterator[Faces]:
-        for _, row in part.index.iterrows():
-            yield aligned(part.image(row), str(row["path"]), size, part.framing)
-
-    def given() -> Iterator[Faces]:
-        for (_, row), place in zip(part.index.iterrows(), places, strict=True):
-            if pd.isna(place):
-                yield aligned(part.image(row), str(row["path"]), size, part.framing)
-            else:
-                yield read_face(Path(folder) / place, size)
-
-    memory.mkdir(parents=True, exist_ok=True)
-    faces = [
-        mapped(make(), len(part), size, memory / f"{kind}-given-{key}.npy")
-        for kind, make in (("originals", originals), ("normalized", given))
-    ]
+    with workers_of(workers) as pool:
+        shown = pool.in_order(_shown, _calls(part, list(places), Path(folder), size))
+        faces = [
+            mapped(batches, len(part), size, memory / f"{kind}-given-{key}.npy", progress)
+            for kind, batches in (
+                ("originals", originals_of(part, size, pool)),
+                ("normalized", shown),
+            )
+        ]
     return Given(part, *faces, key, counts)
+
+
+def _calls(
+    data: FaceDataset, places: Sequence[str | float], folder: Path, size: int
+) -> Iterator[tuple[FaceDataset, list[Path | None], int]]:
+    """For each batch of frames: the frames, their given images, None where there is none, and the
+    size."""
+    files = [None if pd.isna(place) else folder / place for place in places]
+    start = 0
+    for part in data.batches(READ):
+        yield part, files[start : start + len(part)], size
+        start += len(part)
+
+
+def _shown(part: FaceDataset, files: Sequence[Path | None], size: int) -> Faces:
+    """(B, S, S, 3): the given image of each frame, or the original where there is none."""
+    faces = []
+    for (_, row), file in zip(part.index.iterrows(), files, strict=True):
+        if file is None:
+            faces.append(aligned(part.image(row), str(row["path"]), size, part.framing))
+        else:
+            faces.append(read_face(file, size))
+    return np.stack(faces)
 
 
 _RULES = {"drop": "left out", "original": "original in its place"}

@@ -8,24 +8,25 @@ bytes of its own.
 """
 
 import hashlib
-import os
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from tqdm.auto import tqdm
 
+from norface_lib.common.devices import default_workers, device_of
 from norface_lib.common.errors import DataError, NorfaceError
 from norface_lib.common.failures import is_passing, not_read, writing
-from norface_lib.common.files import write_atomically
-from norface_lib.common.locks import only_process, only_writer
+from norface_lib.common.locks import only_process
 from norface_lib.common.paths import inside
+from norface_lib.common.workers import Workers, workers_of
 from norface_lib.datasets.base import FaceDataset
+from norface_lib.datasets.face_files import in_memory, mapped
 from norface_lib.datasets.manifest import (
     MANIFEST,
     Row,
@@ -40,7 +41,6 @@ from norface_lib.datasets.manifest import (
     write_manifest,
 )
 from norface_lib.images.arrays import Faces
-from norface_lib.images.crop import Crop
 from norface_lib.images.files import aligned, read_face, write_png
 from norface_lib.networks.drawing import Drawing, NetworkDrawing
 
@@ -64,6 +64,7 @@ def normalize_dataset(
     overwrite: bool = False,
     progress: bool = True,
     drawing: Drawing | None = None,
+    workers: int | None = None,
 ) -> Counter[str]:
     """Writes ``out/<target>/<mirror_of(path)>`` for each frame of a dataset, and
     ``out/<target>/manifest.csv``.
@@ -74,6 +75,8 @@ def normalize_dataset(
     original has changed; what is no longer there leaves the manifest and the folder.
     ``overwrite``: deletes first what an earlier call made in the target's folder. ``drawing``:
     another one than that of the network; then ``weights``, ``target`` and ``device`` mean nothing.
+    ``workers``: processes that read and write, 0 for this one; default: those of
+    `norface_lib.common.devices.default_workers`.
 
     Returns how many were ``normalized``, ``there already`` and ``unreadable``, which is also what
     an image that is no aligned face counts as. Raises :class:`DataError` for two frames that would
@@ -82,6 +85,8 @@ def normalize_dataset(
     :class:`norface_lib.common.errors.StoppedError` if the disk is full or fails.
     """
     check_batch_size(batch_size)
+    if workers is None:
+        workers = default_workers(device_of(device))
     drawing = drawing or NetworkDrawing(weights, target, device)
     data = data.sized(drawing.input_size)
     _refuse_doubles(data)
@@ -98,15 +103,14 @@ def normalize_dataset(
         done = manifest_rows(folder, drawing.fingerprint)
         check_root(folder, data.root)
         forget_missing(done, data, folder)
-        run = _Run(data=data, folder=folder, done=done, drawing=drawing)
+        run = _Run(folder=folder, done=done, drawing=drawing)
         with tqdm(
             total=len(data), desc=f"normalize {data.title}", unit="face", disable=not progress
         ) as bar:
             try:
-                for start in range(0, len(data), batch_size):
-                    batch = data.index.iloc[start : start + batch_size]
-                    run.batch(batch)
-                    bar.update(len(batch))
+                with workers_of(workers) as pool:
+                    for finished in run.all(data.batches(batch_size), pool):
+                        bar.update(finished)
             except BaseException:
                 with suppress(NorfaceError):
                     run.save()
@@ -119,24 +123,34 @@ def normalize_dataset(
 class _Run:
     """A dataset on its way into a target's folder; ``done``: rows of the manifest by path."""
 
-    data: FaceDataset
     folder: Path
     done: dict[str, Row]
     drawing: Drawing
     counts: Counter[str] = field(default_factory=Counter)
     saved: float = field(default_factory=time.monotonic)
 
-    def batch(self, batch: pd.DataFrame) -> None:
-        """Normalizes those frames of a batch that need it."""
+    def all(self, parts: Iterable[FaceDataset], pool: Workers) -> Iterator[int]:
+        """Normalizes those frames of each part that need it. Yields the number of frames of a part
+        when all of them are on disk."""
         size = self.drawing.input_size
-        rows, faces = _read_batch(self.data, batch, self.done, self.folder, size, self.data.framing)
-        normalized = self.drawing.draw(np.stack(list(faces.values()))) if faces else []
-        hashes = {}
-        for path, image in zip(faces, normalized, strict=True):
-            place = inside(self.folder, mirror_of(path).as_posix(), writes=True)
-            with writing(place):
-                hashes[path] = _hash_of(write_png(place, image))
+        calls = ((part, self._before(part), self.folder, size) for part in parts)
+        written: deque[tuple[_Rows, Future]] = deque()
+        for rows, faces in pool.in_order(_read_batch, calls):
+            images = self.drawing.draw(np.stack(list(faces.values()))) if faces else []
+            drawn = dict(zip(faces, images, strict=True))
+            written.append((rows, pool.submit(_write_batch, self.folder, drawn)))
+            while written and (len(written) > pool.ahead or written[0][1].done()):
+                yield self._finish(*written.popleft())
+        while written:
+            yield self._finish(*written.popleft())
 
+    def _before(self, part: FaceDataset) -> dict[str, Row]:
+        """Rows of an earlier call of the frames of a part."""
+        return {path: self.done[path] for path in part.index["path"] if path in self.done}
+
+    def _finish(self, rows: "_Rows", written: Future) -> int:
+        """Notes what became of the frames of a part, when their images are written."""
+        hashes = written.result()
         for status, row in rows:
             self.counts[status] += 1
             if row.error and row.path in self.done:  # it could be read before it changed
@@ -145,11 +159,16 @@ class _Run:
             self.done[row.path] = row._replace(normalized_sha256=digest)
         if time.monotonic() - self.saved > _SAVE_SECONDS:
             self.save()
+        return len(rows)
 
     def save(self) -> None:
         """Writes the manifest."""
         write_manifest(self.folder, self.done.values(), self.drawing.fingerprint)
         self.saved = time.monotonic()
+
+
+_Rows = list[tuple[str, Row]]
+"""Status and row of the manifest of each frame of a batch."""
 
 
 def _refuse_doubles(data: FaceDataset) -> None:
@@ -167,32 +186,27 @@ def _refuse_doubles(data: FaceDataset) -> None:
 
 
 def _read_batch(
-    data: FaceDataset,
-    batch: pd.DataFrame,
-    done: Mapping[str, Row],
-    folder: Path,
-    size: int,
-    crop: Crop,
-) -> tuple[list[tuple[str, Row]], dict[str, Faces]]:
+    data: FaceDataset, before: Mapping[str, Row], folder: Path, size: int
+) -> tuple[_Rows, dict[str, Faces]]:
     """Status and row of each frame of a batch, and the faces (path -> (S, S, 3)) that must be
-    normalized."""
-    rows: list[tuple[str, Row]] = []
+    normalized. ``before``: rows of an earlier call."""
+    rows: _Rows = []
     faces: dict[str, Faces] = {}
-    for _, frame in batch.iterrows():
+    for _, frame in data.index.iterrows():
         path = frame["path"]
         try:
             image = data.image(frame)
             digest = _hash_of(image.tobytes())
-            before = done.get(path)
+            known = before.get(path)
             if (
-                before
-                and before.sha256 == digest
-                and not before.error
-                and (folder / before.normalized).is_file()
+                known
+                and known.sha256 == digest
+                and not known.error
+                and (folder / known.normalized).is_file()
             ):
-                rows.append(("there already", before))
+                rows.append(("there already", known))
                 continue
-            faces[path] = aligned(image, f"{data.root / path}", size, crop)
+            faces[path] = aligned(image, f"{data.root / path}", size, data.framing)
             rows.append(("normalized", Row(path, digest, mirror_of(path).as_posix(), "", "")))
         except Exception as error:  # of one frame, unless of the disk or of memory
             if is_passing(error) or is_passing(error.__cause__):
@@ -202,20 +216,37 @@ def _read_batch(
     return rows, faces
 
 
+def _write_batch(folder: Path, images: Mapping[str, Faces]) -> dict[str, str]:
+    """Writes the normalized images (T, T, 3) of some frames, and returns the hash of each file by
+    the path of its frame."""
+    hashes = {}
+    for path, image in images.items():
+        place = inside(folder, mirror_of(path).as_posix(), writes=True)
+        with writing(place):
+            hashes[path] = _hash_of(write_png(place, image))
+    return hashes
+
+
 def _hash_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
 def load_pairs(
-    data: FaceDataset, folder: Path, size: int, memory: Path | None = None, progress: bool = False
+    data: FaceDataset,
+    folder: Path,
+    size: int,
+    memory: Path | None = None,
+    progress: bool = False,
+    workers: int = 0,
 ) -> tuple[FaceDataset, Faces, Faces]:
     """The frames of a dataset that ``folder``, a target's, holds normalized; with originals and
     normalized (N, S, S, 3) of 8 bits.
 
     The dataset that is returned has just these rows. ``memory``: a folder for the faces as files
     that are mapped into memory, so that a dataset may be larger than that; they are taken from
-    there if manifest and rows are the same. Raises :class:`DataError` for a manifest that is
-    missing or names none of the frames, and for an image that is missing.
+    there if manifest and rows are the same. ``workers``: processes that read, 0 for this one.
+    Raises :class:`DataError` for a manifest that is missing or names none of the frames, and for an
+    image that is missing.
     """
     manifest = read_manifest(folder).set_index("path")
     places = data.index["path"].map(manifest["normalized"]).fillna("")
@@ -225,26 +256,42 @@ def load_pairs(
             "this folder"
         )
     part = data.sized(size).select(places != "")
-    rows = manifest.loc[part.index["path"]]
+    files = [Path(folder) / place for place in manifest.loc[part.index["path"], "normalized"]]
     key = key_of(part, folder, size)
-    names = (
-        None
-        if memory is None
-        else [Path(memory) / f"{kind}-{key}.npy" for kind in ("originals", "normalized")]
-    )
-    kept = names and _kept(names, len(part), size)
-    if kept:
-        return part, *kept
-    originals = (
-        aligned(part.image(row), str(row["path"]), size, data.framing)
-        for _, row in part.index.iterrows()
-    )
-    normalized = (read_face(Path(folder) / place, size) for place in rows["normalized"])
-    faces = [
-        _gathered(images, len(part), size, name, progress)
-        for images, name in zip((originals, normalized), names or (None, None), strict=True)
-    ]
-    return part, *faces
+
+    def gathered(kind: str, batches: Iterator[Faces]) -> Faces:
+        if memory is None:
+            return in_memory(batches, len(part), size, progress)
+        return mapped(batches, len(part), size, Path(memory) / f"{kind}-{key}.npy", progress)
+
+    with workers_of(workers) as pool:
+        originals = gathered("originals", originals_of(part, size, pool))
+        normalized = gathered("normalized", faces_of(files, size, pool))
+    return part, originals, normalized
+
+
+READ = 64
+"""Faces that are read at once."""
+
+
+def originals_of(data: FaceDataset, size: int, pool: Workers) -> Iterator[Faces]:
+    """The aligned faces of a dataset in batches (B, size, size, 3), read by workers."""
+    return pool.in_order(_originals, ((part, size) for part in data.batches(READ)))
+
+
+def _originals(part: FaceDataset, size: int) -> Faces:
+    rows = (row for _, row in part.index.iterrows())
+    return np.stack([aligned(part.image(row), row["path"], size, part.framing) for row in rows])
+
+
+def faces_of(files: Sequence[Path], size: int, pool: Workers) -> Iterator[Faces]:
+    """Files of aligned faces in batches (B, size, size, 3), read by workers."""
+    starts = range(0, len(files), READ)
+    return pool.in_order(_faces, ((files[start : start + READ], size) for start in starts))
+
+
+def _faces(files: Sequence[Path], size: int) -> Faces:
+    return np.stack([read_face(file, size) for file in files])
 
 
 def key_of(part: FaceDataset, folder: Path, *more: object) -> str:
@@ -254,57 +301,3 @@ def key_of(part: FaceDataset, folder: Path, *more: object) -> str:
     return _hash_of(
         "".join([*map(str, more), *rows["sha256"], *rows["normalized_sha256"]]).encode()
     )[:16]
-
-
-def _kept(paths: Sequence[Path], count: int, size: int) -> list[Faces] | None:
-    """Images of an earlier call, mapped into memory; None if a file is missing or damaged, so that
-    all are read again."""
-    try:
-        faces = [np.lib.format.open_memmap(path, mode="r") for path in paths]
-    except (OSError, ValueError):
-        return None
-    whole = all(each.shape == (count, size, size, 3) and each.dtype == np.uint8 for each in faces)
-    return faces if whole else None
-
-
-def _gathered(
-    images: Iterable[Faces], count: int, size: int, path: Path | None, progress: bool
-) -> Faces:
-    """Images (N, S, S, 3) in memory, or in a file that is mapped into it and appears only when it
-    is whole."""
-    shape = (count, size, size, 3)
-
-    def fill(faces: Faces) -> Faces:
-        for row, image in enumerate(
-            tqdm(images, total=count, desc="read faces", unit="face", disable=not progress)
-        ):
-            faces[row] = image
-        return faces
-
-    if path is None:
-        return fill(np.empty(shape, np.uint8))
-
-    def write(part: Path) -> None:
-        faces = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
-        _reserve(part)
-        fill(faces).flush()
-
-    with only_writer(path.with_suffix("")):
-        write_atomically(path, write)
-    return np.load(path, mmap_mode="r")
-
-
-def mapped(images: Iterable[Faces], count: int, size: int, path: Path) -> Faces:
-    """Images (N, S, S, 3) in the file ``path`` (.npy), mapped into memory; N is ``count``, S
-    ``size``. They are taken from it if an earlier call made it, so its name must tell them from all
-    others."""
-    kept = _kept([path], count, size)
-    return kept[0] if kept else _gathered(images, count, size, path, progress=False)
-
-
-def _reserve(path: Path) -> None:
-    """Takes the room of a new file from the disk, where that can be done: a full disk is an
-    ``OSError`` then, while a file that is mapped into memory would end the process."""
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

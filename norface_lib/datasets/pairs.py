@@ -5,6 +5,9 @@ All are map-style datasets. A row gives an item, which any ``DataLoader`` collat
 gives a whole batch at once, which is how `norface_lib.training.loader` reads them.
 """
 
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from norface_lib.common.files import write_atomically
+from norface_lib.common.devices import evaluation_precision, processes
+from norface_lib.common.files import reserve, write_atomically
 from norface_lib.common.locks import only_writer
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.networks.classifier import Classifier
@@ -135,20 +139,31 @@ def embed(
     progress: bool = False,
     keep: Path | None = None,
 ) -> EmbeddedPairs:
-    """Embeds each pair by encoder and expression embedding of a normalizer, once for all trainings.
+    """Embeds each pair by encoder and expression embedding of a normalizer, on the device where
+    that is, once for all trainings.
 
-    ``keep``: a file (.safetensors) for these embeddings. If it is there, they are taken from it, so
-    its name must tell these pairs and this backbone from all others.
+    ``keep``: a file (.safetensors) for these embeddings, which are then mapped into memory. If it
+    is there, they are taken from it, so its name must tell these pairs and this backbone from all
+    others. Of several processes the first makes it.
     """
-    embeddings = None if keep is None else _kept(keep, len(pairs))
-    if embeddings is None:
+    faces = {"originals": pairs.originals, "normalized": pairs.normalized}
+    if keep is None:
         embeddings = {
-            "originals": embed_faces(pairs.originals, backbone, batch_size, progress),
-            "normalized": embed_faces(pairs.normalized, backbone, batch_size, progress),
+            kind: embed_faces(images, backbone, batch_size, progress)
+            for kind, images in faces.items()
         }
-        if keep is not None:
-            with only_writer(keep.with_suffix("")):
-                write_atomically(keep, lambda part: save_file(embeddings, part))
+    else:
+        with processes().main_process_first():
+            embeddings = _kept(keep, len(pairs))
+            if embeddings is None:
+                batches = {
+                    kind: _embedded_batches(images, backbone, batch_size, progress)
+                    for kind, images in faces.items()
+                }
+                shape = (2, len(pairs), backbone.config.encoder.dim)
+                with only_writer(keep.with_suffix("")):
+                    write_atomically(keep, lambda part: _write(part, shape, batches))
+                embeddings = load_file(keep)
     return EmbeddedPairs(backbone, **embeddings, labels=pairs.labels, subjects=pairs.subjects)
 
 
@@ -165,18 +180,50 @@ def _kept(path: Path, count: int) -> dict[str, Tensor] | None:
     return embeddings if whole else None
 
 
-@torch.inference_mode()
+def _write(
+    path: Path, shape: tuple[int, int, int], batches: Mapping[str, Iterable[Tensor]]
+) -> None:
+    """Writes embeddings (2, N, D) by name, batch by batch, so that they need no memory: in the
+    format of safetensors, whose ``save_file`` takes whole tensors."""
+    size = 4 * math.prod(shape)
+    header = {
+        name: {"dtype": "F32", "shape": shape, "data_offsets": (size * at, size * (at + 1))}
+        for at, name in enumerate(batches)
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the numbers are aligned in memory
+    start = len(text) + 8
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+    reserve(path, start + size * len(batches))
+    for at, parts in enumerate(batches.values()):
+        values = np.memmap(path, np.float32, "r+", start + size * at, shape)
+        row = 0
+        for part in parts:
+            values[:, row : row + part.shape[1]] = part.numpy()
+            row += part.shape[1]
+        values.flush()
+
+
 def embed_faces(
     faces: Faces, backbone: Normalizer, batch_size: int = 64, progress: bool = False
 ) -> Tensor:
     """(2, N, D) embeddings of faces (N, S, S, 3) and of their mirror images."""
+    return torch.cat(list(_embedded_batches(faces, backbone, batch_size, progress)), dim=1)
+
+
+def _embedded_batches(
+    faces: Faces, backbone: Normalizer, batch_size: int, progress: bool
+) -> Iterator[Tensor]:
+    """What `embed_faces` gives, batch by batch (2, B, D)."""
     device = next(backbone.parameters()).device
     starts = range(0, len(faces), batch_size)
-    parts = []
     for start in tqdm(starts, desc="embed", unit="batch", disable=not progress, leave=False):
-        images = to_tensor(faces[start : start + batch_size]).to(device)
-        views = [
-            backbone.expression(backbone.encoder(view)).cpu() for view in (images, images.flip(3))
-        ]
-        parts.append(torch.stack(views))
-    return torch.cat(parts, dim=1)
+        with torch.inference_mode(), evaluation_precision(device):
+            images = to_tensor(faces[start : start + batch_size]).to(device)
+            views = [
+                backbone.expression(backbone.encoder(view)).float().cpu()
+                for view in (images, images.flip(3))
+            ]
+            batch = torch.stack(views)
+        yield batch

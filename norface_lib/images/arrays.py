@@ -1,6 +1,6 @@
 """Arrays of 8-bit faces and tensors. Color order is RGB everywhere."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -68,9 +68,17 @@ def resized(faces: Faces, size: int) -> Faces:
 
     Where they shrink, a pixel is the mean of those that it covers.
     """
-    before = faces.shape[1]
-    if before == size:
+    if faces.shape[1] == size:
         return faces
+    return np.concatenate(list(resized_batches(faces, size)))
+
+
+def resized_batches(faces: Faces, size: int, batch_size: int = 64) -> Iterator[Faces]:
+    """What `resized` gives, in batches (B, size, size, 3), for more faces than memory holds."""
+    before = faces.shape[1]
     way = cv2.INTER_AREA if size < before else cv2.INTER_CUBIC
-    images = (faces[row : row + 1][0] for row in range(len(faces)))
-    return np.stack([cv2.resize(image, (size, size), interpolation=way) for image in images])
+    for start in range(0, len(faces), batch_size):
+        images = faces[start : start + batch_size]
+        if before != size:
+            images = [cv2.resize(image, (size, size), interpolation=way) for image in images]
+        yield np.stack(list(images))

@@ -109,6 +109,7 @@ def normalize(
     draw: str = "network",
     token_reader: str = TOKEN_READER,
     size: int | None = None,
+    workers: int | None = None,
     progress: bool = True,
 ) -> Counter[str]:
     """Writes the normalized image of each face under a folder to ``out/<target>/<same path>.png``.
@@ -122,7 +123,8 @@ def normalize(
     frames are cropped. A call after an interruption goes on; ``overwrite`` deletes first what an
     earlier call made in ``out``. ``draw``: ``network``, or ``render`` for rendered pictures of
     ``target`` (of `norface_lib.faces.benchmark.TARGETS`) of ``size`` pixels, by what the
-    ``token_reader`` reads; then ``weights`` mean nothing. Returns how many faces were
+    ``token_reader`` reads; then ``weights`` mean nothing. ``workers``: processes that read and
+    write, 0 for this one; default: none on a CPU. Returns how many faces were
     ``normalized``, ``there already`` and ``unreadable``, and with a detector also how many images
     it found faces in, as `norface_lib.photos.folders.align_tree` counts them. Raises
     :class:`norface_lib.common.errors.DataError` for a source that holds no images or not that
@@ -166,6 +168,7 @@ def normalize(
         overwrite=overwrite,
         progress=progress,
         drawing=drawing,
+        workers=workers,
     )
 
 

@@ -1,5 +1,6 @@
 """Data of an experiment that trains on one dataset and tests on another."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from norface_lib.common.devices import device_of
 from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.pairs import EmbeddedPairs, Pairs
 from norface_lib.datasets.protocols import SEMANTICS, Split, protocol, shared_labels
@@ -104,6 +106,7 @@ def prepare_across(
     those of `norface_lib.datasets.protocols.protocol`.
     """
     normalizer, identity, card = load_normalizer(weights)
+    normalizer = normalizer.to(device_of(device))
     pairs = _joined_pairs((source, target))
     name = f"{source.name}->{target.name}/{split}"
     across = _moved(protocol(name, source.data.index, target.data.index), 0, len(source.rows))
@@ -112,6 +115,7 @@ def prepare_across(
         own = protocol(f"{target.name}/{split}", target.data.index)
         within = _moved(own, len(source.rows), len(source.rows))
 
+    rows = hashlib.sha256(_rows((source, target)).tobytes()).hexdigest()[:16]
     views = views_of_folds(
         pairs,
         [*across, *within],
@@ -124,6 +128,7 @@ def prepare_across(
         leakage=leakage,
         tuning=tuning,
         folder=folder,
+        key=f"{source.faces.key}-{target.faces.key}-{rows}",
         device=device,
         progress=progress,
     )
@@ -144,6 +149,7 @@ def prepare_across(
         faces=folder,
         folder=folder,
         key=f"{leakage}-{source.faces.key}-{target.faces.key}",
+        device=device,
     )
     if not within:
         return prepared

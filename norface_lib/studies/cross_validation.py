@@ -229,14 +229,15 @@ def cross_validate(
     name: str = "classifier",
     device: str = "auto",
     progress: bool = True,
+    workers: int | None = None,
 ) -> CrossValidation:
     """Trains on each fold's training rows and tests on the rest, for each seed: last step, nothing
     chosen on test rows.
 
     ``pairs``: the same for all folds, or one for each where each fold has its own normalizer.
-    ``people``: train on some people of each fold only, see `of_some_people`.
-    ``start`` is that of `train_classifier`. With a ``folder`` an interrupted call goes on where it
-    was.
+    ``people``: train on some people of each fold only, see `of_some_people`. ``start`` and
+    ``workers`` are those of `train_classifier`. With a ``folder`` an interrupted call goes on where
+    it was.
     """
     started = time.monotonic()
     of_fold = list(pairs) if isinstance(pairs, Sequence) else [pairs] * len(folds)
@@ -265,13 +266,14 @@ def cross_validate(
                 device=device,
                 progress=progress,
                 tested=test,
+                workers=workers,
             )
             training_seconds += (
                 time.monotonic() - begun
                 if folder is None
                 else logged_seconds(Path(folder) / f"{label}.jsonl")
             )
-            predictions[run, test] = predict_rows(model, faces, test, task)
+            predictions[run, test] = predict_rows(model, faces, test, task, workers=workers)
             best[run, number] = _best_of_log(folder, label)
             if run == 0:
                 models.append(model)

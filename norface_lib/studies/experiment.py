@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from norface_lib.common.files import sha256_of
@@ -20,18 +19,19 @@ from norface_lib.datasets.base import FaceDataset
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.networks.classifier import INPUTS, MINI_BACKBONE
 from norface_lib.networks.normalizer import Normalizer
-from norface_lib.networks.weights import find_weights, save_classifier
+from norface_lib.networks.weights import find_weights
 from norface_lib.studies.cross_preparation import prepare_across, sides_of
 from norface_lib.studies.cross_result import CrossResult
 from norface_lib.studies.cross_validation import CrossValidation, cross_validate
 from norface_lib.studies.data_sources import DataSource, default_protocol
+from norface_lib.studies.final_training import train_final
 from norface_lib.studies.preparation import Prepared, normalized_pairs, prepare
 from norface_lib.studies.recipes import BACKBONES, ROWS, SECOND_FACES, input_size, recipe_for
 from norface_lib.studies.result import Result
 from norface_lib.studies.second_faces import OF_ONE_DATASET, views_with
 from norface_lib.studies.settings import TrainingSettings
 from norface_lib.tasks.tasks import Task, task_of
-from norface_lib.training.classifier import Recipe, train_classifier
+from norface_lib.training.classifier import Recipe
 from norface_lib.training.normalizer import NormalizerTraining
 from norface_lib.training.normalizer_terms import terms_of
 
@@ -173,14 +173,20 @@ class Experiment:
         return settings | ours
 
     def prepare(
-        self, out: Path | None = None, device: str = "auto", progress: bool = True
+        self,
+        out: Path | None = None,
+        device: str = "auto",
+        progress: bool = True,
+        workers: int | None = None,
     ) -> Prepared:
         """Normalizes the faces, splits them by the protocol, and embeds them for a frozen backbone.
 
         ``out``: folder for all that is made, default in the cache; what is there is used. The
         normalized faces, in ``out/normalized``, serve all tasks whose frames are the same. Faces
-        are mapped from files, so a dataset may be larger than memory. Raises :class:`DataError` if
-        the dataset, its crop or its protocol does not fit.
+        are mapped from files, so a dataset may be larger than memory. ``workers``: processes that
+        read and write, 0 for this one, default those of
+        `norface_lib.common.devices.default_workers`. Raises :class:`DataError` if the dataset, its
+        crop or its protocol does not fit.
         """
         settings = {
             "task": self.task,
@@ -191,6 +197,7 @@ class Experiment:
             "size": input_size(self.backbone),
             "device": device,
             "progress": progress,
+            "workers": workers,
         }
         if self._tested is not None:
             return self._prepare_across(self._tested, out, settings)
@@ -207,13 +214,14 @@ class Experiment:
         self, tested: DataSource, out: Path | None, settings: dict[str, Any]
     ) -> Prepared:
         """Both datasets, normalized each for itself, so that what is there of either is used."""
-        device, progress = settings["device"], settings["progress"]
+        workers = settings.pop("workers")
+        how = (settings["device"], settings["progress"], workers)
         faces = []
         for side, source in (("source", self._source), ("target", tested)):
-            data = self._open(source, progress)
+            data = self._open(source, settings["progress"])
             place = Path(out) / side if out else self._cache(source)
             place = place / "normalized"
-            faces.append(normalized_pairs(data, place, self.weights, device, progress))
+            faces.append(normalized_pairs(data, place, self.weights, *how))
         sides = sides_of(*faces, (self.dataset, tested.name), self.task, self.aus)
         folder = Path(out or self._cache(self._source, tested)) / self.task
         split = self.protocol.partition("/")[2]
@@ -246,18 +254,21 @@ class Experiment:
         prepared: Prepared | None = None,
         device: str = "auto",
         progress: bool = True,
+        workers: int | None = None,
     ) -> Result:
         """Cross-validates each row on the same folds and seeds; an interrupted call goes on.
 
-        ``prepared``: default what `prepare` makes. With ``out``, it also writes
-        ``out/<task>/result.json`` and the classifiers, ``out/<task>/weights``.
+        ``prepared``: default what `prepare` makes. ``workers``: as of `prepare`, and processes that
+        read for a training. With ``out``, it also writes ``out/<task>/result.json`` and the
+        classifiers, ``out/<task>/weights``.
         """
         started = time.monotonic()
-        prepared = prepared or self.prepare(out, device, progress)
+        prepared = prepared or self.prepare(out, device, progress, workers)
+        how = {"device": device, "progress": progress, "workers": workers}
         task = task_of(self.task, prepared.outputs, self.loss)
         recipe = self.recipe(task, prepared.normalizer)
 
-        rows = self._rows_of(prepared, task, recipe, device, progress)
+        rows = self._rows_of(prepared, task, recipe, how)
         about: dict[str, Any] = {
             "rows": rows,
             "task": task.name,
@@ -278,23 +289,24 @@ class Experiment:
             about["dataset"] = f"{self.dataset}->{self.test_dataset}"
             in_domain = {}
             if own := prepared.in_domain:
-                in_domain = self._rows_of(own, task, recipe, device, progress)
+                in_domain = self._rows_of(own, task, recipe, how)
                 about["counts"] |= {"in_domain_train_and_test": own.fold_sizes(self.people)}
             result = CrossResult(**about, in_domain=in_domain)
         if out is None:
             return result
         result.save_classifiers(prepared.folder / "weights")
         if self.final:
-            _train_final(self, prepared, result, device, progress)
+            train_final(self, prepared, result, how)
         return result.write(prepared.folder / "result.json")
 
     def _rows_of(
-        self, prepared: Prepared, task: Task, recipe: Recipe, device: str, progress: bool
+        self, prepared: Prepared, task: Task, recipe: Recipe, how: dict[str, Any]
     ) -> dict[str, CrossValidation]:
         """Each row of the table, cross-validated."""
         start = prepared.normalizer if self.backbone == "tuned" else None
         rows = {}
-        bar = tqdm(self.rows, desc=task.name, unit="row", disable=not progress, leave=False)
+        quiet = not how["progress"]
+        bar = tqdm(self.rows, desc=task.name, unit="row", disable=quiet, leave=False)
         for name in bar:
             second = SECOND_FACES.get(name, "normalized")
             row = replace(recipe.with_config(**ROWS[name]), two_views=second == "original")
@@ -307,36 +319,6 @@ class Experiment:
                 people=self.people,
                 start=start,
                 folder=prepared.training_folder(name, self.backbone, task, row, self.people),
-                device=device,
-                progress=progress,
+                **how,
             )
         return rows
-
-
-def _train_final(
-    experiment: Experiment, prepared: Prepared, result: Result, device: str, progress: bool
-) -> None:
-    """Trains and saves a classifier of each row on all faces."""
-    everything = np.arange(len(prepared.data))
-    start = prepared.normalizer if experiment.backbone == "tuned" else None
-    for name, row in result.rows.items():
-        recipe = row.recipe.seeded(experiment.seeds[0])
-        folder = prepared.training_folder(name, experiment.backbone, row.task, row.recipe)
-        model = train_classifier(
-            views_with(SECOND_FACES.get(name, "normalized"), prepared)[0],
-            everything,
-            row.task,
-            recipe,
-            start=start,
-            folder=folder,
-            name="final",
-            device=device,
-            progress=progress,
-        )
-        about = {
-            "trained_on": "all of the data",
-            "cross_validated": row.as_dict(),
-            "recipe": asdict(recipe),
-        }
-        path = prepared.folder / "weights" / f"{name}-final.safetensors"
-        save_classifier(model, path, result.card() | about)

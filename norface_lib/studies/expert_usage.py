@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from norface_lib.common.devices import evaluation_precision
 from norface_lib.datasets.pairs import EmbeddedPairs, Pairs
 from norface_lib.networks.classifier import Classifier
 from norface_lib.training.classifier import inputs_of
@@ -25,7 +26,8 @@ def gates_of(
     learner = pairs.learner(model)
     gates: dict[str, list[NDArray[np.float32]]] = {}
     for batch in in_order(len(rows), batch_size):
-        output = learner(*inputs_of(pairs[rows[batch]], device))
+        with evaluation_precision(device):
+            output = learner(*inputs_of(pairs[rows[batch]], device))
         for name in ("input", "output"):
             gating = getattr(output, f"{name}_gating")
             if gating is not None:

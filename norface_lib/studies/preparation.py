@@ -4,19 +4,22 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from norface_lib.common.devices import default_workers, device_of
 from norface_lib.datasets.base import FaceDataset
+from norface_lib.datasets.face_files import mapped
 from norface_lib.datasets.given import load_given
 from norface_lib.datasets.normalized import key_of, load_pairs, normalize_dataset
 from norface_lib.datasets.pairs import EmbeddedPairs, Pairs, embed
 from norface_lib.datasets.protocols import Split, protocol
-from norface_lib.images.arrays import LazyFaces, resized, to_uint8
-from norface_lib.networks.inference import normalize_faces
+from norface_lib.images.arrays import Faces, LazyFaces, resized, resized_batches, to_uint8
+from norface_lib.networks.inference import normalized_batches
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.weights import load_normalizer, target_names
 from norface_lib.studies.cross_validation import Fold, of_some_people
@@ -46,6 +49,8 @@ class Prepared:
     faces: Path  # folder of the normalized faces, and of all that is made of them
     folder: Path  # of the trainings, and of all that comes of them
     key: str  # of frames, normalized faces and normalizers
+    device: str = "auto"  # of all networks
+    workers: int = 0  # processes that read and write faces
     # across datasets: the same test rows, but trained on the tested dataset's other people
     in_domain: "Prepared | None" = None
 
@@ -88,13 +93,21 @@ class Normalized:
         return tuple(self.data.classes or self.data.labels)
 
     def embedded(self, normalizer: Normalizer, progress: bool = True) -> EmbeddedPairs:
-        """The pairs as the backbone of their own normalizer sees them, which serves all tasks."""
+        """The pairs as the backbone of their own normalizer sees them, which serves all tasks; made
+        on its device."""
         keep = self.folder / f"embedded-{self.key}.safetensors"
         return embed(self.pairs, normalizer, progress=progress, keep=keep)
 
 
 def given_pairs(
-    data: FaceDataset, folder: Path, weights: str, given: Path, missing: str
+    data: FaceDataset,
+    folder: Path,
+    weights: str,
+    given: Path,
+    missing: str,
+    *,
+    workers: int = 0,
+    progress: bool = True,
 ) -> Normalized:
     """The frames of a dataset beside normalized images that somebody else made.
 
@@ -103,7 +116,7 @@ def given_pairs(
     """
     normalizer, _, card = load_normalizer(weights)
     size = normalizer.config.encoder.image_size
-    found = load_given(data, given, size, folder, missing)
+    found = load_given(data, given, size, folder, missing, workers=workers, progress=progress)
     part = found.data
     subjects = part.index["subject"].to_numpy(str)
     return Normalized(
@@ -116,17 +129,27 @@ def given_pairs(
 
 
 def normalized_pairs(
-    data: FaceDataset, folder: Path, weights: str, device: str = "auto", progress: bool = True
+    data: FaceDataset,
+    folder: Path,
+    weights: str,
+    device: str = "auto",
+    progress: bool = True,
+    workers: int | None = None,
 ) -> Normalized:
     """Normalizes the frames of a dataset into a folder, and reads both as pairs.
 
     Errors are those of `Experiment.prepare`.
     """
     normalizer, _, card = load_normalizer(weights)
-    counts = normalize_dataset(data, folder, weights, device=device, progress=progress)
+    workers = default_workers(device_of(device)) if workers is None else workers
+    counts = normalize_dataset(
+        data, folder, weights, device=device, progress=progress, workers=workers
+    )
     tree = folder / target_names(card)[0]
     size = normalizer.config.encoder.image_size
-    part, originals, normalized = load_pairs(data, tree, size, folder, progress=progress)
+    part, originals, normalized = load_pairs(
+        data, tree, size, folder, progress=progress, workers=workers
+    )
     subjects = part.index["subject"].to_numpy(str)
     return Normalized(
         data=part,
@@ -152,21 +175,26 @@ def prepare(
     missing: str = "drop",
     device: str = "auto",
     progress: bool = True,
+    workers: int | None = None,
 ) -> Prepared:
     """Normalizes the frames of a dataset, splits them, and embeds them if the backbone is frozen.
 
     ``given``: a folder of normalized images that are taken in place of our own, and ``missing``
     what becomes of frames without one (`norface_lib.datasets.given.load_given`).
     ``size``: pixels of the faces that the backbone takes; default: those of the normalizer.
+    ``device``: of all networks; ``workers``: processes that read and write, default those of
+    `norface_lib.common.devices.default_workers`.
     ``out/normalized`` holds normalized faces and embeddings, ``out/<task>`` all else. Errors are
     those of `Experiment.prepare`.
     """
     normalizer, target, card = load_normalizer(weights)
+    normalizer = normalizer.to(device_of(device))
     place = Path(out) / "normalized"
+    workers = default_workers(device_of(device)) if workers is None else workers
     faces = (
-        normalized_pairs(data, place, weights, device, progress)
+        normalized_pairs(data, place, weights, device, progress, workers)
         if given is None
-        else given_pairs(data, place, weights, given, missing)
+        else given_pairs(data, place, weights, given, missing, workers=workers, progress=progress)
     )
     splits = protocol(protocol_name, faces.data.index)
     folder = Path(out) / task
@@ -180,6 +208,7 @@ def prepare(
         leakage=leakage,
         tuning=tuning,
         folder=folder,
+        key=faces.key,
         device=device,
         progress=progress,
     )
@@ -196,6 +225,8 @@ def prepare(
         faces=faces.folder,
         folder=folder,
         key=f"{leakage}-{faces.key}",
+        device=device,
+        workers=workers,
     )
 
 
@@ -210,6 +241,7 @@ def views_of_folds(
     leakage: str,
     tuning: NormalizerTraining,
     folder: Path,
+    key: str,
     device: str = "auto",
     progress: bool = True,
 ) -> list[View]:
@@ -218,7 +250,8 @@ def views_of_folds(
 
     ``embedded``: gives the pairs as the backbone of ``normalizer`` itself sees them; None if the
     backbone is not frozen. ``size``: pixels of the faces that it takes then; None for those of the
-    normalizer. ``folder``: of fine-tuned normalizers.
+    normalizer. ``folder``: of fine-tuned normalizers, and of what they make of the faces, which is
+    mapped into memory. ``key``: a text that is another one for other pairs.
     """
     normalizers = normalizers_of_folds(
         leakage,
@@ -230,30 +263,69 @@ def views_of_folds(
         device=device,
         progress=progress,
     )
+    of_size = partial(_of_size, size=size, folder=folder / "faces")
     views: dict[int, View] = {}
     for model in normalizers:
         if id(model) in views:
             continue
-        view = pairs
-        if model is not normalizer:
-            again = normalize_faces(model, target, pairs.originals, size=size, progress=progress)
-            view = replace(pairs, normalized=again)
+        if model is normalizer:
+            views[id(model)] = of_size(pairs, key=key) if embedded is None else embedded()
+            continue
+        own = f"{key}-{_fingerprint(model)}"
+        drawn = _drawn(model, target, pairs.originals, size, folder / "faces", own, progress)
+        view = replace(pairs, normalized=drawn)
         if embedded is None:
-            views[id(model)] = _of_size(view, size)
-        elif model is normalizer:
-            views[id(model)] = embedded()
+            views[id(model)] = of_size(view, key=key)
         else:
-            views[id(model)] = embed(view, model, progress=progress)
+            keep = folder / "faces" / f"embedded-{own}.safetensors"
+            views[id(model)] = embed(view, model, progress=progress, keep=keep)
     return [views[id(model)] for model in normalizers]
 
 
-def _of_size(pairs: Pairs, size: int | None) -> Pairs:
-    """The pairs with smaller or larger faces, or as they are."""
-    if size in (None, pairs.originals.shape[1]):
+def _drawn(
+    model: Normalizer,
+    target: Tensor,
+    originals: Faces,
+    size: int | None,
+    folder: Path,
+    key: str,
+    progress: bool,
+) -> Faces:
+    """I_n of all originals by a fine-tuned normalizer, in a file: of ``size`` px, or of the size
+    that the normalizer itself reads."""
+    size = size or model.config.encoder.image_size
+    even = model.config.size % size == 0
+    drawn = size if even else model.config.encoder.image_size
+    batches = normalized_batches(model, target, originals, size=drawn, progress=progress)
+    if not even:
+        batches = (resized(batch, size) for batch in batches)
+    return mapped(batches, len(originals), size, folder / f"normalized-{size}-{key}.npy")
+
+
+def _of_size(pairs: Pairs, *, size: int | None, folder: Path, key: str) -> Pairs:
+    """The pairs with smaller or larger faces, in files, or as they are."""
+    if size is None:
         return pairs
+
+    def sized(kind: str, faces: Faces) -> Faces:
+        if faces.shape[1] == size:
+            return faces
+        path = folder / f"{kind}-{size}-{key}.npy"
+        return mapped(resized_batches(faces, size), len(faces), size, path)
+
     return replace(
-        pairs, originals=resized(pairs.originals, size), normalized=resized(pairs.normalized, size)
+        pairs,
+        originals=sized("originals", pairs.originals),
+        normalized=sized("normalized", pairs.normalized),
     )
+
+
+def _fingerprint(model: Normalizer) -> str:
+    """A text that is another one for other weights."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _counts(data: FaceDataset, part: FaceDataset, normalized: Mapping[str, int]) -> dict[str, Any]:

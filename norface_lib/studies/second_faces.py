@@ -1,7 +1,7 @@
 """Faces that a classifier can be given beside the original, or in its place: the normalizer's
 image, and what it is compared with."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +9,11 @@ from torch import Tensor
 
 from norface_lib.common.errors import DataError
 from norface_lib.common.paths import inside
-from norface_lib.datasets.normalized import load_pairs, mapped, normalize_dataset
+from norface_lib.common.workers import workers_of
+from norface_lib.datasets.face_files import mapped
+from norface_lib.datasets.normalized import faces_of, load_pairs, normalize_dataset
 from norface_lib.datasets.pairs import EmbeddedPairs, embed_faces
-from norface_lib.images.arrays import Faces, resized, to_uint8
-from norface_lib.images.files import read_face
+from norface_lib.images.arrays import Faces, resized, resized_batches, to_uint8
 from norface_lib.photos.read_and_render import ReadAndRender
 from norface_lib.studies.preparation import Prepared, View
 from norface_lib.studies.recipes import SECOND_FACES
@@ -42,16 +43,23 @@ def views_with(kind: str, prepared: Prepared) -> list[View]:
     made: dict[int, View] = {}
     for view in prepared.views:
         if id(view) not in made:
-            second = view.originals if faces is None else _as_in(view, faces)
+            second = view.originals if faces is None else _as_in(view, faces, kind, prepared)
             made[id(view)] = replace(view, normalized=second)
     return [made[id(view)] for view in prepared.views]
 
 
-def _as_in(view: View, faces: Faces) -> Faces | Tensor:
-    """Faces (N, S, S, 3) in the form that a view's originals have: resized, or embedded."""
+def _as_in(view: View, faces: Faces, kind: str, prepared: Prepared) -> Faces | Tensor:
+    """Faces (N, S, S, 3) in the form that a view's originals have: resized, in a file, or
+    embedded."""
     if isinstance(view, EmbeddedPairs):
         return embed_faces(faces, view.backbone)
-    return resized(faces, view.originals.shape[1])
+    size = view.originals.shape[1]
+    if size == faces.shape[1]:
+        return faces
+    if kind == "neutral":
+        return _neutral(prepared, size)
+    path = prepared.faces / f"{kind}-{size}-{prepared.key}.npy"
+    return mapped(resized_batches(faces, size), len(faces), size, path)
 
 
 def _size(prepared: Prepared) -> int:
@@ -68,26 +76,27 @@ def _truths(prepared: Prepared) -> Faces:
         )
     size = _size(prepared)
 
-    def read() -> Iterator[Faces]:
-        return (read_face(inside(data.root, name), size) for name in data.index["truth"])
-
+    files = [inside(data.root, name) for name in data.index["truth"]]
     path = prepared.faces / f"truth-{prepared.key}.npy"
-    return mapped(read(), len(data), size, path)
+    with workers_of(prepared.workers) as pool:
+        return mapped(faces_of(files, size, pool), len(data), size, path)
 
 
-def _neutral(prepared: Prepared) -> Faces:
+def _neutral(prepared: Prepared, size: int | None = None) -> Faces:
     """The target face (N, S, S, 3), the same for all, without memory for each."""
-    face = resized(to_uint8(prepared.target), _size(prepared))
-    return np.broadcast_to(face, prepared.pairs.originals.shape)
+    size = size or _size(prepared)
+    face = resized(resized(to_uint8(prepared.target), _size(prepared)), size)
+    return np.broadcast_to(face, (len(prepared.pairs), size, size, 3))
 
 
 def _rendered(prepared: Prepared) -> Faces:
     """Images (N, S, S, 3) by reading and rendering, drawn where they are missing."""
     size = _size(prepared)
-    drawing = ReadAndRender(size=size)
+    drawing = ReadAndRender(size=size, device=prepared.device)
     out = prepared.faces / "rendered"
-    normalize_dataset(prepared.data, out, drawing=drawing, progress=False)
-    part, _, faces = load_pairs(prepared.data, out / drawing.target, size, out)
+    workers = prepared.workers
+    normalize_dataset(prepared.data, out, drawing=drawing, progress=False, workers=workers)
+    part, _, faces = load_pairs(prepared.data, out / drawing.target, size, out, workers=workers)
     assert len(part) == len(prepared.data), "what one drawing could read, the other can"
     return faces
 

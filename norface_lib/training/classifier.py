@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from norface_lib.common.devices import device_of
+from norface_lib.common.devices import device_of, evaluation_precision
 from norface_lib.datasets.pairs import EmbeddedPairs, Pair, Pairs
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.networks.classifier import Classifier, ClassifierConfig, auxiliary_loss
@@ -88,14 +88,17 @@ def train_classifier(
     device: str = "auto",
     progress: bool = True,
     tested: NDArray[np.intp] | None = None,
+    workers: int | None = None,
 ) -> Classifier:
     """Trains a classifier on some rows: all of it on `Pairs`, its head over their frozen backbone
     on `EmbeddedPairs`.
 
     ``start``: the normalizer whose backbone a training on `Pairs` begins with a copy of (None: from
     random initialization). ``tested``: rows whose score goes to the log as ``test``, each
-    ``watch_every`` steps, and nowhere else. Returns it in evaluation mode. Raises ``ValueError`` if
-    network and task name different outputs, and what `norface_lib.training.loop.fit` raises.
+    ``watch_every`` steps, and nowhere else. ``workers``: processes that read ahead, default those
+    of `norface_lib.training.loader.make_loader`. Returns it in evaluation mode. Raises
+    ``ValueError`` if network and task name different outputs, and what
+    `norface_lib.training.loop.fit` raises.
     """
     if recipe.config.labels != task.outputs:
         raise ValueError(
@@ -115,7 +118,7 @@ def train_classifier(
     learner = pairs.learner(model.to(device, memory_format=torch.channels_last))
 
     def watch(learner: nn.Module, step: int) -> dict[str, float]:
-        return {"test": _score(learner, pairs, tested, task, device)}
+        return {"test": _score(learner, pairs, tested, task, device, workers)}
 
     weights = balancing_weights(task, pairs.labels[rows]) if recipe.balanced else None
     fit(
@@ -128,7 +131,7 @@ def train_classifier(
         progress=progress,
         watch=watch if recipe.watch and tested is not None else None,
         choose=None if weights is None else balanced(weights),
-        workers=0 if embedded else None,  # they lie in memory: to pass them on would take longer
+        workers=0 if embedded else workers,  # they are small: to pass them on would take longer
     )
     return model.eval()
 
@@ -173,9 +176,10 @@ def _score(
     rows: NDArray[np.intp],
     task: Task,
     device: torch.device,
+    workers: int | None,
 ) -> float:
     """The task's score of some rows."""
-    predictions = _read(learner, pairs, rows, task, device)
+    predictions = _read(learner, pairs, rows, task, device, workers)
     return float(task.score(task.sums(predictions, pairs.labels[rows])))
 
 
@@ -186,12 +190,14 @@ def _read(
     rows: NDArray[np.intp],
     task: Task,
     device: torch.device,
+    workers: int | None,
     batch_size: int = 128,
 ) -> NDArray[np.float32]:
-    workers = 0 if isinstance(pairs, EmbeddedPairs) else None
+    workers = 0 if isinstance(pairs, EmbeddedPairs) else workers
     loader = make_loader(Subset(pairs, rows), in_order(len(rows), batch_size), device, workers)
-    logits = (learner(*inputs_of(batch, device)).logits for batch in loader)
-    return np.concatenate([task.predictions(part) for part in logits])
+    with evaluation_precision(device):
+        logits = (learner(*inputs_of(batch, device)).logits for batch in loader)
+        return np.concatenate([task.predictions(part) for part in logits])
 
 
 def predict_rows(
@@ -200,11 +206,12 @@ def predict_rows(
     rows: NDArray[np.intp],
     task: Task,
     batch_size: int = 128,
+    workers: int | None = None,
 ) -> NDArray[np.float32]:
     """(B, O) predictions for some rows of pairs, which must be embedded by the model's own backbone
-    if at all."""
+    if at all. ``workers``: as of `train_classifier`."""
     device = next(model.parameters()).device
-    return _read(pairs.learner(model), pairs, rows, task, device, batch_size)
+    return _read(pairs.learner(model), pairs, rows, task, device, workers, batch_size)
 
 
 def predict(

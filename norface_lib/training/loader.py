@@ -2,7 +2,6 @@
 repeats an uninterrupted one."""
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from norface_lib.common.devices import default_workers
 from norface_lib.common.processes import end_with_parent
 
 Choose = Callable[[Tensor, torch.Generator], Tensor]
@@ -113,12 +113,12 @@ def make_loader(
 ) -> DataLoader:
     """Reads whole batches of a dataset, which takes arrays of rows, in the order of ``batches``.
 
-    ``workers``: processes that read ahead; default: up to four for a CUDA device, which gets its
-    batches from pinned memory, and none on a CPU, where the network itself needs the cores.
+    ``workers``: processes that read ahead; default: those of
+    `norface_lib.common.devices.default_workers`. A CUDA device gets its batches from pinned memory.
     """
     gpu = device.type == "cuda"
     if workers is None:
-        workers = min(4, os.cpu_count() or 1) if gpu else 0
+        workers = default_workers(device)
     # a spawned worker would be sent a copy of each memory map
     forked = workers and "fork" in multiprocessing.get_all_start_methods()
     return DataLoader(

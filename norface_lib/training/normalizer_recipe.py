@@ -125,12 +125,12 @@ def train_and_save(
     card |= {
         "data": spec | {"pairs": len(pairs), "faces": 0 if more is None else len(more)},
         "training": asdict(training) | {"seconds": seconds, "device": str(device_of(device))},
-        "measured": measure(model.cpu(), out / "held-out", target=pairs.names[0]),
+        "measured": measure(model, out / "held-out", target=pairs.names[0]),
         "license": terms,
         "versions": versions(),
     }
     return save_normalizer(
-        model, Path(data) / "target.png", out / f"{name or preset}.safetensors", card
+        model.cpu(), Path(data) / "target.png", out / f"{name or preset}.safetensors", card
     )
 
 
