@@ -14,6 +14,7 @@ from norface_lib.cli.bench.classifier import (
     sparse_figure,
     training_step,
 )
+from norface_lib.cli.bench.loader import bench_loader
 from norface_lib.cli.bench.measuring import best_rate, flops_of, in_own_process, seconds_in_turns
 from norface_lib.cli.bench.normalizer import (
     BATCHES,
@@ -208,3 +209,13 @@ def test_two_of_sixteen_experts_compute_an_eighth_of_the_rows():
     rows.clear()
     dense_sum(mixture.experts, x, gates)
     assert rows == [64] * 16
+
+
+# --- reading and writing --------------------------------------------------------------------------
+
+
+def test_pairs_and_frames_are_counted_for_each_number_of_workers():
+    figures = list(bench_loader(pairs=12, frames=3, batch=4, workers=(0,)))
+    assert [figure["name"] for figure in figures] == ["loader", "frames"]
+    assert all(figure["workers"] == 0 and figure["value"] > 0 for figure in figures)
+    assert figures[0]["own_ms_per_batch"] >= 0 and figures[1]["own_ms_per_frame"] >= 0

@@ -43,14 +43,15 @@ class Input(StrEnum):
 
 
 class Stage(StrEnum):
-    """Stages that `bench` measures: their speed, how well small faces are found, and jitter against
-    lag of the smoothing over time."""
+    """Stages that `bench` measures: their speed, that of reading and writing alone, how well small
+    faces are found, and jitter against lag of the smoothing over time."""
 
     RENDER = "render"
     NORMALIZE = "normalize"
     CLASSIFY = "classify"
     ALIGN = "align"
     END_TO_END = "end-to-end"
+    LOADER = "loader"
     SMALL_FACES = "small-faces"
     SMOOTHING = "smoothing"
 

@@ -63,13 +63,16 @@ def bench(
 ) -> None:
     """Measure the speed of each stage on this machine; print one JSON line per number.
 
-    `small-faces` measures how many small faces are found in large pictures; it needs the London Set
-    below NORFACE_PHOTOS. `smoothing` measures jitter against lag of AU intensities over time.
+    `loader` measures how fast faces are read and written for the networks, by the number of worker
+    processes. `small-faces` measures how many small faces are found in large pictures; it needs the
+    London Set below NORFACE_PHOTOS. `smoothing` measures jitter against lag of AU intensities over
+    time.
     """
     from norface_lib.cli.bench import run
 
     figures = []
-    speed = [stage for stage in Stage if stage not in (Stage.SMALL_FACES, Stage.SMOOTHING)]
+    apart = (Stage.LOADER, Stage.SMALL_FACES, Stage.SMOOTHING)
+    speed = [stage for stage in Stage if stage not in apart]
     for figure in run(stages or speed):
         figures.append(figure)
         show(json.dumps(figure), figures=figures)

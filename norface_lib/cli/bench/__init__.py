@@ -14,6 +14,7 @@ _STAGES = {
     Stage.CLASSIFY: "classifier.bench_classify",
     Stage.ALIGN: "photographs.bench_align",
     Stage.END_TO_END: "photographs.bench_end_to_end",
+    Stage.LOADER: "loader.bench_loader",
     Stage.SMALL_FACES: "small_faces.bench_small_faces",
     Stage.SMOOTHING: "smoothing.bench_smoothing",
 }
