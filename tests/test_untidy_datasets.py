@@ -127,15 +127,6 @@ def test_videos_of_bp4d_are_counted_as_their_labels_say(tmp_path, cls):
         cls(tmp_path)
 
 
-def test_images_of_bp4d_from_0_beside_labels_from_1_are_refused(tmp_path):
-    bp4d(tmp_path, {1: {}, 2: {12: 1}, 3: {}}, images=("0.jpg", "1.jpg", "2.jpg"))
-    with pytest.raises(DataError, match="images count from 0 and label rows from 1, as in F001/T1"):
-        BP4D(tmp_path)
-    assert labels_of(BP4D(tmp_path, first_frame=0, first_label=1), "AU12") == {0: 0, 1: 1, 2: 0}
-    assert labels_of(BP4D(tmp_path, first_frame=0), "AU12") == {0: 0, 1: 1, 2: 0}
-    assert labels_of(BP4D(tmp_path, first_frame=1, first_label=1), "AU12") == {1: 0, 2: 1}
-
-
 def test_the_command_inspect_takes_the_counting(tmp_path):
     disfa_images(tmp_path, "SN001", range(1, 4), [0, 0, 5, 0])
     run = CliRunner().invoke

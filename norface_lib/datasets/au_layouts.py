@@ -36,6 +36,11 @@ class BP4DWriter(AUWriter):
     tasks = bp4d.BP4D.coded_sequences
     columns = tuple(range(1, 28))
 
+    def first_numbers(self) -> tuple[int, int]:
+        """Numbers of a sequence's first label row and of its first image: an excerpt's."""
+        first = 1 if self.variant == "video" else int(self.rng.integers(1, 900))
+        return first, first
+
     def video_name(self, subject: str, task: str) -> str:
         """Path of a sequence as a video."""
         return f"Videos/2{subject[0]}{subject[2:]}_{_BP4D_SESSIONS[task]}.avi"
@@ -44,8 +49,8 @@ class BP4DWriter(AUWriter):
         keys = ["subject", _tasks(self.table, self.tasks)]
         sequences = list(self.table.groupby(keys, sort=False).indices.items())
         for number, ((subject, task), rows) in enumerate(sequences):
-            first = 1 if self.variant == "video" else int(self.rng.integers(1, 900))
-            frames = np.arange(first, first + len(rows))
+            first_label, first_image = self.first_numbers()
+            frames = np.arange(first_label, first_label + len(rows))
             if self.quirks.missing_labels and number == len(sequences) - 1 > 0:
                 self.report.note("sequence without labels", f"{subject}/{task}")
             else:
@@ -55,8 +60,8 @@ class BP4DWriter(AUWriter):
                 continue
             digits = int(self.rng.choice((0, 3, 4, 5))) if self.quirks.padding else 0
             suffix = self.suffix(".jpg")
-            for frame, row in zip(frames, rows, strict=True):
-                self._put_frame(subject, f"{task}/{frame:0{digits}d}{suffix}", self.image(row))
+            for number, row in enumerate(rows, start=first_image):
+                self._put_frame(subject, f"{task}/{number:0{digits}d}{suffix}", self.image(row))
 
     def _write_codes(self, name: str, table: pd.DataFrame, frames: NDArray[np.intp]) -> None:
         occurrence = self._with_nines(np.minimum(_codes(table, self.columns), 1), name)
@@ -93,6 +98,10 @@ class BP4DPlusWriter(BP4DWriter):
     layout = "bp4d_plus"
     tasks = bp4d_plus.BP4DPlus.coded_sequences
     columns = bp4d_plus.OCCURRENCE_COLUMNS
+
+    def first_numbers(self) -> tuple[int, int]:
+        """Numbers of a sequence's first label row and of its first image (PAPER.md 2.2)."""
+        return 1, 0
 
     def video_name(self, subject: str, task: str) -> str:
         """Path of a sequence as a video."""

@@ -16,7 +16,7 @@ from norface_lib.datasets.counting import (
     FIRST_LABEL,
     checked_first,
     first_of_labels,
-    shifted,
+    shift_of_images,
 )
 from norface_lib.datasets.frames import IN_VIDEO, numbered, video_frames, zip_frames
 from norface_lib.datasets.index import known_values, note_blanks, read_codes, sequence_rows
@@ -58,9 +58,10 @@ class BP4D(FaceDataset):
 
     ``task`` is ``au_detection`` (12 AUs, 0 or 1) or ``au_intensity`` (5 AUs, 0..5). Frames that are
     not in the label tables are no part of the dataset. An image is the frame of the label row with
-    its number; the first frame of a video is that of label row 1, or 0 where there is a row 0.
-    ``first_frame`` and ``first_label``, 0 or 1, say by what number the first image and the first
-    label row of a sequence go, where a copy counts in another way.
+    its number; where images begin with 0, whatever the ends of most sequences say, and a refusal if
+    they leave it open. The first frame of a video is that of label row 1, or 0 where there is a row
+    0. ``first_frame`` and ``first_label``, 0 or 1, say by what number the first image and the first
+    label row of a sequence go, and so decide it. The report says which rule was used.
     """
 
     title = "BP4D"
@@ -76,6 +77,8 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
     published = "41 subjects, 328 sequences, 146,847 coded frames"
     tasks = ("au_detection", "au_intensity")
     coded_sequences: ClassVar[tuple[str, ...]] = tuple(f"T{n}" for n in range(1, 9))
+    # of images that begin with 0, label row f is number f - 1, where nothing else tells
+    from_zero: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -206,23 +209,17 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
     def _shift(self, images: dict[Key, set[int]], labeled: dict[Key, set[int]]) -> int:
         """What is added to an image's number to get that of its label row."""
         if self.first_frame is None and self.first_label is None:
-            if two := shifted(images, labeled):
-                raise DataError(
-                    f"{self.root}: images count from {two[0]} and label rows from {two[1]}, as in "
-                    f"{'/'.join(two[2])}, so that their numbers may not mean the same frame; say "
-                    f"which they do: {FIRST_FRAME}=0 or 1 and {FIRST_LABEL}=0 or 1 "
-                    "(with `--option`)"
-                )
-            self.report.counting.append(
-                "images and label rows of one number are one frame: both count alike"
-            )
-            return 0
+            shift, why = shift_of_images(images, labeled, self.root, self.from_zero)
+            self.report.counting.append(why)
+            return shift
         zero_image = any(0 in numbers for numbers in images.values())
         zero_label = any(0 in numbers for numbers in labeled.values())
         first_frame = int(not zero_image) if self.first_frame is None else self.first_frame
         first_label = int(not zero_label) if self.first_label is None else self.first_label
+        frame = ("f - 1", "f", "f + 1")[first_frame - first_label + 1]
         self.report.counting.append(
-            f"images count from {first_frame}, and label rows from {first_label}, as was asked for"
+            f"label row f is image {frame}: images count from {first_frame}, and label rows from "
+            f"{first_label}, as was asked for"
         )
         return first_label - first_frame
 

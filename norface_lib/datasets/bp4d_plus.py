@@ -45,7 +45,8 @@ class BP4DPlus(BP4D):
     tree = """
 AUCoding/AU_OCC/F001_T1.csv                  occurrence, with a header of AU numbers
 AUCoding/AU_INT/AU06/F001_T1_AU06.csv        intensity, without a header
-2D+3D/F001.zip                               holds F001/T1/12.jpg; or folders F001/T1,
+2D+3D/F001.zip                               holds F001/T1/0.jpg; or folders F001/T1,
                                              or videos F001_T1.mp4"""
     published = "140 subjects, 560 sequences, 197,756 coded frames"
     coded_sequences = ("T1", "T6", "T7", "T8")
+    from_zero = True

@@ -88,28 +88,61 @@ def first_of_images(
     )
 
 
-def shifted(
-    images: Mapping[Any, Collection[int]], labeled: Mapping[Any, Collection[int]]
-) -> tuple[int, int, Any] | None:
-    """First numbers of images and of labels, and an example, of sequences whose images are matched
-    by number although both ends say that they are counted in two ways; None if no majority of the
-    sequences does."""
-    pairs = [
-        (key, images[key], labeled[key])
-        for key in images.keys() & labeled.keys()
+def shift_of_images(
+    images: Mapping[Any, Collection[int]],
+    labeled: Mapping[Any, Collection[int]],
+    root: object,
+    from_zero: bool,
+) -> tuple[int, str]:
+    """What is added to the number of an image to get that of its label row, and why, from the
+    numbers of images and of labels of each sequence, which may be excerpts.
+
+    Where images and labels of most sequences begin and end with numbers that differ by one, that is
+    the difference. Else images from 0 beside labels that have no row 0 leave two rules: label row f
+    is image f, or image f - 1, the f'th picture. Labels that reach one past the last image in most
+    sequences say the latter; ``from_zero`` takes it where both rules fit. Raises
+    :class:`DataError` where both fit otherwise, and where some sequences begin with 0 and others
+    with 1.
+    """
+    ends = {
+        key: (min(images[key]), max(images[key]), min(labeled[key]), max(labeled[key]))
+        for key in sorted(images.keys() & labeled.keys())
         if images[key] and len(labeled[key])
-    ]
-    for first_frame, first_label in ((0, 1), (1, 0)):
-        other = [
+    }
+    if not ends:
+        return 0, "no image has a label row of its sequence"
+    example = min(ends, key=lambda key: ends[key][0])
+    begins = f"the lowest number of an image is {ends[example][0]} ({_name(example)})"
+    for shift, frame in ((1, "f - 1, the f'th picture"), (-1, "f + 1")):
+        both = [
             key
-            for key, frames, rows in pairs
-            if min(frames) == first_frame
-            and min(rows) == first_label
-            and max(rows) - max(frames) == first_label - first_frame
+            for key, (first, last, *rows) in ends.items()
+            if rows == [first + shift, last + shift]
         ]
-        if 2 * len(other) > len(pairs):
-            return first_frame, first_label, min(other)
-    return None
+        if 2 * len(both) > len(ends):
+            why = f"both ends say so, as those of {_name(both[0])}"
+            return shift, f"label row f is image {frame}: {begins}, and {why}"
+
+    zero = [key for key, (first, *_) in ends.items() if first == 0]
+    zero_rows = [key for key, (_, _, row, _) in ends.items() if row == 0]
+    if not zero or zero_rows:
+        why = f", and {_name(zero_rows[0])} has a label row 0" if zero else ""
+        return 0, f"label row f is image f: {begins}{why}"
+    if one := [key for key, (first, *_) in ends.items() if first == 1]:
+        raise _two_rules(
+            root, f"images begin with 0 in {_name(zero[0])} and with 1 in {_name(one[0])}"
+        )
+    past_end = [key for key, (_, last, _, end) in ends.items() if end - last == 1]
+    if from_zero or 2 * len(past_end) > len(ends):
+        return 1, f"label row f is image f - 1, the f'th picture: {begins}, and no label row is 0"
+    raise _two_rules(root, f"images begin with 0 and label rows with 1, as in {_name(zero[0])}")
+
+
+def _two_rules(root: object, what: str) -> DataError:
+    return DataError(
+        f"{root}: {what}, so that label row f may be image f - 1 or image f; say which it is: "
+        f"{FIRST_FRAME}=0 for f - 1, the f'th picture, or {FIRST_FRAME}=1 for f (with `--option`)"
+    )
 
 
 def _name(key: Any) -> str:
