@@ -70,6 +70,7 @@ def test_disfa_that_lost_its_first_image_is_read_by_the_other_subjects(tmp_path)
     assert labels_of(of_second) == {1: 0, 2: 1, 3: 0}
     assert data.report.dropped == {"label row without an image": 1}
     assert data.report.counting == [
+        "camera: told by no folder of images, taken for left",
         "label rows count from 1: no label row has the number 0",
         "images count from 0: SN001 has an image 0",
     ]
@@ -356,10 +357,10 @@ def test_one_label_file_that_cannot_be_read_costs_its_sequence(tmp_path):
         put(tmp_path / f"2D+3D/F001/{task}/1.jpg", encoded(1))
     data = BP4D(tmp_path)
     assert len(data) == 3 and data.report.dropped == {
-        "label file that cannot be read": 4,
-        "image of a sequence whose labels cannot be read": 4,
+        "label file that cannot be read": 2,
+        "image of a sequence whose labels cannot be read": 2,
     }
-    assert "F001_T2.csv: not a readable label table" in str(data.report)
+    assert "F001_T4.csv: not a readable label table" in str(data.report)
     assert data.report.unused == {}
 
 

@@ -3,6 +3,7 @@
 
 import io
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.common.paths import leaves_folder
 from norface_lib.datasets.base import FaceDataset
+from norface_lib.datasets.counting import checked_first
 from norface_lib.datasets.index import EMOTION, single_images
 from norface_lib.datasets.text_tables import SEPARATORS, open_text, split_line, whole_number
 from norface_lib.images.files import SUFFIXES
@@ -45,6 +47,9 @@ _PARTS = {"training": "train", "validation": "val"}
 _FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation")}
 """Names that copies give the folder of a part, in any case."""
 
+_CLASS = re.compile(r"(?:class[_-]?)?([0-9]+)", re.IGNORECASE)
+"""Name of the folder of a class: 3, or class003."""
+
 _OTHER_ANNOTATIONS = ("_val.npy", "_aro.npy", "_lnd.npy")
 """Ends of the names of annotations that are not read: valence, arousal, landmarks."""
 
@@ -58,7 +63,8 @@ class AffectNet(FaceDataset):
 
     ``classes`` is 8, or 7 to leave out contempt. The label is the emotion's code, its position in
     ``classes``. There is no public test set: part ``val`` is tested on. With ``crop``, images of
-    the old release are cut to their face box.
+    the old release are cut to their face box. ``first_class``: number of the class folder of code
+    0, neutral, which is asked for where no folder is 0.
     """
 
     title = "AffectNet"
@@ -71,7 +77,8 @@ class AffectNet(FaceDataset):
 Manually_Annotated_file_lists/training.csv, validation.csv      the old release, with
 Manually_Annotated/Manually_Annotated_Images/1/0a1b.jpg
 train_set/images/0.jpg, train_set/annotations/0_exp.npy         or the new one, and val_set
-train/0/0.jpg, val/0/0.jpg                                      or a folder for each class"""
+train/0/0.jpg, val/0/0.jpg                                      or a folder for each class;
+train_class/class001/0.jpg, val_class/class001/0.jpg            for these, say first_class=1"""
     tasks = ("emotion",)
     published = (
         "train 287,651 and val 4,000 (8 classes), 283,901 and 3,500 (7); the new release lacks one "
@@ -86,6 +93,7 @@ train/0/0.jpg, val/0/0.jpg                                      or a folder for 
         crop: bool = True,
         transform: Callable[..., Any] | None = None,
         index: Any = None,
+        first_class: int | None = None,
     ):
         if classes not in (7, 8):
             raise ValueError(f"AffectNet has 7 or 8 classes, got {classes}")
@@ -94,6 +102,7 @@ train/0/0.jpg, val/0/0.jpg                                      or a folder for 
         self.labels = (EMOTION,)
         self.highest = float(classes - 1)
         self.crop = crop
+        self.first_class = checked_first("first_class", first_class)
         super().__init__(root, transform, index)
 
     def _scan(self) -> pd.DataFrame:
@@ -155,7 +164,7 @@ train/0/0.jpg, val/0/0.jpg                                      or a folder for 
         )
         path = None
         if not leaves_folder(name):
-            path = self.listing.find(*(folder + name for folder in folders))
+            path = self.listing.find_image(*(folder + name for folder in folders))
         if path is not None:
             self.accounted.add(path)
         if not 0 <= code < len(self.classes):
@@ -205,19 +214,26 @@ train/0/0.jpg, val/0/0.jpg                                      or a folder for 
         """Copies sorted by class."""
         folders = {}
         for part, names in _FOLDERS.items():
-            folder = self.listing.find(*names)
+            folder = self.listing.find(*names, *(f"{name}_class" for name in names))
             for name in self.listing.names(folder) if folder else ():
-                if name.isascii() and name.isdigit():
-                    folders[part, int(name), f"{folder}/{name}"] = None
-        codes = {code for _, code, _ in folders}
-        if codes and 0 not in codes and max(codes) >= len(EMOTIONS) - 1:
-            raise DataError(
-                f"{self.root}: its class folders have no 0 (neutral) and go up to {max(codes)}, as "
-                f"if they counted from 1; rename them to AffectNet's codes, 0..{len(EMOTIONS) - 1}"
-            )
-        for part, code, folder in sorted(folders, key=lambda key: (key[0] != "train", key[1])):
+                if match := _CLASS.fullmatch(name):
+                    folders[part, int(match[1]), f"{folder}/{name}"] = None
+        first = self._first_class({number for _, number, _ in folders})
+        for part, number, folder in sorted(folders, key=lambda key: (key[0] != "train", key[1])):
             for name in self._image_names(folder):
-                yield from self._emotion(code, part, f"{folder}/{name}")
+                yield from self._emotion(number - first, part, f"{folder}/{name}")
+
+    def _first_class(self, numbers: set[int]) -> int:
+        """Number of the class folder of code 0."""
+        if self.first_class is not None:
+            return self.first_class
+        if numbers and 0 not in numbers and max(numbers) >= len(EMOTIONS) - 1:
+            raise DataError(
+                f"{self.root}: its class folders have no 0 (neutral) and go up to {max(numbers)}, "
+                "as if they counted from 1; say first_class=1 (with `--option`) if they are "
+                f"AffectNet's codes plus 1, or rename them to its codes, 0..{len(EMOTIONS) - 1}"
+            )
+        return 0
 
     def _image_names(self, folder: str) -> list[str]:
         return [name for name in self.listing.names(folder) if name.lower().endswith(SUFFIXES)]

@@ -8,12 +8,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from norface_lib import labels
-from norface_lib.datasets import bp4d, bp4d_plus, disfa
+from norface_lib.datasets import bp4d, bp4d_names, bp4d_plus, disfa
 from norface_lib.datasets.layout_writer import LayoutWriter, csv_text
 from norface_lib.datasets.protocols import SUBJECTS
 from norface_lib.labels import UNKNOWN
 
-_BP4D_SESSIONS = {task: code for code, task in bp4d.SESSIONS.items()}
+_BP4D_SESSIONS = {task: code for code, task in bp4d_names.SESSIONS.items()}
 
 
 class AUWriter(LayoutWriter):

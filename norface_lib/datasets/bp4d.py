@@ -11,6 +11,16 @@ import pandas as pd
 from norface_lib import labels
 from norface_lib.common.errors import DataError
 from norface_lib.datasets.base import FaceDataset
+from norface_lib.datasets.bp4d_names import (
+    SEQUENCE,
+    SUBJECT,
+    TASK,
+    Key,
+    label_tables,
+    order_of,
+    sequence_key,
+    task_of,
+)
 from norface_lib.datasets.counting import (
     FIRST_FRAME,
     FIRST_LABEL,
@@ -19,37 +29,22 @@ from norface_lib.datasets.counting import (
     shift_of_images,
 )
 from norface_lib.datasets.frames import IN_VIDEO, numbered, video_frames, zip_frames
-from norface_lib.datasets.index import known_values, note_blanks, read_codes, sequence_rows
+from norface_lib.datasets.index import (
+    NoCodesError,
+    known_values,
+    note_blanks,
+    read_codes,
+    sequence_rows,
+)
 from norface_lib.datasets.listing import VIDEO_SUFFIXES, list_names, walk
-from norface_lib.datasets.report import Report
 
 INTENSITY_AUS = (6, 10, 12, 14, 17)
 """AUs whose intensity is coded."""
 
-SESSIONS = {
-    "01": "T1",
-    "03": "T2",
-    "07": "T3",
-    "08": "T4",
-    "09": "T5",
-    "10": "T6",
-    "11": "T7",
-    "13": "T8",
-}
-"""Task of the session code in a video's name: ``2F01_11.avi`` is task T7 of F001."""
-
-_SUBJECT = r"[FM]\d{3}"
-_TASK = r"T\d{1,2}"
-_LABELS = re.compile(rf"({_SUBJECT})_({_TASK})(?!\d).*\.csv", re.IGNORECASE)
-_VIDEO = re.compile(rf"({_SUBJECT})_({_TASK})", re.IGNORECASE)
-_SESSION_VIDEO = re.compile(r"2([FM])(\d{2})_(\d{2})", re.IGNORECASE)
-_AU_FOLDER = re.compile(r"AU0?(\d+)", re.IGNORECASE)
 _OTHER_CAMERAS = {"thermal", "irfeatures"}
 
 UNREADABLE_LABELS = "label file that cannot be read"
 """Reason of the report for a label file that was left out."""
-
-Key = tuple[str, str]  # subject and task
 
 
 class BP4D(FaceDataset):
@@ -72,7 +67,7 @@ class BP4D(FaceDataset):
     tree = """
 AUCoding/AU_OCC/F001_T1.csv                  occurrence, with a header of AU numbers
 AUCoding/AU_INT/AU06/F001_T1_AU06.csv        intensity, without a header
-Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
+Sequences(2D+3D)/F001/T1/2440.jpg            or folders F001_T1 or 2F01_T1, or 2D+3D/F001.zip,
                                              or videos 2F01_01.avi or F001_T1.mp4"""
     published = "41 subjects, 328 sequences, 146,847 coded frames"
     tasks = ("au_detection", "au_intensity")
@@ -98,18 +93,25 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
         super().__init__(root, transform, index)
 
     def _scan(self) -> pd.DataFrame:
-        paths = walk(self.root, leaf=_SUBJECT, unreadable=self._unreadable_folder)
-        tables = _label_tables(paths, self.task)
+        self.uncoded: set[Key] = set()
+        paths = walk(self.root, leaf=rf"{SUBJECT}|{SEQUENCE}", unreadable=self._unreadable_folder)
+        tables = label_tables(paths, self.task)
         if not tables:
             raise self._refusal(f"holds no label table of {self.task}")
         self.accounted.update(path.as_posix() for of in tables.values() for path in of.values())
 
-        coded = {key: self._coded(key, tables[key]) for key in sorted(tables, key=_order)}
+        coded = {key: self._coded(key, tables[key]) for key in sorted(tables, key=order_of)}
         coded = {key: codes for key, codes in coded.items() if codes is not None}
         frames = self._counted(self._frames(paths), coded)
         for key in sorted(set(frames) - set(tables)):
             self.report.note("sequence without labels (not coded)", "/".join(key))
-        for key in sorted(set(frames) & set(tables) - set(coded)):
+        for key in sorted(set(frames) & self.uncoded):
+            self.report.note(
+                "image of a sequence without a coded frame, skipped",
+                "/".join(key),
+                len(frames[key]),
+            )
+        for key in sorted(set(frames) & set(tables) - set(coded) - self.uncoded):
             self.report.drop(
                 "image of a sequence whose labels cannot be read", "/".join(key), len(frames[key])
             )
@@ -120,17 +122,31 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
         return pd.concat([pd.DataFrame(), *sequences], ignore_index=True)
 
     def _coded(self, key: Key, tables: dict[int, Path]) -> pd.DataFrame | None:
-        """The labels of one sequence by frame number; None if its files cannot be read."""
+        """The labels of one sequence by frame number; None if its files cannot be read, or know no
+        label, which is noted in ``uncoded``."""
         read = self._occurrence if self.task == "au_detection" else self._intensity
-        codes = read(tables)
+        try:
+            codes = read(tables)
+        except NoCodesError:
+            self.uncoded.add(key)
+            self.report.note("sequence whose label file is empty, skipped", "/".join(key))
+            return None
         if codes is None:
             return None
-        return known_values(codes, self.highest, self.report, "/".join(key))
+        values = known_values(codes, self.highest, self.report, "/".join(key))
+        if values.isna().to_numpy().all():
+            self.uncoded.add(key)
+            self.report.note("sequence of which no label is known, skipped", "/".join(key))
+            return None
+        return values
 
     def _read(self, path: Path, header: bool) -> pd.DataFrame | None:
-        """A label file, or None, counted, if it cannot be read: its fault costs no other file."""
+        """A label file, or None, counted, if it cannot be read: its fault costs no other file.
+        Raises `NoCodesError` for an empty one."""
         try:
             return read_codes(self.root / path, self.report, header)
+        except NoCodesError:
+            raise
         except DataError as error:
             self.report.drop(UNREADABLE_LABELS, error)
             return None
@@ -166,8 +182,13 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
 
     def _intensity(self, tables: dict[int, Path]) -> pd.DataFrame | None:
         columns = {}
+        empty = []
         for au, column in zip(self.aus, self.labels, strict=True):
-            codes = self._read(tables[au], header=False) if au in tables else None
+            try:
+                codes = self._read(tables[au], header=False) if au in tables else None
+            except NoCodesError as error:
+                codes = None
+                empty.append(error)
             if codes is not None:
                 columns[column] = note_blanks(codes.iloc[:, 0], self.report, tables[au].name)
             else:
@@ -175,6 +196,8 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
                     f"sequence without intensities of AU{au:02d}, masked",
                     next(iter(tables.values())).name,
                 )
+        if not columns and empty:
+            raise empty[0]
         if not columns:
             return None
         return pd.DataFrame(columns).reindex(columns=list(self.labels)).sort_index()
@@ -240,23 +263,21 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
 
     def _folders(self, paths: list[Path]) -> Iterator[tuple[Key, dict[int, str]]]:
         for path in paths:
-            other = _OTHER_CAMERAS & {part.lower() for part in path.parts}
-            if (
-                re.fullmatch(_SUBJECT, path.name, re.IGNORECASE)
-                and (self.root / path).is_dir()
-                and not other
-            ):
-                for task in self._names(path):
-                    if (
-                        re.fullmatch(_TASK, task, re.IGNORECASE)
-                        and (self.root / path / task).is_dir()
-                    ):
-                        yield (
-                            (path.name.upper(), task.upper()),
-                            numbered(
-                                f"{path.as_posix()}/{task}/{n}" for n in self._names(path / task)
-                            ),
-                        )
+            if _OTHER_CAMERAS & {part.lower() for part in path.parts}:
+                continue
+            if not (self.root / path).is_dir():
+                continue
+            if re.fullmatch(SUBJECT, path.name, re.IGNORECASE):
+                for name in self._names(path):
+                    task = task_of(name, path.name.upper(), self.report)
+                    if task and (self.root / path / name).is_dir():
+                        yield (path.name.upper(), task), self._images(path / name)
+            elif key := sequence_key(path.name, self.report):
+                yield key, self._images(path)
+
+    def _images(self, folder: Path) -> dict[int, str]:
+        names = (f"{folder.as_posix()}/{name}" for name in self._names(folder))
+        return numbered(names, self.report)
 
     def _names(self, folder: Path) -> list[str]:
         try:
@@ -267,20 +288,21 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
 
     def _zips(self, paths: list[Path]) -> Iterator[tuple[Key, dict[int, str]]]:
         for path in paths:
-            if path.suffix.lower() == ".zip" and re.fullmatch(_SUBJECT, path.stem, re.IGNORECASE):
+            if path.suffix.lower() == ".zip" and re.fullmatch(SUBJECT, path.stem, re.IGNORECASE):
                 self.accounted.add(path.as_posix())
                 try:
-                    tasks = zip_frames(self.root, path, _TASK, self.report)
+                    folders = zip_frames(self.root, path, rf"{TASK}|{SEQUENCE}", self.report)
                 except DataError as error:
                     self.report.drop("zip that cannot be read", error)
                     continue
-                for task, frames in tasks.items():
-                    yield (path.stem.upper(), task), frames
+                for name, frames in folders.items():
+                    if task := task_of(name, path.stem.upper(), self.report):
+                        yield (path.stem.upper(), task), frames
 
     def _videos(self, paths: list[Path]) -> Iterator[tuple[Key, dict[int, str]]]:
         for path in paths:
             if path.suffix.lower() in VIDEO_SUFFIXES and (
-                key := _video_key(path.stem, self.report)
+                key := sequence_key(path.stem, self.report)
             ):
                 self.accounted.add(path.as_posix())
                 try:
@@ -291,31 +313,3 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or 2D+3D/F001.zip,
 
 def _in_video(frames: dict[int, str]) -> bool:
     return IN_VIDEO.fullmatch(next(iter(frames.values()))) is not None
-
-
-def _label_tables(paths: list[Path], task: str) -> dict[Key, dict[int, Path]]:
-    """Label files of each sequence: by AU, or under 0 for occurrence. ``AU_OCC`` is preferred to
-    files beside it."""
-    tables: dict[Key, dict[int, Path]] = {}
-    for path in sorted(paths, key=lambda path: "AU_OCC" not in path.parts):
-        au = _AU_FOLDER.fullmatch(path.parent.name)
-        if (match := _LABELS.fullmatch(path.name)) and (task == "au_intensity") == bool(au):
-            tables.setdefault((match[1].upper(), match[2].upper()), {}).setdefault(
-                int(au[1]) if au else 0, path
-            )
-    return tables
-
-
-def _video_key(stem: str, report: Report) -> Key | None:
-    if match := _VIDEO.fullmatch(stem):
-        return match[1].upper(), match[2].upper()
-    if not (match := _SESSION_VIDEO.fullmatch(stem)):
-        return None
-    if match[3] not in SESSIONS:
-        report.note("video of a session without AU codes", stem)
-        return None
-    return f"{match[1].upper()}0{match[2]}", SESSIONS[match[3]]
-
-
-def _order(key: Key) -> tuple[str, int]:
-    return key[0], int(key[1][1:])

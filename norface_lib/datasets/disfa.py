@@ -36,7 +36,12 @@ CAMERAS = ("left", "right")
 
 _SUBJECT = r"SN\d{3}"
 _LABELS = re.compile(rf"({_SUBJECT})_au(\d+)\.txt", re.IGNORECASE)
-_VIDEO = re.compile(rf"(left|right)video({_SUBJECT})_comp", re.IGNORECASE)
+_VIDEO = re.compile(rf"(left|right)_?video_?({_SUBJECT})(?:_comp)?", re.IGNORECASE)
+"""Names of a video, or of a folder of its images."""
+
+_CAMERA = re.compile(r"(left|right)(?:_?camera|_?video|(?=/|$))", re.IGNORECASE)
+"""What a path says of its camera."""
+
 
 Key = tuple[str, str]  # subject and camera
 
@@ -45,8 +50,9 @@ class DISFA(FaceDataset):
     """DISFA from its videos, or from images that others extracted from them (``SN001/0.png``).
 
     ``task`` is ``au_intensity`` (12 AUs, 0..5) or ``au_detection`` (8 AUs, 1 from intensity 2 on).
-    ``camera`` is ``left``, ``right`` or ``both``, and names the sequence; extracted images, which
-    serve where there is no such video, do not tell their camera. Labels count from 1, and extracted
+    ``camera`` is ``left``, ``right`` or ``both``, and names the sequence. Extracted images serve
+    where there is no such video: those whose folder tells that camera, else those that tell none.
+    The report says which it was. Labels count from 1, and extracted
     images from 0 or 1, as their numbers say; the report says which, and what is ambiguous is
     refused. ``first_frame`` and ``first_label``, 0 or 1, decide it. An AU without a label file is
     taken for 0, as the field does, and counted; one whose file cannot be read is masked.
@@ -60,7 +66,8 @@ class DISFA(FaceDataset):
     tree = """
 ActionUnit_Labels/SN001/SN001_au1.txt        lines "frame,intensity", one file per AU
 Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
-                                             or images SN001/0.png"""
+                                             or images SN001/0.png, or
+                                             LeftVideoSN001/00001.jpg"""
     tasks = ("au_detection", "au_intensity")
     published = "27 subjects, 130,814 frames from each camera"
 
@@ -86,15 +93,18 @@ Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
         super().__init__(root, transform, index)
 
     def _scan(self) -> pd.DataFrame:
-        paths = walk(self.root, leaf=_SUBJECT, unreadable=self._unreadable_folder)
+        self.elsewhere: dict[str, str] = {}  # a path of a camera that was not asked for
+        leaf = rf"{_SUBJECT}|{_VIDEO.pattern}"
+        paths = walk(self.root, leaf=leaf, unreadable=self._unreadable_folder)
         folders = [
             path
             for path in paths
-            if re.fullmatch(_SUBJECT, path.name, re.IGNORECASE) and (self.root / path).is_dir()
+            if re.fullmatch(leaf, path.name, re.IGNORECASE) and (self.root / path).is_dir()
         ]
         files = paths + [folder / name for folder in folders for name in self._names(folder)]
         codes = self._codes(files)
-        frames = self._counted(self._videos(paths), self._images(folders), codes)
+        videos, images = self._of_camera(self._videos(paths), self._images(folders))
+        frames = self._counted(videos, images, codes)
         for subject in sorted({subject for subject, _ in frames} - set(codes)):
             self.report.note("subject without labels", subject)
         subjects = [self._subject(subject, codes[subject], frames) for subject in sorted(codes)]
@@ -137,6 +147,7 @@ Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
                 continue
             self.accounted.add(path.as_posix())
             if match[1].lower() not in self.cameras:
+                self.elsewhere[match[1].lower()] = path.as_posix()
                 continue
             key = (match[2].upper(), match[1].lower())
             if key in videos:
@@ -149,18 +160,51 @@ Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
         return videos
 
     def _images(self, folders: list[Path]) -> dict[Key, dict[int, str]]:
-        """Images of each subject by their number."""
+        """Images of each subject by their number; without a camera where their folders tell
+        none."""
         images: dict[Key, dict[int, str]] = {}
         for path in folders:
-            frames = numbered(f"{path.as_posix()}/{name}" for name in self._names(path))
+            names = (f"{path.as_posix()}/{name}" for name in self._names(path))
+            frames = numbered(names, self.report)
             self.accounted.update(frames.values())
             if not frames:
                 continue
-            if (path.name.upper(), "") in images:
+            cameras = _CAMERA.findall(path.as_posix())
+            camera = cameras[-1].lower() if cameras else ""
+            key = (re.search(_SUBJECT, path.name.upper())[0], camera)
+            if camera and camera not in self.cameras:
+                self.elsewhere[camera] = path.as_posix()
+            elif key in images:
                 self.report.note("second folder of images of a subject, not used", path)
-                continue
-            images[path.name.upper(), ""] = frames
+            else:
+                images[key] = frames
         return images
+
+    def _of_camera(
+        self, videos: dict[Key, dict[int, str]], images: dict[Key, dict[int, str]]
+    ) -> tuple[dict[Key, dict[int, str]], dict[Key, dict[int, str]]]:
+        """The videos alone; or the images whose folders tell their camera; or those that tell none.
+        The report says which."""
+        told = {key: frames for key, frames in images.items() if key[1]}
+        used = videos or told or images
+        beside = "the videos" if videos else "those whose folders tell their camera"
+        for key, frames in images.items():
+            if key not in used:
+                self.report.note(
+                    f"image of a subject, not used beside {beside}", key[0], len(frames)
+                )
+
+        asked = " and ".join(self.cameras)
+        if not used:
+            for camera, example in self.elsewhere.items():
+                self.report.note(f"{camera} camera alone, where {asked} was asked for", example)
+        elif videos or told:
+            found = " and ".join(sorted({camera for _, camera in used}))
+            names = "videos" if videos else "folders"
+            self.report.counting.append(f"camera: {found}, by the names of the {names}")
+        else:
+            self.report.counting.append(f"camera: told by no folder of images, taken for {asked}")
+        return (videos, {}) if videos else ({}, used)
 
     def _counted(
         self,
@@ -189,10 +233,6 @@ Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
             self.report.counting.append(f"label rows count from {first_label}: {why}")
 
         if videos:
-            for (subject, _), frames in images.items():
-                self.report.note(
-                    "image of a subject, not used beside the videos", subject, len(frames)
-                )
             shift = first_label
             frames_of = videos
         else:
@@ -210,12 +250,13 @@ Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
         first_label: int,
     ) -> int:
         """The number of the first image of a sequence."""
-        labeled: dict[str, set[int]] = {}
-        for subject, of_subject in codes.items():
+        labeled: dict[Key, set[int]] = {}
+        for key in images:
+            of_subject = codes.get(key[0], {})
             known = [set(values.index) for values in of_subject.values() if values is not None]
-            labeled[subject] = set().union(*known)
-        numbers = {subject: set(frames) for (subject, _), frames in images.items()}
-        if not any(labeled.get(subject) for subject in numbers):
+            labeled[key] = set().union(*known)
+        numbers = {key: set(frames) for key, frames in images.items()}
+        if not any(labeled.values()):
             return 0  # nothing to shift
 
         first = self.first_frame

@@ -47,15 +47,30 @@ def leaves_dataset(path: str) -> bool:
     return leaves_folder(path)
 
 
-def numbered(paths: Iterable[str]) -> dict[int, str]:
-    """Images by the integer that their name is, whatever its padding: ``0012.jpg`` is frame 12.
-    Others are passed over."""
-    frames: dict[int, str] = {}
-    for path in sorted(paths):
-        stem, suffix = os.path.splitext(path.rsplit("/", 1)[-1])
-        if suffix.lower() in SUFFIXES and stem.isascii() and stem.isdigit():
-            frames.setdefault(int(stem), path)
-    return frames
+_NUMBERED = re.compile(r"(?P<beginning>(?:.*[^0-9])?)(?P<number>[0-9]+)", re.DOTALL)
+
+
+def numbered(paths: Iterable[str], report: Report) -> dict[int, str]:
+    """Images of one folder by the integer that their name is, whatever its padding: ``0012.jpg`` is
+    frame 12. If no name is a bare number, by that at their ends, where one beginning is common to
+    all that have one: ``frame_12.jpg``. Others are passed over; a folder without any such image is
+    noted."""
+    images = [path for path in sorted(paths) if path.lower().endswith(SUFFIXES)]
+    by_beginning: dict[str, dict[int, str]] = {}
+    for path in images:
+        if match := _NUMBERED.fullmatch(os.path.splitext(path.rsplit("/", 1)[-1])[0]):
+            frames = by_beginning.setdefault(match["beginning"], {})
+            frames.setdefault(int(match["number"]), path)
+    if "" in by_beginning:
+        return by_beginning[""]
+    if len(by_beginning) == 1:
+        return next(iter(by_beginning.values()))
+    report.note(
+        "folder of images whose names are no frame numbers, as 12.jpg or frame_12.jpg are",
+        images[0] if images else "",
+        bool(images),
+    )
+    return {}
 
 
 def zip_frames(root: Path, file: Path, sequence: str, report: Report) -> dict[str, dict[int, str]]:
@@ -75,7 +90,7 @@ def zip_frames(root: Path, file: Path, sequence: str, report: Report) -> dict[st
             entries.setdefault(folder.upper(), []).append(f"{file.as_posix()}!{entry}")
         else:
             _leave_entry(report, f"{file.as_posix()}!{entry}")
-    sequences = {name: numbered(paths) for name, paths in entries.items()}
+    sequences = {name: numbered(paths, report) for name, paths in entries.items()}
     for name, paths in entries.items():
         for path in sorted(set(paths).difference(sequences[name].values())):
             _leave_entry(report, path)

@@ -60,13 +60,17 @@ def single_images(images: list[dict[str, Any]]) -> pd.DataFrame:
     return table.assign(sequence="", frame=0)
 
 
+class NoCodesError(DataError):
+    """A label table without a row."""
+
+
 def read_codes(path: Path, report: Report, header: bool) -> pd.DataFrame:
     """A table of codes, indexed by the frame number in its first column, with its other columns as
     floats: NaN where a cell is blank, -1 (no code) where it is no number.
 
     The separator is a comma, a semicolon or a tab. A row that is dropped is counted: one that is
     cut short or too long, that begins with no frame number, or whose frame was listed before.
-    Raises :class:`DataError` if this is no table, or no row is left.
+    Raises :class:`DataError` if this is no table, and `NoCodesError` if it has no row.
     """
     text = read_text(path).replace('"', "")
     lines = [line for line in text.splitlines() if line.strip(" \t,;")]
@@ -74,6 +78,8 @@ def read_codes(path: Path, report: Report, header: bool) -> pd.DataFrame:
     rows = _whole_rows(lines, separator, path, report, header)
     first = rows[:1] if header else []
     body = rows[1:] if header else rows
+    if not lines or (header and len(lines) == 1 and separator in lines[0]):
+        raise NoCodesError(f"{path}: holds no row of labels; download it again")
     if not body or body[0].count(separator) < 1:
         raise DataError(
             f"{path}: not a readable label table (holds no label: frame and code, separated by "

@@ -89,6 +89,13 @@ class Listing:
                     return path
         return None
 
+    def find_image(self, *candidates: str) -> str | None:
+        """As `find`; if none exists, the first that does with another suffix of an image."""
+        others = (
+            f"{os.path.splitext(path)[0]}{suffix}" for path in candidates for suffix in SUFFIXES
+        )
+        return self.find(*candidates) or self.find(*others)
+
 
 def kind_of(name: str) -> str:
     """Kind of a file by its suffix: image, video, zip, or the suffix itself."""

@@ -86,7 +86,7 @@ train/1/train_00001_aligned.jpg, test/1/...             or a folder for each cla
                 self.report.drop("line that cannot be parsed", f"{Path(file).name}, line {number}")
                 continue
             image = f"{stem}_aligned.{suffix}" if self.aligned else f"{stem}.{suffix}"
-            if path := self.listing.find(f"{folder}/{image}"):
+            if path := self.listing.find_image(f"{folder}/{image}"):
                 unlabeled.discard(path.rsplit("/", 1)[-1])
                 yield _row(part, path, label)
             else:
