@@ -69,9 +69,11 @@ ALLOWED = {
     "protocol": {""},  # the defaults, which stand for what suits
     "encoder": {""},
     "loss": {""},
+    "identities": {"gpu!", "a,b", "=", "-", "1,", "x=nan", "identity=", "0,0"},
     "only": {"gpu!", "../../x", "a,b", "=", "noor+", "-", "1,", "x=nan", "identity=", "0,0"},
 }
-"""Texts that an option may take. ``--only`` compares them with the notebooks' names."""
+"""Texts that an option may take. ``--only`` compares them with the notebooks' names, and
+``--identities`` with those of folders."""
 
 
 def checked_options():

@@ -46,6 +46,7 @@ LOADER = {
     "aligned": ("true", "false"),
     "first_frame": ("0", "1"),
     "first_label": ("0", "1"),
+    "first_class": ("0", "1"),
 }
 """Options of the datasets' loaders, and their values."""
 
@@ -166,6 +167,13 @@ def file_name(text: str | None) -> str | None:
     """A name for files to write, which cannot lead to another folder."""
     if text is not None and not re.fullmatch(r"\w[\w.-]*", text):
         raise BadParameter(f"{text!r} is no name for a file: use letters, digits, '-' and '_'")
+    return text
+
+
+def identities(text: str | None) -> str | None:
+    """Names of folders with + between them."""
+    if text is not None and not re.fullmatch(r"[^+/\\]+(\+[^+/\\]+)*", text):
+        raise BadParameter(f"{text!r} must be names of folders with + between them, or all")
     return text
 
 

@@ -127,9 +127,9 @@ PointsOption = Annotated[
 LoaderOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="NAME=VALUE of the dataset's loader: camera=left|right|both (DISFA), classes=7|8 and "
-        "crop=true|false (AffectNet), aligned=true|false (RAF-DB), first_frame=0|1 and "
-        "first_label=0|1 (BP4D, BP4D+, DISFA); may be repeated",
+        help="NAME=VALUE of the dataset's loader: camera=left|right|both (DISFA), classes=7|8, "
+        "crop=true|false and first_class=0|1 (AffectNet), aligned=true|false (RAF-DB), "
+        "first_frame=0|1 and first_label=0|1 (BP4D, BP4D+, DISFA); may be repeated",
         callback=checks.loader,
     ),
 ]

@@ -88,6 +88,14 @@ def train(
         Missing,
         typer.Option(help="for --normalized: leave out frames without one, or show their original"),
     ] = "drop",
+    identities: Annotated[
+        str | None,
+        typer.Option(
+            help="for --normalized with a folder for each target identity: their names, as in a+b, "
+            "or all; trained on one by chance for each sample, tested on the mean over them",
+            callback=checks.identities,
+        ),
+    ] = None,
     option: LoaderOption = None,
     backbone: Annotated[
         str | None,
@@ -190,6 +198,7 @@ def train(
         weights=weights,
         given=normalized,
         missing=missing,
+        identities=tuple(identities.split("+")) if identities else (),
         leakage=leakage,
         tuning=NormalizerTraining.of_steps(0, tuning_steps, terms=terms),
         backbone=chosen_backbone(backbone, profile),

@@ -29,6 +29,9 @@ from norface_lib.images.files import aligned, read_face
 MISSING = ("drop", "original")
 """What to do with a frame without a given image: leave it out, or show its original twice."""
 
+ALL = "all"
+"""In place of the names of identities: all that a folder holds."""
+
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", "")
 """Suffixes of given images, in the order in which one of several with the same stem is taken."""
 
@@ -68,19 +71,21 @@ def load_given(
     places = given_places(data.index["path"], folder)
     counts = {
         "given": int(places.notna().sum()),
-        f"without a given image, {_RULES[missing]}": int(places.isna().sum()),
+        f"without a given image, {RULES[missing]}": int(places.isna().sum()),
     }
     part = data if missing == "original" else data.select(places.notna().to_numpy())
     places = places if missing == "original" else places[places.notna()]
     key = _key(part.index["path"], places, folder, size)
+    # one file for all identities
+    frames = _key(part.index["path"], pd.Series(np.nan, part.index), folder, size)
 
     with workers_of(workers) as pool:
         shown = pool.in_order(_shown, _calls(part, list(places), Path(folder), size))
         faces = [
-            mapped(batches, len(part), size, memory / f"{kind}-given-{key}.npy", progress)
-            for kind, batches in (
-                ("originals", originals_of(part, size, pool)),
-                ("normalized", shown),
+            mapped(batches, len(part), size, memory / f"{name}.npy", progress)
+            for name, batches in (
+                (f"originals-given-{frames}", originals_of(part, size, pool)),
+                (f"normalized-given-{key}", shown),
             )
         ]
     return Given(part, *faces, key, counts)
@@ -109,7 +114,8 @@ def _shown(part: FaceDataset, files: Sequence[Path | None], size: int) -> Faces:
     return np.stack(faces)
 
 
-_RULES = {"drop": "left out", "original": "original in its place"}
+RULES = {"drop": "left out", "original": "original in its place"}
+"""What becomes of a frame without an image, in words."""
 
 
 def given_places(paths: pd.Series, folder: Path) -> pd.Series:
@@ -133,10 +139,30 @@ def given_places(paths: pd.Series, folder: Path) -> pd.Series:
         names = [name for _, name in zip(range(3), files.values(), strict=False)]
         raise DataError(
             f"{folder}: holds no image of a frame such as {some(list(paths))}, but {some(names)}; "
-            "name the folder of one identity, whose images have the paths of the dataset's frames"
+            "name the folder of one identity, whose images have the paths of the dataset's frames; "
+            "with identities, the folder that holds theirs"
         )
     places = pd.Series(best, paths.index, dtype=object)
     return places.where(places.notna(), np.nan)
+
+
+def identity_folders(folder: Path, identities: Sequence[str]) -> dict[str, Path]:
+    """Folders of target identities by name: the subfolders of ``folder`` that are named, or all of
+    them for ``("all",)``. Raises :class:`DataError` for one that is not there."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: {no_folder(folder)}; give the folder of the identities")
+    there = sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+    names = there if tuple(identities) == (ALL,) else list(dict.fromkeys(identities))
+    unknown = [name for name in names if name not in there]
+    if unknown or not names:
+        raise DataError(
+            f"{folder}: has no folder of the identity {', '.join(unknown) or ALL}; its folders are "
+            f"{some(there) or 'none'}"
+        )
+    return {name: folder / name for name in names}
 
 
 def _one_each(found: list[str | None]) -> bool:

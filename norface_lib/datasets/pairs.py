@@ -132,6 +132,62 @@ class EmbeddedPairs(Dataset):
         return model.head
 
 
+@dataclass(frozen=True)
+class SeveralPairs:
+    """The same originals beside the normalized faces of several target identities: K pairs of equal
+    frames, labels and kind."""
+
+    versions: tuple[Pairs, ...] | tuple[EmbeddedPairs, ...]
+
+    def __len__(self) -> int:
+        return len(self.versions[0])
+
+    @property
+    def labels(self) -> NDArray[np.float32]:
+        """(N, L), NaN where unknown."""
+        return self.versions[0].labels
+
+    @property
+    def subjects(self) -> NDArray[np.str_]:
+        """(N,), of each frame."""
+        return self.versions[0].subjects
+
+    @property
+    def originals(self) -> Faces | Tensor:
+        """The originals, which all have."""
+        return self.versions[0].originals
+
+
+AnyPairs = Pairs | EmbeddedPairs | SeveralPairs
+"""What a classifier is trained on and tested with."""
+
+
+def versions_of(pairs: AnyPairs) -> tuple[Pairs, ...] | tuple[EmbeddedPairs, ...]:
+    """The pairs of each target identity: of plain pairs, themselves alone."""
+    return pairs.versions if isinstance(pairs, SeveralPairs) else (pairs,)
+
+
+class VersionRows(Dataset):
+    """Some rows (n,) of pairs of K identities: row r + n * k is row r beside the face of identity
+    k. Its length is n, so that an epoch shows each frame once."""
+
+    def __init__(self, pairs: AnyPairs, rows: NDArray[np.intp]):
+        self.versions = versions_of(pairs)
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: NDArray[np.intp]) -> Pair:
+        """A batch for an array of rows."""
+        rows = np.asarray(rows)
+        if len(self.versions) == 1:
+            return self.versions[0][self.rows[rows]]
+        number, row = np.divmod(rows, len(self))
+        items = [self.versions[k][int(r)] for k, r in zip(number, self.rows[row], strict=True)]
+        return Pair(*map(torch.stack, zip(*items, strict=True)))
+
+
 def embed(
     pairs: Pairs,
     backbone: Normalizer,

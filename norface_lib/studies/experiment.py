@@ -25,7 +25,8 @@ from norface_lib.studies.cross_result import CrossResult
 from norface_lib.studies.cross_validation import CrossValidation, cross_validate
 from norface_lib.studies.data_sources import DataSource, default_protocol
 from norface_lib.studies.final_training import train_final
-from norface_lib.studies.preparation import Prepared, normalized_pairs, prepare
+from norface_lib.studies.identities import prepare_identities
+from norface_lib.studies.preparation import Prepared, normalized_pairs
 from norface_lib.studies.recipes import BACKBONES, ROWS, SECOND_FACES, input_size, recipe_for
 from norface_lib.studies.result import Result
 from norface_lib.studies.second_faces import OF_ONE_DATASET, views_with
@@ -82,6 +83,7 @@ class Experiment:
     # folder of normalized images that somebody else made, taken in place of the normalizer's
     given: Path | None = None
     missing: str = "drop"  # what becomes of frames without one, of `norface_lib.datasets.given`
+    identities: tuple[str, ...] = ()  # folders in `given`, or ("all",); none: it is of one identity
     leakage: str = "pretrained"  # which faces the normalizer may have learned from before
     tuning: NormalizerTraining = field(default_factory=_unpaired_tuning)  # for another leakage
     backbone: str = "frozen"  # one of BACKBONES
@@ -125,6 +127,8 @@ class Experiment:
                 "given normalized images are of one dataset and of a normalizer that is not ours: "
                 "leave out test_data, and the leakage pretrained"
             )
+        if self.identities and self.given is None:
+            raise ValueError("identities are folders of given: name that, too")
         task_of(self.task, (), self.loss)
         find_weights(self.weights)
         if min(self.steps, self.people, *self.seeds) < 0 or not self.seeds:
@@ -201,8 +205,9 @@ class Experiment:
         }
         if self._tested is not None:
             return self._prepare_across(self._tested, out, settings)
-        return prepare(
+        return prepare_identities(
             self._open(self._source, progress),
+            self.identities,
             out=out or self._cache(self._source),
             protocol_name=self.protocol,
             given=self.given,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from norface_lib.common.devices import evaluation_precision
-from norface_lib.datasets.pairs import EmbeddedPairs, Pairs
+from norface_lib.datasets.pairs import AnyPairs, EmbeddedPairs, Pairs, versions_of
 from norface_lib.networks.classifier import Classifier
 from norface_lib.training.classifier import inputs_of
 from norface_lib.training.loader import in_order
@@ -78,11 +78,10 @@ def _largest_correlation(gates: NDArray[np.float64], labels: NDArray[np.float32]
     return float(np.abs(np.nan_to_num(first).T @ np.nan_to_num(second)).max())
 
 
-def usage_of(
-    model: Classifier, pairs: Pairs | EmbeddedPairs, rows: NDArray[np.intp]
-) -> dict[str, Any]:
+def usage_of(model: Classifier, pairs: AnyPairs, rows: NDArray[np.intp]) -> dict[str, Any]:
     """`usage` of each mixture of a classifier that is on: of the output mixture the mean over its
-    labels, each with its own gate."""
+    labels, each with its own gate; of several identities, beside the first."""
+    pairs = versions_of(pairs)[0]
     labels = pairs.labels[rows]
     if labels.shape[1] == 1:  # a class, as emotions are
         labels = (labels == np.unique(labels)).astype(np.float32)

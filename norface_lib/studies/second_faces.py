@@ -12,7 +12,7 @@ from norface_lib.common.paths import inside
 from norface_lib.common.workers import workers_of
 from norface_lib.datasets.face_files import mapped
 from norface_lib.datasets.normalized import faces_of, load_pairs, normalize_dataset
-from norface_lib.datasets.pairs import EmbeddedPairs, embed_faces
+from norface_lib.datasets.pairs import EmbeddedPairs, embed_faces, versions_of
 from norface_lib.images.arrays import Faces, resized, resized_batches, to_uint8
 from norface_lib.photos.read_and_render import ReadAndRender
 from norface_lib.studies.preparation import Prepared, View
@@ -43,8 +43,9 @@ def views_with(kind: str, prepared: Prepared) -> list[View]:
     made: dict[int, View] = {}
     for view in prepared.views:
         if id(view) not in made:
-            second = view.originals if faces is None else _as_in(view, faces, kind, prepared)
-            made[id(view)] = replace(view, normalized=second)
+            plain = versions_of(view)[0]
+            second = plain.originals if faces is None else _as_in(plain, faces, kind, prepared)
+            made[id(view)] = replace(plain, normalized=second)
     return [made[id(view)] for view in prepared.views]
 
 

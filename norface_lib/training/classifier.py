@@ -8,17 +8,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Subset
 
 from norface_lib.common.devices import device_of, evaluation_precision
-from norface_lib.datasets.pairs import EmbeddedPairs, Pair, Pairs
+from norface_lib.datasets.pairs import (
+    AnyPairs,
+    EmbeddedPairs,
+    Pair,
+    Pairs,
+    VersionRows,
+    versions_of,
+)
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.networks.classifier import Classifier, ClassifierConfig, auxiliary_loss
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.pretrained import load_encoder_weights
 from norface_lib.tasks.tasks import Criterion, Task, balancing_weights
 from norface_lib.training.augmentation import augmented_pairs, mirrored_embeddings, two_views
-from norface_lib.training.loader import balanced, batches_of_epoch, in_order, make_loader, to_device
+from norface_lib.training.loader import (
+    balanced,
+    batches_of_epoch,
+    in_order,
+    make_loader,
+    of_versions,
+    to_device,
+)
 from norface_lib.training.loop import Loss, TrainConfig, fit
 
 
@@ -77,7 +90,7 @@ class Recipe:
 
 
 def train_classifier(
-    pairs: Pairs | EmbeddedPairs,
+    pairs: AnyPairs,
     rows: NDArray[np.intp],
     task: Task,
     recipe: Recipe,
@@ -91,7 +104,7 @@ def train_classifier(
     workers: int | None = None,
 ) -> Classifier:
     """Trains a classifier on some rows: all of it on `Pairs`, its head over their frozen backbone
-    on `EmbeddedPairs`.
+    on `EmbeddedPairs`. Of several identities, each sample shows one that is drawn by chance.
 
     ``start``: the normalizer whose backbone a training on `Pairs` begins with a copy of (None: from
     random initialization). ``tested``: rows whose score goes to the log as ``test``, each
@@ -107,15 +120,16 @@ def train_classifier(
     device = device_of(device)
     torch.manual_seed(recipe.training.seed)
     model = Classifier(recipe.config)
-    embedded = isinstance(pairs, EmbeddedPairs)
-    start = pairs.backbone if embedded else start
+    versions = versions_of(pairs)
+    embedded = isinstance(versions[0], EmbeddedPairs)
+    start = versions[0].backbone if embedded else start
     if start is not None:
         model.start_from(start)
     if recipe.encoder:
         load_encoder_weights(model.encoder, recipe.encoder)
     if recipe.compile:
         model.encoder.compile()  # experts get another number of samples at each step
-    learner = pairs.learner(model.to(device, memory_format=torch.channels_last))
+    learner = versions[0].learner(model.to(device, memory_format=torch.channels_last))
 
     def watch(learner: nn.Module, step: int) -> dict[str, float]:
         return {"test": _score(learner, pairs, tested, task, device, workers)}
@@ -124,13 +138,15 @@ def train_classifier(
     fit(
         learner,
         _loss(task.criterion(pairs.labels[rows]), task.name, recipe, device),
-        Subset(pairs, rows),
+        VersionRows(pairs, rows),
         recipe.training_on(len(rows)),
         folder=folder,
         name=name,
         progress=progress,
         watch=watch if recipe.watch and tested is not None else None,
-        choose=None if weights is None else balanced(weights),
+        choose=of_versions(
+            None if weights is None else balanced(weights), len(rows), len(versions)
+        ),
         workers=0 if embedded else workers,  # they are small: to pass them on would take longer
     )
     return model.eval()
@@ -172,7 +188,7 @@ def _loss(criterion: Criterion, name: str, recipe: Recipe, device: torch.device)
 
 def _score(
     learner: nn.Module,
-    pairs: Pairs | EmbeddedPairs,
+    pairs: AnyPairs,
     rows: NDArray[np.intp],
     task: Task,
     device: torch.device,
@@ -186,32 +202,38 @@ def _score(
 @torch.inference_mode()
 def _read(
     learner: nn.Module,
-    pairs: Pairs | EmbeddedPairs,
+    pairs: AnyPairs,
     rows: NDArray[np.intp],
     task: Task,
     device: torch.device,
     workers: int | None,
     batch_size: int = 128,
 ) -> NDArray[np.float32]:
-    workers = 0 if isinstance(pairs, EmbeddedPairs) else workers
-    loader = make_loader(Subset(pairs, rows), in_order(len(rows), batch_size), device, workers)
-    with evaluation_precision(device):
-        logits = (learner(*inputs_of(batch, device)).logits for batch in loader)
-        return np.concatenate([task.predictions(part) for part in logits])
+    """Predictions for some rows: of several identities, their mean."""
+    of_each = []
+    for version in versions_of(pairs):
+        readers = 0 if isinstance(version, EmbeddedPairs) else workers
+        batches = in_order(len(rows), batch_size)
+        loader = make_loader(VersionRows(version, rows), batches, device, readers)
+        with evaluation_precision(device):
+            logits = (learner(*inputs_of(batch, device)).logits for batch in loader)
+            of_each.append(np.concatenate([task.predictions(part) for part in logits]))
+    return np.mean(of_each, axis=0) if len(of_each) > 1 else of_each[0]
 
 
 def predict_rows(
     model: Classifier,
-    pairs: Pairs | EmbeddedPairs,
+    pairs: AnyPairs,
     rows: NDArray[np.intp],
     task: Task,
     batch_size: int = 128,
     workers: int | None = None,
 ) -> NDArray[np.float32]:
     """(B, O) predictions for some rows of pairs, which must be embedded by the model's own backbone
-    if at all. ``workers``: as of `train_classifier`."""
+    if at all; of several identities, the mean over them. ``workers``: as of `train_classifier`."""
     device = next(model.parameters()).device
-    return _read(pairs.learner(model), pairs, rows, task, device, workers, batch_size)
+    learner = versions_of(pairs)[0].learner(model)
+    return _read(learner, pairs, rows, task, device, workers, batch_size)
 
 
 def predict(

@@ -98,6 +98,19 @@ def balanced(weights: Tensor) -> Choose:
     return choose
 
 
+def of_versions(choose: Choose | None, count: int, versions: int) -> Choose | None:
+    """Chooses one of some versions of each of ``count`` rows by chance, after ``choose``: row r of
+    version k is row r + count * k."""
+    if versions == 1:
+        return choose
+
+    def drawn(rows: Tensor, generator: torch.Generator) -> Tensor:
+        rows = rows if choose is None else choose(rows, generator)
+        return rows + count * torch.randint(versions, rows.shape, generator=generator)
+
+    return drawn
+
+
 def in_order(count: int, batch_size: int) -> list[NDArray[np.intp]]:
     """Batches of rows from the first to the last, as a sampler for evaluation."""
     return [
