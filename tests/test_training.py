@@ -1,8 +1,6 @@
 """The training loop: exact resume, refusal of what does not fit, schedule."""
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,7 +13,6 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import TensorDataset
 
 from norface_lib.common.errors import CheckpointError, NorfaceError
-from norface_lib.common.paths import ROOT
 from norface_lib.training.loader import StepSampler, balanced, batch_indices, make_loader
 from norface_lib.training.loop import TrainConfig, base_rate, fit, parameter_groups, rate_at
 
@@ -376,58 +373,3 @@ def test_the_log_goes_to_tensorboard_if_asked(tmp_path, monkeypatch):
     folder = tmp_path / "with" / "tensorboard" / "train"
     assert {(folder, "figure", step) for step in (3, 6, 9, 12)} <= set(written)
     assert {place for place, _, _ in written} == {folder}
-
-
-TWO_PROCESSES = """
-import sys, torch
-from pathlib import Path
-from torch import nn
-from torch.utils.data import TensorDataset
-from norface_lib.training.loop import TrainConfig, fit
-
-data = TensorDataset(torch.randn(10, 3, generator=torch.Generator().manual_seed(0)))
-
-def loss(model, batch):
-    (samples,) = batch
-    assert len(samples) == int(sys.argv[2]), "a process takes its share of the batch"
-    return (model(samples) - samples.sum(1, keepdim=True)).square().mean(), {}
-
-torch.manual_seed(5)
-model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
-folder = Path(sys.argv[1])
-for steps in (6, 6):  # the second call finds the finished checkpoint in every process
-    config = TrainConfig(steps=steps, batch_size=4, log_every=2, checkpoint_seconds=0.0)
-    fit(model, loss, data, config, folder=folder, progress=False)
-several = torch.distributed.is_initialized()
-name = torch.distributed.get_rank() if several else "alone"
-torch.save(model.state_dict(), folder / f"{name}.pt")
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_learn_what_one_does(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(TWO_PROCESSES)
-    alone, together = (
-        [sys.executable],
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
-    )
-    for call, share in ((alone, "4"), (together, "2")):
-        (tmp_path / share).mkdir()
-        environment = os.environ | {
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
-            "ACCELERATE_USE_CPU": "true",
-        }
-        call = [*call, str(script), str(tmp_path / share), share]
-        done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-    one, first, second = (
-        torch.load(tmp_path / name) for name in ("4/alone.pt", "2/0.pt", "2/1.pt")
-    )
-    for key in one:
-        # rounding differs by processor
-        torch.testing.assert_close(one[key], first[key], rtol=0, atol=1e-5)
-        assert torch.equal(first[key], second[key])
-    lines = (tmp_path / "2/train.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [2, 4, 6], "one process writes the log"

@@ -22,6 +22,7 @@ from norface_lib.common.processes import (
     Terminated,
     end_all_workers,
     forget_interrupt,
+    is_first,
     stops_raised,
 )
 
@@ -61,7 +62,7 @@ def show(
         output.values["counts"] = dict(counts)
     if files:
         output.values["files"] = [str(file) for file in files]
-    if not output.as_json:
+    if not output.as_json and is_first():
         print(text, file=output.stdout, flush=True)
 
 
@@ -102,7 +103,7 @@ def _command(name: str, *, as_json: bool, quiet: bool) -> Iterator[None]:
     started = time.monotonic()
     exit_code = 0
     try:
-        with stops_raised(), _messages(quiet):
+        with stops_raised(), _messages(quiet or not is_first()):
             yield
     except typer.Exit as end:
         exit_code = end.exit_code
@@ -114,7 +115,7 @@ def _command(name: str, *, as_json: bool, quiet: bool) -> Iterator[None]:
     finally:
         _OUTPUT.reset(token)
 
-    if as_json:
+    if as_json and is_first():
         seconds = round(time.monotonic() - started, 3)
         about = {"command": name.replace("_", "-"), "exit_code": exit_code, "seconds": seconds}
         print(json.dumps(_plain(about | output.values)), flush=True)

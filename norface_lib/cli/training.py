@@ -211,6 +211,8 @@ def train(
         final=final,
     )
     result = experiment.run(out, device=device, workers=workers)
+    if result.path is None:  # the first of several processes writes
+        return
     files = [result.path]
     if export:
         files += export_tables(result.tables(), out / task / "tables", export.split(","))

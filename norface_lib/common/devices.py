@@ -8,6 +8,7 @@ from pathlib import Path
 import joblib
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from norface_lib.common.errors import DataError
 
@@ -40,11 +41,10 @@ def processes() -> PartialState:
 
     They wait for each other for up to a day: one of them may read a whole dataset meanwhile.
     """
-    return PartialState(**({"timeout": timedelta(days=1)} if _started_together() else {}))
-
-
-def _started_together() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return PartialState()
+    cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
+    return PartialState(cpu=cpu, timeout=timedelta(days=1))
 
 
 def default_workers(device: torch.device) -> int:

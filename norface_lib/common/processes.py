@@ -12,6 +12,12 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 
 
+def is_first() -> bool:
+    """False in all but the first of several processes that ``accelerate launch`` or ``torchrun``
+    started together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 class Terminated(KeyboardInterrupt):
     """A request to end from outside (SIGTERM), which unwinds a program as Ctrl-C does."""
 

@@ -103,15 +103,16 @@ def remove_image(folder: Path, row: Row) -> None:
 def remove_normalized(folder: Path) -> None:
     """Deletes what an earlier call made in a target's folder: the images that the manifest lists,
     and the manifest."""
-    if (folder / MANIFEST).exists():
-        table = read_manifest(folder)
-        for row in table.itertuples(index=False):
-            remove_image(folder, Row(*row))
-    for name in (MANIFEST, _ROOT):
-        (folder / name).unlink(missing_ok=True)
+    manifests = [folder / MANIFEST, *_shares(folder)]
+    for path in manifests:
+        if path.exists():
+            for row in read_manifest(folder, path.name).itertuples(index=False):
+                remove_image(folder, Row(*row))
+    for path in (*manifests, folder / _ROOT):
+        path.unlink(missing_ok=True)
 
 
-def write_manifest(folder: Path, rows: Iterable[Row], weights: str) -> None:
+def write_manifest(folder: Path, rows: Iterable[Row], weights: str, name: str = MANIFEST) -> None:
     """Writes the rows sorted by path, below a line with the fingerprint of the drawing: the hash
     of the weights, where a network draws."""
 
@@ -122,17 +123,40 @@ def write_manifest(folder: Path, rows: Iterable[Row], weights: str) -> None:
             writer.writerow(Row._fields)
             writer.writerows(sorted(rows))
 
-    with writing(folder / MANIFEST):
-        write_atomically(folder / MANIFEST, write)
+    with writing(folder / name):
+        write_atomically(folder / name, write)
 
 
-def manifest_rows(folder: Path, weights: str) -> dict[str, Row]:
+def share_name(process: int) -> str:
+    """Name of the manifest of what one of several processes has made so far; the first writes the
+    whole one."""
+    return f"manifest-{process}.csv" if process else MANIFEST
+
+
+def _shares(folder: Path) -> list[Path]:
+    return sorted(folder.glob("manifest-*.csv"))
+
+
+def joined_rows(folder: Path, weights: str) -> dict[str, Row]:
+    """`manifest_rows` with those of all processes, whose own manifests become a part of the
+    whole one."""
+    done = manifest_rows(folder, weights)
+    if shares := _shares(folder):
+        for path in shares:
+            done |= manifest_rows(folder, weights, path.name)
+        write_manifest(folder, done.values(), weights)
+        for path in shares:
+            path.unlink()
+    return done
+
+
+def manifest_rows(folder: Path, weights: str, name: str = MANIFEST) -> dict[str, Row]:
     """Rows of an earlier call by path; none if there was none.
 
     Raises :class:`DataError` for a manifest that is damaged, or of other weights or another way
     of drawing.
     """
-    path = folder / MANIFEST
+    path = folder / name
     if not path.exists():
         return {}
     try:
@@ -160,13 +184,13 @@ def _lines(path: Path) -> Iterator[list[str]]:
         yield from csv.reader(file)
 
 
-def read_manifest(folder: Path) -> pd.DataFrame:
+def read_manifest(folder: Path, name: str = MANIFEST) -> pd.DataFrame:
     """The manifest of a target's folder: ``path``, ``sha256``, ``normalized``,
     ``normalized_sha256``, ``error``, all texts.
 
     Raises :class:`DataError` if it is missing or damaged.
     """
-    path = Path(folder) / MANIFEST
+    path = Path(folder) / name
     try:
         table = pd.read_csv(path, skiprows=1, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors

@@ -12,14 +12,16 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from norface_lib.common.devices import default_workers, device_of
+from norface_lib.common.devices import default_workers, device_of, processes
 from norface_lib.common.errors import DataError, NorfaceError
 from norface_lib.common.failures import is_passing, not_read, writing
 from norface_lib.common.locks import only_process
@@ -32,12 +34,14 @@ from norface_lib.datasets.manifest import (
     Row,
     check_root,
     forget_missing,
+    joined_rows,
     manifest_rows,
     mirror_of,
     read_manifest,
     refuse_foreign,
     remove_image,
     remove_normalized,
+    share_name,
     write_manifest,
 )
 from norface_lib.images.arrays import Faces
@@ -78,6 +82,9 @@ def normalize_dataset(
     ``workers``: processes that read and write, 0 for this one; default: those of
     `norface_lib.common.devices.default_workers`.
 
+    Several processes that were started together take turns with the batches; the first writes the
+    manifest.
+
     Returns how many were ``normalized``, ``there already`` and ``unreadable``, which is also what
     an image that is no aligned face counts as. Raises :class:`DataError` for two frames that would
     become one image, for an ``out`` that was made by other weights, by another drawing or from
@@ -96,36 +103,65 @@ def normalize_dataset(
             f"{out}: lies inside {data.root}, and would be taken for a part of it; choose another "
             "folder"
         )
-    with only_process(folder):
-        refuse_foreign(folder, data.index["path"])
-        if overwrite:
-            remove_normalized(folder)
-        done = manifest_rows(folder, drawing.fingerprint)
-        check_root(folder, data.root)
-        forget_missing(done, data, folder)
-        run = _Run(folder=folder, done=done, drawing=drawing)
+    here = processes()
+    every = here.num_processes
+    first = here.is_main_process
+    with only_process(folder) if first else nullcontext():
+        if first:
+            known = _prepared(folder, data, drawing.fingerprint, overwrite)
+            if every > 1:
+                write_manifest(folder, known.values(), drawing.fingerprint)
+        here.wait_for_everyone()
+        if not first:
+            known = manifest_rows(folder, drawing.fingerprint)
+        run = _Run(folder=folder, known=known, drawing=drawing, process=here.process_index)
+        starts = range(here.process_index * batch_size, len(data), every * batch_size)
         with tqdm(
-            total=len(data), desc=f"normalize {data.title}", unit="face", disable=not progress
+            total=sum(min(batch_size, len(data) - start) for start in starts),
+            desc=f"normalize {data.title}" + (f" (1 of {every} shares)" if every > 1 else ""),
+            unit="face",
+            disable=not (progress and first),
         ) as bar:
             try:
                 with workers_of(workers) as pool:
-                    for finished in run.all(data.batches(batch_size), pool):
+                    parts = islice(data.batches(batch_size), here.process_index, None, every)
+                    for finished in run.all(parts, pool):
                         bar.update(finished)
             except BaseException:
                 with suppress(NorfaceError):
                     run.save()
                 raise
             run.save()
-    return run.counts
+        here.wait_for_everyone()
+        if first and every > 1:
+            joined_rows(folder, drawing.fingerprint)
+        counts = gather_object([run.counts])
+        here.wait_for_everyone()
+    return sum(counts, Counter())
+
+
+def _prepared(folder: Path, data: FaceDataset, fingerprint: str, overwrite: bool) -> dict[str, Row]:
+    """Rows of earlier calls, in a folder that fits the dataset. Errors are those of
+    `normalize_dataset`."""
+    refuse_foreign(folder, data.index["path"])
+    if overwrite:
+        remove_normalized(folder)
+    known = joined_rows(folder, fingerprint)
+    check_root(folder, data.root)
+    forget_missing(known, data, folder)
+    return known
 
 
 @dataclass(kw_only=True)
 class _Run:
-    """A dataset on its way into a target's folder; ``done``: rows of the manifest by path."""
+    """A dataset, or one process's share of it, on its way into a target's folder; ``known``: rows
+    of the manifest of earlier calls by path."""
 
     folder: Path
-    done: dict[str, Row]
+    known: dict[str, Row]
     drawing: Drawing
+    process: int = 0
+    done: dict[str, Row] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     saved: float = field(default_factory=time.monotonic)
 
@@ -146,15 +182,15 @@ class _Run:
 
     def _before(self, part: FaceDataset) -> dict[str, Row]:
         """Rows of an earlier call of the frames of a part."""
-        return {path: self.done[path] for path in part.index["path"] if path in self.done}
+        return {path: self.known[path] for path in part.index["path"] if path in self.known}
 
     def _finish(self, rows: "_Rows", written: Future) -> int:
         """Notes what became of the frames of a part, when their images are written."""
         hashes = written.result()
         for status, row in rows:
             self.counts[status] += 1
-            if row.error and row.path in self.done:  # it could be read before it changed
-                remove_image(self.folder, self.done[row.path])
+            if row.error and row.path in self.known:  # it could be read before it changed
+                remove_image(self.folder, self.known[row.path])
             digest = hashes.get(row.path, row.normalized_sha256)
             self.done[row.path] = row._replace(normalized_sha256=digest)
         if time.monotonic() - self.saved > _SAVE_SECONDS:
@@ -162,8 +198,10 @@ class _Run:
         return len(rows)
 
     def save(self) -> None:
-        """Writes the manifest."""
-        write_manifest(self.folder, self.done.values(), self.drawing.fingerprint)
+        """Writes the manifest, or that of this process's share."""
+        rows = self.done if self.process else self.known | self.done
+        name = share_name(self.process)
+        write_manifest(self.folder, rows.values(), self.drawing.fingerprint, name)
         self.saved = time.monotonic()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from norface_lib.common.devices import processes
 from norface_lib.common.errors import DataError
 from norface_lib.datasets import open_dataset
 from norface_lib.datasets.normalized import check_batch_size, normalize_dataset
@@ -143,6 +144,11 @@ def normalize(
             raise DataError(
                 f"{source}: a dataset is aligned by `align --layout` and --points, not by a "
                 "detector"
+            )
+        if processes().num_processes > 1:
+            raise DataError(
+                f"{source}: a detector runs in one process; run `align` first, and then "
+                "`normalize` in several"
             )
         listing = list_sources(source, out)
         finder = _opened(detector, levels)

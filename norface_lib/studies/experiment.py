@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from norface_lib.common.devices import processes
 from norface_lib.common.files import sha256_of
 from norface_lib.common.paths import cache
 from norface_lib.common.records import check_leakage
@@ -299,10 +300,12 @@ class Experiment:
             result = CrossResult(**about, in_domain=in_domain)
         if out is None:
             return result
-        result.save_classifiers(prepared.folder / "weights")
+        first = processes().is_main_process  # of several, it alone writes
+        if first:
+            result.save_classifiers(prepared.folder / "weights")
         if self.final:
             train_final(self, prepared, result, how)
-        return result.write(prepared.folder / "result.json")
+        return result.write(prepared.folder / "result.json") if first else result
 
     def _rows_of(
         self, prepared: Prepared, task: Task, recipe: Recipe, how: dict[str, Any]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from norface_lib.common.devices import processes
 from norface_lib.networks.weights import save_classifier
 from norface_lib.studies.preparation import Prepared
 from norface_lib.studies.recipes import SECOND_FACES
@@ -41,5 +42,7 @@ def train_final(
             "cross_validated": row.as_dict(),
             "recipe": asdict(recipe),
         }
+        if not processes().is_main_process:
+            continue
         path = prepared.folder / "weights" / f"{name}-final.safetensors"
         save_classifier(model, path, result.card() | about)

@@ -1,8 +1,7 @@
 """One training loop for all networks: schedule, averaged weights, several processes, checkpoint,
 exact resume, log, progress.
 
-On several GPUs, start the same command with ``accelerate launch`` or ``torchrun``: each process
-takes its share of a batch.
+On several GPUs, start the same command with ``accelerate launch``: each process takes its share.
 """
 
 import json
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -29,6 +28,7 @@ from norface_lib.common.files import write_atomically
 from norface_lib.common.locks import only_writer
 from norface_lib.training.loader import Choose, StepSampler, make_loader
 from norface_lib.training.log import log_step, rewind
+from norface_lib.training.shares import check_shares, means, new_accelerator, take_from_first
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, float]]]
 """``loss(model, batch)``: the loss of a batch as the dataset gives it, and figures for the log."""
@@ -229,18 +229,16 @@ def fit(
     loss that is not finite, :class:`NorfaceError` if tensorboard is asked for and not there, and
     `norface_lib.common.errors.DataError` if another process trains ``name`` in this folder.
     """
-    accelerator = Accelerator(
-        device_placement=False,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    accelerator = new_accelerator()
     first = accelerator.is_main_process
+    check_shares(name, min(config.batch_size, len(data)), config.accumulate, accelerator)
     run = _Run(model, config)
     checkpoint = Path(folder) / f"{name}.ckpt" if folder else None
     if checkpoint and checkpoint.exists():
         run.load(checkpoint)
+        state = f"goes on from step {run.step}"
         if first:
-            state = "trained already, used as it is"
-            print(f"{name}: {state if run.finished else f'goes on from step {run.step}'}")
+            print(f"{name}: {'trained already, used as it is' if run.finished else state}")
 
     sampler = StepSampler(
         len(data),
@@ -278,10 +276,13 @@ def fit(
             bar.update()
 
             watched = watch is not None and (run.step % config.watch_every == 0 or run.finished)
+            logged = watched or run.step % config.log_every == 0 or run.finished
+            if logged and accelerator.num_processes > 1:
+                figures = means(figures, accelerator)
             if first and watched:
                 figures |= watch(model.eval(), run.step)
                 model.train()
-            if first and (watched or run.step % config.log_every == 0 or run.finished):
+            if first and logged:
                 bar.set_postfix({key: f"{value:.4g}" for key, value in figures.items()})
                 if folder:
                     seconds = time.monotonic() - started
@@ -294,6 +295,7 @@ def fit(
                 run.save(checkpoint)
                 saved = time.monotonic()
     accelerator.wait_for_everyone()  # nobody reads what the first process is still writing
+    take_from_first(model, accelerator)
     return model.eval()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from norface_lib.common.devices import device_of
+from norface_lib.common.devices import device_of, processes
 from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.common.records import versions
 from norface_lib.datasets.label_table import read_spec
@@ -121,6 +121,9 @@ def train_and_save(
     model = train_normalizer(
         pairs, config, training, folder=out, device=device, start=first, faces=more, watch=watch
     )
+    path = out / f"{name or preset}.safetensors"
+    if not processes().is_main_process:
+        return path
     seconds = {stage: logged_seconds(out / f"{stage}.jsonl") for stage in training.stages}
     card |= {
         "data": spec | {"pairs": len(pairs), "faces": 0 if more is None else len(more)},
@@ -129,9 +132,7 @@ def train_and_save(
         "license": terms,
         "versions": versions(),
     }
-    return save_normalizer(
-        model.cpu(), Path(data) / "target.png", out / f"{name or preset}.safetensors", card
-    )
+    return save_normalizer(model.cpu(), Path(data) / "target.png", path, card)
 
 
 def _watch(spec: dict[str, Any], out: Path) -> Watch:
@@ -151,11 +152,9 @@ def _watch(spec: dict[str, Any], out: Path) -> Watch:
     except CheckpointError as error:
         print(f"the log will hold no AU errors: {error}")
         evaluator = None
-    return Watch(
-        Rendered(write_benchmark(watched, out / "watched")),
-        out / "samples",
-        evaluator,
-    )
+    with processes().main_process_first():
+        faces = Rendered(write_benchmark(watched, out / "watched"))
+    return Watch(faces, out / "samples", evaluator)
 
 
 def measure(
