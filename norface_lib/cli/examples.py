@@ -36,7 +36,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "sweep": ("norface sweep studies.yaml out --workers 2",),
     "train-normalizer": (
         "norface train-normalizer pretrain out --device cuda",
-        "norface train-normalizer pretrain out --start tiny --name mine --faces aligned",
+        "norface train-normalizer pretrain out --start tiny --faces aligned --term expression=1",
     ),
     "train-reader": (
         "norface train-reader out faces press/train --share 0.6 --share 0.4 --calibrate others",

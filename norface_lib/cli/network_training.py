@@ -9,8 +9,11 @@ from norface_lib.cli import checks
 from norface_lib.cli.checks import MOST_STEPS
 from norface_lib.cli.options import (
     DeviceOption,
+    Layout,
+    LoaderOption,
     NetworkOption,
     NormalizerOption,
+    PointsOption,
     Preset,
     SeedOption,
     StartOption,
@@ -66,6 +69,10 @@ def train_normalizer(
             help="leave the encoder as it was begun with, as by --encoder READER",
         ),
     ] = False,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST_STEPS, help="faces of a step; default: each stage's own"),
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     start: StartOption = None,
@@ -80,9 +87,20 @@ def train_normalizer(
     faces: Annotated[
         Path | None,
         typer.Option(
-            help="a folder of aligned faces without true normalized images, to train on too"
+            help="faces without true normalized images, to train on too: a folder of aligned "
+            "faces, or a dataset; with --term expression, identity or adversarial, or "
+            "--masked-steps"
         ),
     ] = None,
+    layout: Annotated[
+        Layout, typer.Option(help="for --faces: a folder of images, or a dataset of this layout")
+    ] = "folder",
+    points: PointsOption = None,
+    option: LoaderOption = None,
+    unpaired_share: Annotated[
+        float,
+        typer.Option(min=0.01, max=0.99, help="share of a batch that --faces make up"),
+    ] = 0.5,
     degraded: Annotated[
         float,
         typer.Option(
@@ -106,19 +124,34 @@ def train_normalizer(
     after a stop, run the same command again."""
     from dataclasses import replace
 
+    from norface_lib.datasets import open_dataset
+    from norface_lib.datasets.options import read_options
     from norface_lib.training.normalizer import NormalizerTraining
     from norface_lib.training.normalizer_recipe import train_and_save
     from norface_lib.training.normalizer_terms import terms_of
 
     losses = replace(
-        terms_of(term or [], network or []), degraded_share=degraded, code_share=code_share
+        terms_of(term or [], network or []),
+        degraded_share=degraded,
+        code_share=code_share,
+        unpaired_share=unpaired_share,
     )
+    more = None
+    if faces is not None:
+        if not masked_steps and not losses.weights.unpaired:
+            raise typer.BadParameter(
+                "--faces teach nothing without a term that needs no true image: --term "
+                "expression=1, identity=1 or adversarial=0.1, or --masked-steps"
+            )
+        more = open_dataset(layout, faces, **read_options(layout, option or ()))
+        more = more if points is None else more.aligned_by(points)
     training = NormalizerTraining.of_steps(
         expression_steps,
         synthesis_steps,
         seed=seed,
         masked=masked_steps,
         drawing=drawing_steps,
+        batch_size=batch_size,
         terms=losses,
         frozen_encoder=frozen_encoder,
     )
@@ -130,7 +163,7 @@ def train_normalizer(
         device=device,
         start=start,
         encoder=encoder,
-        faces=faces,
+        faces=more,
         name=name,
         terms=terms,
     )

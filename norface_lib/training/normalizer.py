@@ -61,10 +61,11 @@ class NormalizerTraining:
         seed: int = 0,
         masked: int = 0,
         drawing: int = 0,
+        batch_size: int | None = None,
         **others: Any,
     ) -> "NormalizerTraining":
-        """The default recipe with other lengths, a stage of 0 steps left out; a short run is logged
-        more often."""
+        """The default recipe with other lengths, a stage of 0 steps left out, and another
+        ``batch_size`` of all stages if one is given; a short run is logged more often."""
 
         if synthesis < 1:
             raise ValueError("the synthesis stage needs at least one step")
@@ -74,7 +75,10 @@ class NormalizerTraining:
                 "log_every": max(1, min(20, steps // 12)),
                 "watch_every": max(1, min(250, steps // 4)),
             }
-            return replace(config, steps=steps, seed=seed, **often) if steps else None
+            batch = batch_size or config.batch_size
+            if not steps:
+                return None
+            return replace(config, steps=steps, seed=seed, batch_size=batch, **often)
 
         return cls(
             masked=stage(_MASKED, masked),

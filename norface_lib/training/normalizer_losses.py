@@ -185,6 +185,11 @@ class SynthesisLoss:
             terms["self_reconstruction"] = weighted_l1(
                 normalized[count:], self.targets, self.pixel_weights, self.terms.softness
             )
+            if self.perceptual and not len(batch.truths):  # else the truths have that term
+                features = self.perceptual.features
+                terms["perceptual"] = perceptual_loss(
+                    features(normalized[count:]), features(self.targets)
+                )
             batch = batch._replace(originals=batch.originals[:count], which=batch.which[:count])
         terms |= dict(self._unpaired(batch, normalized[:count]))
         terms |= dict(self._adversarial(model.discriminator, batch, normalized[:count]))

@@ -11,14 +11,15 @@ import torch
 from norface_lib.common.devices import device_of, processes
 from norface_lib.common.errors import CheckpointError, DataError
 from norface_lib.common.records import versions
+from norface_lib.datasets.base import FaceDataset
 from norface_lib.datasets.label_table import read_spec
 from norface_lib.datasets.rendered import Rendered
+from norface_lib.datasets.streamed import StreamedFaces
 from norface_lib.faces.benchmark import POOLS, BenchmarkSpec
 from norface_lib.faces.writing import write_benchmark
 from norface_lib.images.arrays import Faces, resized, to_tensor
-from norface_lib.images.crop import crop_of
 from norface_lib.images.distances import neutral_ratio, region_ratios
-from norface_lib.images.files import list_images, read_faces, write_png
+from norface_lib.images.files import write_png
 from norface_lib.images.sheets import contact_sheet
 from norface_lib.networks.evaluator import Evaluator
 from norface_lib.networks.inference import normalize_faces
@@ -96,7 +97,7 @@ def train_and_save(
     device: str = "auto",
     start: str | None = None,
     encoder: str | None = None,
-    faces: Path | None = None,
+    faces: FaceDataset | None = None,
     name: str | None = None,
     terms: str = "MIT",
 ) -> Path:
@@ -104,9 +105,9 @@ def train_and_save(
     weights and card.
 
     ``start`` and ``encoder``: weights to begin with, as
-    `norface_lib.training.beginning.beginning` takes them; ``faces``: a folder of
-    aligned faces without a true I_n; ``name`` of the weights: default, that of the preset;
-    ``terms``: the card's entry license.
+    `norface_lib.training.beginning.beginning` takes them; ``faces``: aligned faces without a true
+    I_n, of any dataset, which are read as they are needed; ``name`` of the weights: default, that
+    of the preset; ``terms``: the card's entry license.
     """
     if preset not in PRESETS:
         raise DataError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
@@ -115,7 +116,7 @@ def train_and_save(
     pairs = Rendered(data, progress=True)
     first, card = beginning(config, start, encoder)
     size = config.size
-    more = None if faces is None else read_faces(list_images(faces), size, crop_of(faces))
+    more = None if faces is None else StreamedFaces(faces, size)
     spec = read_spec(Path(data))
     watch = _watch(spec, out)
     model = train_normalizer(
@@ -126,7 +127,9 @@ def train_and_save(
         return path
     seconds = {stage: logged_seconds(out / f"{stage}.jsonl") for stage in training.stages}
     card |= {
-        "data": spec | {"pairs": len(pairs), "faces": 0 if more is None else len(more)},
+        "data": spec
+        | {"pairs": len(pairs), "faces": 0 if more is None else len(more)}
+        | ({} if faces is None else {"faces_of": faces.title, "faces_left": faces.report.dropped}),
         "training": asdict(training) | {"seconds": seconds, "device": str(device_of(device))},
         "measured": measure(model, out / "held-out", target=pairs.names[0]),
         "license": terms,

@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weight of each term; 0 leaves it out. The first four need pairs, the next three do not."""
+    """Weight of each term; 0 leaves it out. The first four need pairs, the others do not."""
 
     reconstruction: float = 1.0  # weighted, softened L1 to the true I_n
     edge: float = 1.0  # L1 of its edges
     reading: float = 0.2  # squared error of AUs read from the expression embedding
-    perceptual: float = 0.0  # distance to the true I_n as a frozen network sees it
+    # distance to the true I_n as a frozen network sees it; where no face has one, of the target
+    # that was given as original to itself, with the term self_reconstruction
+    perceptual: float = 0.0
     expression: float = 0.0  # a frozen network must see the original's expression in I_n
     identity: float = 0.0  # and another the target's identity
     # the target, given as original, must come out as it is: weighted, softened L1
@@ -24,6 +26,11 @@ class LossWeights:
         bad = [name for name, value in asdict(self).items() if not 0 <= value < float("inf")]
         if bad:
             raise ValueError(f"weights of terms must be finite and at least 0: {', '.join(bad)}")
+
+    @property
+    def unpaired(self) -> bool:
+        """Whether a term learns from faces without a true I_n."""
+        return bool(self.expression or self.identity or self.adversarial)
 
 
 @dataclass(frozen=True, kw_only=True)
