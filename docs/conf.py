@@ -20,7 +20,7 @@ exclude_patterns = [".*", "build", "runs", "tests", "results", "figures", "venv"
 nb_execution_mode = "off"
 nb_merge_streams = True
 myst_heading_anchors = 4  # as GitHub makes them
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["dollarmath", "html_image"]
 suppress_warnings = [
     "myst.header",  # a page may begin with a smaller heading
     "mystnb.unknown_mime_type",  # widgets, which need a kernel: a figure is their static twin
