@@ -115,3 +115,21 @@ def test_the_readme_gets_a_small_picture_of_each_notebook(checkout):
     image = cv2.imread(str(checkout / "figures/thumbnails/01.jpg"))
     assert image.shape == (108, 180, 3)
     assert abs(float(image.mean()) - 200) < 3, "of the cell that is tagged"
+
+
+def test_lines_about_the_run_are_no_reading_matter(checkout):
+    notebook = nbformat.read(checkout / "notebooks/01_sum.ipynb", as_version=4)
+    text = (
+        "classifier-seed0-fold1: trained already, used as it is\n"
+        "lab: 900 faces of 30 people\n"
+        "05.lab.both.mean_f1 = 0.645, expected 0.647 +- 0.03\n"
+    )
+    only_of_the_run = "lab-64: 30 subjects x 4 frames are there already, used as they are\n"
+    notebook.cells[0].outputs = [
+        v4.new_output("stream", name="stdout", text=text),
+        v4.new_output("stream", name="stdout", text=only_of_the_run),
+    ]
+    nbformat.write(notebook, run_file("quick", "01_sum.ipynb"))
+    publish("quick")
+    (output,) = shown(checkout)
+    assert output.text == "lab: 900 faces of 30 people\n"

@@ -3,6 +3,7 @@ figures into the tracked folders. Nothing else writes there."""
 
 import base64
 import copy
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from norface_lib.common.paths import NOTEBOOKS, ROOT, runs, shown
 
 with needs("notebooks"):
     import nbformat
+
+_RUN_LINE = re.compile(
+    r".*(used as it is|used as they are|goes on from step)"  # what came from the cache
+    r"|\d\d\.[\w.]+ = .*(expected|not compared)"  # comparisons of `check_expected`
+)
+"""Lines of an output that a reader of the committed notebook has no use for."""
 
 _LARGEST = 1_900_000
 """Bytes of a committed notebook."""
@@ -154,10 +161,15 @@ def _smaller(
     """A copy of outputs, with pictures of more than ``largest`` bytes, which are rows of faces, as
     JPEG of no more than some pixels.
 
-    Without what went to stderr: warnings name the files of this machine, and progress bars are
-    over.
+    Without what went to stderr, for warnings name the files of this machine, and progress bars are
+    over; and without lines that are about the run and not about its subject (`_RUN_LINE`).
     """
     outputs = [copy.deepcopy(output) for output in outputs if output.get("name") != "stderr"]
+    for output in outputs:
+        if "text" in output:
+            lines = output.text.splitlines(keepends=True)
+            output.text = "".join(line for line in lines if not _RUN_LINE.match(line))
+    outputs = [output for output in outputs if output.get("text") != ""]
     for output in outputs:
         picture = base64.b64decode(output.get("data", {}).get("image/png", ""))
         if len(picture) > largest:
