@@ -21,6 +21,7 @@ SWITCHES = (
         "--disable-dev-shm-usage",
     ),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),  # a camera
 )
 
 needs_chromium = pytest.mark.skipif(
@@ -50,9 +51,14 @@ def seen(part):
 
 def becomes_other(part, before, seconds=30):
     """What a part of the page looks like once it has changed."""
+    from playwright.sync_api import Error
+
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        now = seen(part)
+        try:
+            now = seen(part)
+        except Error:  # it is being replaced right now
+            continue
         if now.shape != before.shape or (now != before).any():
             return now
         time.sleep(0.2)

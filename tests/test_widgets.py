@@ -71,7 +71,8 @@ class Shown:
         self.faces = {"dark": plain, "bright": 255 - plain}
         identities = identities or {"noor": lambda faces: 255 - faces}
         box = widgets.quickstart(self.faces, identities, read, detector, size=SIZE)
-        controls, self.message, pictures = box.children
+        controls, camera, self.message, pictures = box.children
+        self.snapshot = camera.children[1]
         self.face, self.identity, self.button = controls.children
         (self.picture, self.links), self.bars = pictures.children[0].children, pictures.children[1]
 
@@ -160,6 +161,17 @@ def test_an_uploaded_picture_is_the_face_that_is_shown(photograph):
     shown.upload("me.png", png_of(255 - photograph))
     assert_alike(shown.ends()[0], align_face(255 - photograph, points, size=SIZE))
     assert len(opened) == 1
+
+
+def test_a_snapshot_is_the_face_that_is_shown(photograph):
+    shown = Shown()
+    jpeg = cv2.imencode(".jpg", photograph[..., ::-1])[1].tobytes()
+    shown.snapshot.value = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+    assert shown.face.label == "snapshot" and shown.snapshot.value == ""
+    points = NORFACE_CROP.pixels(64) + ((120 - 64) / 2, (90 - 64) / 2)
+    assert_alike(shown.ends()[0], align_face(photograph, points, size=SIZE))
+    shown.snapshot.value = "data:,"
+    assert shown.message.value.startswith("snapshot: not a readable image")
 
 
 @pytest.mark.parametrize(

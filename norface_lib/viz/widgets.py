@@ -16,6 +16,7 @@ from norface_lib.images.files import SMALLEST, decode
 from norface_lib.images.sheets import wipe
 from norface_lib.photos.detection import Detector
 from norface_lib.viz.bars import bars_as_html
+from norface_lib.viz.camera import camera
 from norface_lib.viz.explorer import explore, portrait
 from norface_lib.viz.wipe import (
     Item,
@@ -68,12 +69,12 @@ def quickstart(
     size: int = 280,
 ) -> ipywidgets.Widget:
     """A wipe as in `compare` with a choice of identity, the predictions for the face beside it,
-    links that save both, and a button for a picture of your own.
+    links that save both, and two ways to give a picture of your own: a file, or the camera.
 
     ``faces``: aligned ones (S, S, 3) by name. ``identities``: functions that normalize originals
     (N, S, S, 3), by the name of the identity. ``read``: from originals and normalized faces, a row
     for each with the columns of ``predictions.csv``. ``detector``: opens one; it is called at the
-    first upload and not before. The widget shows why a picture cannot be taken.
+    first picture and not before. The widget shows why a picture cannot be taken.
     """
     originals = list(faces.values())
     picture = ipywidgets.HTML()
@@ -100,31 +101,32 @@ def quickstart(
         bars.value = bars_as_html(row)
         links.value = links_as_html(_files(originals[face.value], normalized, row))
 
+    def add(data: bytes, name: str) -> None:
+        message.value = "looking for a face ..."
+        try:
+            originals.append(face_in(data, name, opened(), len(originals[0])))
+        except NorfaceError as error:
+            message.value = escape(str(error))
+        else:
+            message.value = ""
+            face.options = (*face.options, (name, len(originals) - 1))
+            face.value = len(originals) - 1
+
     def take(_) -> None:
         for file in upload.value:
-            message.value = "looking for a face ..."
-            try:
-                originals.append(
-                    face_in(bytes(file["content"]), file["name"], opened(), len(originals[0]))
-                )
-            except NorfaceError as error:
-                message.value = escape(str(error))
-            else:
-                message.value = ""
-                face.options = (*face.options, (file["name"], len(originals) - 1))
-                face.value = len(originals) - 1
+            add(bytes(file["content"]), file["name"])
         upload.value = ()
 
     for control in (face, identity):
         control.observe(show, "value")
     upload.observe(take, "value")
     show()
-    pictures = ipywidgets.HBox(
-        [ipywidgets.VBox([picture, links]), bars], layout={"flex_flow": "row wrap"}
-    )
+    left = ipywidgets.VBox([picture, links], layout={"margin": "0 20px 0 0"})
+    pictures = ipywidgets.HBox([left, bars], layout={"flex_flow": "row wrap"})
     return ipywidgets.VBox(
         [
             ipywidgets.HBox([face, identity, upload], layout={"flex_flow": "row wrap"}),
+            camera(lambda data: add(data, "snapshot")),
             message,
             pictures,
         ]

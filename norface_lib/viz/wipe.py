@@ -4,8 +4,8 @@ The control is a range input that lies over the pictures: the browser gives it p
 keys (arrows, Page Up and Down, Home, End) and the role of a slider. What it moves is a CSS
 variable, by an attribute ``oninput``, which also runs where a ``<script>`` does not: in the value
 of an ``ipywidgets.HTML``. So one text works as a notebook's output, in a widget, in an exported
-page and in a page of its own. Where all scripts are stripped, as in a notebook that is not
-trusted, both pictures are seen, each on one half.
+page and in a page of its own. Where scripts are stripped, both pictures are seen, each on one half;
+where styles are stripped, too, as in a notebook that is not trusted, one after the other.
 """
 
 import base64
@@ -176,8 +176,9 @@ def _shown(item: Item, size: int) -> str:
 
 def links_as_html(files: Mapping[str, bytes]) -> str:
     """Links that save files, by name, from the page itself."""
-    return " ".join(
-        f'<a download="{escape(name)}" href="data:application/octet-stream;base64,'
+    style = "margin-right: 14px; text-decoration: underline"
+    return "".join(
+        f'<a style="{style}" download="{escape(name)}" href="data:application/octet-stream;base64,'
         f'{base64.b64encode(content).decode()}">save {escape(name)}</a>'
         for name, content in files.items()
     )
