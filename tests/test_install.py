@@ -99,6 +99,12 @@ def test_the_core_imports_without_any_extra():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_the_page_of_predictions_needs_no_notebooks():
+    missing = ["matplotlib", "seaborn", "ipywidgets", "IPython"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({missing})); import norface_lib.viz.page"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 # --- the wheel ------------------------------------------------------------------------------------
 
 

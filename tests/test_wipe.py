@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import drag, needs_chromium, open_page, seen
+from typer.testing import CliRunner
 
+from norface_lib.cli.app import app
 from norface_lib.common.errors import DataError
 from norface_lib.common.paths import runs
 from norface_lib.images.crop import ALIGNED
 from norface_lib.images.files import write_png
+from norface_lib.networks.cards import FOLDER
 from norface_lib.viz import page as page_of_faces
 from norface_lib.viz.page import PAGE, write_page
 from norface_lib.viz.widgets import compare
@@ -230,6 +233,17 @@ def test_a_page_shows_each_face_with_its_wipe_bars_and_values(page, tmp_path):
     page.locator("summary:visible").click()
     assert "b a#.jpg" in page.locator("table:visible").inner_text()
     page.screenshot(path=runs() / "browser" / "page.png")
+
+
+@pytest.mark.slow
+def test_predict_writes_a_page(tmp_path):
+    call = ["predict", str(FOLDER / "tiny.png"), str(tmp_path), "--detector", "none", "--page"]
+    done = CliRunner().invoke(app, [*call, "--json", "--quiet"])
+    assert done.exit_code == 0 and json.loads(done.stdout)["page"] == 1
+    text = (tmp_path / PAGE).read_text()
+    assert 'type="range"' in text and "AU12 lip corner puller" in text and "emotion: " in text
+    for address in re.findall(r'src="([^"]+)"', text):
+        assert (tmp_path / address).is_file()
 
 
 def test_a_page_of_many_faces_says_how_many_it_leaves_out(tmp_path, monkeypatch):

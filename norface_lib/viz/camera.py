@@ -18,7 +18,7 @@ with needs("notebooks"):
 
 CONSENT = (
     "I am the one in front of the camera, or who is has agreed. The picture goes to the machine "
-    "that runs this notebook, is read there, and is not saved."
+    "that runs this notebook, and is kept there until its kernel ends."
 )
 """What a reader agrees to before the camera is opened."""
 
