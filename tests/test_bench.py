@@ -15,7 +15,7 @@ from norface_lib.cli.bench.classifier import (
     training_step,
 )
 from norface_lib.cli.bench.loader import bench_loader
-from norface_lib.cli.bench.measuring import best_rate, flops_of, in_own_process, seconds_in_turns
+from norface_lib.cli.bench.measuring import best_rate, in_own_process, seconds_in_turns
 from norface_lib.cli.bench.normalizer import (
     BATCHES,
     compiled_figure,
@@ -26,6 +26,7 @@ from norface_lib.cli.bench.normalizer import (
 from norface_lib.cli.options import Stage
 from norface_lib.networks.classifier import Classifier, ClassifierConfig, parameter_count
 from norface_lib.networks.encoder import EncoderConfig, FaceEncoder
+from norface_lib.networks.flops import flops_of
 from norface_lib.networks.mixtures import MixtureOfExperts, sparse_sum
 from norface_lib.networks.normalizer import PRESETS, Normalizer, NormalizerConfig
 

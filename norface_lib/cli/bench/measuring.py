@@ -8,9 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from norface_lib.common.processes import end_with_parent
 
@@ -88,15 +85,3 @@ def wait_for(device: torch.device) -> None:
     """Waits until a GPU has finished what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def flops_of(network: Callable[[Tensor], Any], image: Tensor) -> int:
-    """Floating-point operations of one image (1, 3, S, S), a multiplication and an addition counted
-    as two.
-
-    By ``torch.utils.flop_counter``, which overlooks the fused attention of a CPU, so attention runs
-    as plain matrix products.
-    """
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        network(image)
-    return counter.get_total_flops()

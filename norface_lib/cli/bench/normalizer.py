@@ -12,7 +12,6 @@ from norface_lib.cli.bench.measuring import (
     Figure,
     best_rate,
     figure_of,
-    flops_of,
     in_own_process,
     median_seconds,
     wait_for,
@@ -22,6 +21,7 @@ from norface_lib.common.records import peak_memory
 from norface_lib.images.arrays import to_uint8
 from norface_lib.networks.classifier import parameter_count
 from norface_lib.networks.encoder import FaceEncoder
+from norface_lib.networks.flops import flops_of
 from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import PRESETS, Normalizer, NormalizerConfig, Target
 
