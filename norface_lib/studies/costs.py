@@ -119,8 +119,8 @@ def costs_table(_: ResultFiles) -> TextTable:
             f"through the backbone and {whole / 1e9:.1f} through the whole normalizer (counted), "
             f"at an assumed {FLOPS_PER_SECOND / 1e12:.0f} TFLOP/s of an H100 in bfloat16; both "
             f"inputs, {EPOCHS} epochs, one seed, one row of a result, a backward pass as "
-            f"{BACKWARD} forward ones. Eight GPUs are taken to be eight times as fast, and hours on "
-            "one are hours of a GPU. Finding, reading and decoding faces are not counted.",
+            f"{BACKWARD} forward ones. Eight GPUs are taken to be eight times as fast, and hours "
+            "on one are hours of a GPU. Finding, reading and decoding faces are not counted.",
             "Disk: originals and normalized faces as arrays, and PNG files as if they did not "
             "shrink; `--leakage per-fold` adds a third of that for each fold, `all` once. RAM: "
             "less will do, as faces are mapped from files; then they are read from the disk in "
