@@ -215,6 +215,18 @@ def test_curves_over_people_are_read_from_the_files_of_a_sweep(tmp_path):
     assert len(table.rows) == 12
 
 
+def test_few_people_tell_all_rows_and_longer_trainings_with_their_steps(tmp_path):
+    ablation(tmp_path, "rows", 41, 0.6)
+    ablation(tmp_path, "settled", 41, 0.7, steps=4000, seeds=(0,))
+    ablation(tmp_path, "mini-people-5", 5, 0.3)
+    table = TABLES["few-people"](ResultFiles(tmp_path))
+    assert table.rows[-2:] == (
+        ("both", "4,000", "1", "0.700 [0.600, 0.800]"),
+        ("original twice", "4,000", "1", "0.700 [0.600, 0.800]"),
+    )
+    assert [row[0] for row in table.rows] == ["both", "original twice"] * 2
+
+
 def test_gaps_stand_in_their_table(tmp_path):
     def row(score):
         return {"headline": score, "interval": [score - 0.1, score + 0.1], "metric": "mean F1"}

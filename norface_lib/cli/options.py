@@ -73,6 +73,7 @@ class ResultTable(StrEnum):
     GROUPS = "groups"
     CROSS_DATASET_RENDERED = "cross-dataset-rendered"
     ABLATIONS = "ablations"
+    FEW_PEOPLE = "few-people"
     COSTS = "costs"
 
 

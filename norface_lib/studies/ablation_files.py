@@ -86,3 +86,31 @@ def ablation_table(files: ResultFiles) -> TextTable:
         rows=tuple(lines),
         notes=(note,),
     )
+
+
+_FEW_PEOPLE = ("rows", "settled", "longer")
+"""Experiments of the sweep `few_people` with one number of people: all rows, and originals trained
+for longer."""
+
+
+def few_people_table(files: ResultFiles) -> TextTable:
+    """What a small network from random initialization learns from few people, by what it sees."""
+    found = {
+        file.path.rpartition("/")[2].removesuffix(".json"): file for file in ablation_files(files)
+    }
+    lines = []
+    for name in _FEW_PEOPLE:
+        if (file := found.get(name)) is None:
+            continue
+        steps = file.content["settings"]["recipe"]["training"]["steps"]
+        seeds = len(_experiment(file)["seeds"])
+        for row, values in file.result["rows"].items():
+            score = with_interval(values["headline"], values["interval"])
+            lines.append((row, f"{steps:,}", str(seeds), score))
+    return TextTable(
+        name="few-people",
+        title="A small network from random initialization on 41 people",
+        header=("what it sees", "steps", "seeds", "mean F1"),
+        rows=tuple(lines),
+        notes=("95 % over the tested people.",),
+    )
