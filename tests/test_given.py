@@ -212,3 +212,18 @@ def test_the_command_takes_identities(data, identities, tmp_path):
     assert result["settings"]["experiment"]["identities"] == ["noor", "emil"]
     with pytest.raises(ValueError, match="identities are folders of given"):
         Experiment(task="au_detection", data="bp4d", root=tmp_path, identities=("noor",))
+
+
+@pytest.mark.slow  # draws 24 faces with their AUs
+def test_our_own_sets_of_two_targets_are_identities(data, tmp_path):
+    run = CliRunner()
+    for target in ("noor", "emil"):
+        call = ["normalize", str(data.root), str(tmp_path / "set"), "--layout", "rendered"]
+        done = run.invoke(app, [*call, "--draw", "render", "--target", target])
+        assert done.exit_code == 0, done.output
+    call = ["train", str(data.root), str(tmp_path / "out"), "--normalized", str(tmp_path / "set")]
+    call += ["--steps", "2", "--protocol", "rendered/2fold-seed0", "--inputs", "both"]
+    done = run.invoke(app, [*call, "--identities", "noor+emil"])
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "out/au_detection/result.json").read_text())
+    assert result["counts"]["normalized"]["emil: given"] == 12

@@ -167,7 +167,7 @@ def mae_face(config):
 def test_a_larger_preset_goes_from_its_first_step_to_a_result(preset, tmp_path, soon_done):
     """Two steps of a batch of two: that it works, not how well."""
     config = PRESETS[preset]
-    spec = BenchmarkSpec(pool="lab", subjects=2, frames=1, size=config.size)
+    spec = BenchmarkSpec(pool="lab", subjects=4, frames=1, size=config.size)
     root = write_benchmark(spec, tmp_path / "rendered", workers=1, progress=False)
     call = ["train-normalizer", root, tmp_path / "normalizer", "--preset", preset]
     call += ["--batch-size", 2, "--expression-steps", 1, "--synthesis-steps", 2]
@@ -180,7 +180,7 @@ def test_a_larger_preset_goes_from_its_first_step_to_a_result(preset, tmp_path, 
     norface(*call)
     weights = tmp_path / f"normalizer/{preset}.safetensors"
     card = load_normalizer(str(weights))[2]
-    assert card["training"]["synthesis"]["steps"] == 2 and card["data"]["faces"] == 2
+    assert card["training"]["synthesis"]["steps"] == 2 and card["data"]["faces"] == 4
     if preset == "base":
         begun = card["start"]["encoder"]
         assert begun["source"] == "mae_face.pth" and sum(begun["dropped"].values()) == 6
@@ -190,12 +190,12 @@ def test_a_larger_preset_goes_from_its_first_step_to_a_result(preset, tmp_path, 
     said = norface(
         "normalize", root, out / "normalized", "--layout", "rendered", "--weights", weights
     )
-    assert "2 normalized" in said
+    assert "4 normalized" in said
     call = ["train", root, out, "--weights", weights, "--protocol", "rendered/2fold-seed0"]
     call += ["--inputs", "both", "--steps", 2, "--batch-size", 2, "--backbone", "tuned"]
     norface(*call)
     result = json.loads((out / "au_detection/result.json").read_text())
-    assert result["counts"]["normalized"] == {"normalized": 2}
+    assert result["counts"]["normalized"] == {"normalized": 4}
     assert (
         result["settings"]["recipe"]["config"]["encoder"]["image_size"] == config.encoder.image_size
     )
