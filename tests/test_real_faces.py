@@ -163,6 +163,7 @@ def mae_face(config):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a busy machine takes long for the larger one
 @pytest.mark.parametrize(("preset", "backbone"), [("small", "tuned"), ("base", "frozen")])
 def test_a_larger_preset_goes_from_its_first_step_to_a_result(
     preset, backbone, tmp_path, soon_done
