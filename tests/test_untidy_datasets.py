@@ -360,7 +360,7 @@ def test_one_label_file_that_cannot_be_read_costs_its_sequence(tmp_path):
         "label file that cannot be read": 2,
         "image of a sequence whose labels cannot be read": 2,
     }
-    assert "F001_T4.csv: not a readable label table" in str(data.report)
+    assert "F001_T4.csv: not a readable label file" in str(data.report)
     assert data.report.unused == {}
 
 
