@@ -1,6 +1,7 @@
 """A reader by groups of people: who is in which group, and what is measured of each."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -138,6 +139,14 @@ def test_a_wrong_table_is_refused(tiny_benchmark, tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         groups_of(Rendered(tiny_benchmark), path)
+
+
+def test_people_of_another_version_are_refused_in_a_sentence(tiny_benchmark, tmp_path):
+    shutil.copytree(tiny_benchmark, tmp_path / "old")
+    path = tmp_path / "old/benchmark.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1}))
+    with pytest.raises(DataError, match="render it anew, or give a table"):
+        groups_of(Rendered(tmp_path / "old"))
 
 
 def test_the_command_measures_groups_of_a_table(tmp_path):

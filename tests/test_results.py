@@ -221,8 +221,8 @@ def test_few_people_tell_all_rows_and_longer_trainings_with_their_steps(tmp_path
     ablation(tmp_path, "mini-people-5", 5, 0.3)
     table = TABLES["few-people"](ResultFiles(tmp_path))
     assert table.rows[-2:] == (
-        ("both", "4,000", "1", "0.700 [0.600, 0.800]"),
-        ("original twice", "4,000", "1", "0.700 [0.600, 0.800]"),
+        ("both", "41", "4,000", "1", "0.700 [0.600, 0.800]"),
+        ("original twice", "41", "4,000", "1", "0.700 [0.600, 0.800]"),
     )
     assert [row[0] for row in table.rows] == ["both", "original twice"] * 2
 

@@ -88,9 +88,9 @@ def ablation_table(files: ResultFiles) -> TextTable:
     )
 
 
-_FEW_PEOPLE = ("rows", "settled", "longer")
-"""Experiments of the sweep `few_people` with one number of people: all rows, and originals trained
-for longer."""
+_FEW_PEOPLE = ("rows", "settled", "longer", "pair-people-10")
+"""Experiments of the sweep `few_people`: all rows, originals trained for longer, and fewer
+people."""
 
 
 def few_people_table(files: ResultFiles) -> TextTable:
@@ -103,14 +103,15 @@ def few_people_table(files: ResultFiles) -> TextTable:
         if (file := found.get(name)) is None:
             continue
         steps = file.content["settings"]["recipe"]["training"]["steps"]
-        seeds = len(_experiment(file)["seeds"])
+        experiment = _experiment(file)
+        about = (str(experiment["people"]), f"{steps:,}", str(len(experiment["seeds"])))
         for row, values in file.result["rows"].items():
             score = with_interval(values["headline"], values["interval"])
-            lines.append((row, f"{steps:,}", str(seeds), score))
+            lines.append((row, *about, score))
     return TextTable(
         name="few-people",
-        title="A small network from random initialization on 41 people",
-        header=("what it sees", "steps", "seeds", "mean F1"),
+        title="A small network from random initialization on few people",
+        header=("what it sees", "labeled people", "steps", "seeds", "mean F1"),
         rows=tuple(lines),
         notes=("95 % over the tested people.",),
     )

@@ -82,7 +82,7 @@ def by_group(
 def _of_column(readings: FaceReadings, known: KnownFaces, column: pd.Series) -> dict[str, Any]:
     sizes = column[column != ""].value_counts().sort_index()
     large = [str(name) for name in sizes.index[sizes >= LEAST_PEOPLE]]
-    names = column.reindex(known.subjects).to_numpy(str)
+    names = column.reindex(known.subjects, fill_value="").to_numpy(str)
     measured = {}
     for name in large:
         own, others = (names == name), (names != name) & (names != "")

@@ -1,8 +1,10 @@
 """Groups of people: rendered ones by what they were made from, those on photographs by the color of
 their skin as it is measured, or by a table."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,17 +33,27 @@ def groups_of(data: Rendered, table: Path | None = None) -> pd.DataFrame:
 
     ``table``: a CSV with the column ``subject``, and a column for each way; without it, rendered
     people are grouped by `rendered_groups`, others by `skin_groups`. Raises :class:`DataError` for
-    a table that cannot be read, that has no such columns, or that knows none of the subjects.
+    a table that cannot be read, that has no such columns, or that knows none of the subjects, and
+    for people of another version of the benchmark.
     """
     subjects = np.unique(data.subjects)
     if table is not None:
         return _read_groups(table, subjects)
     spec = read_spec(data.root)
     if spec.get("pool") in POOLS:
-        names = {field.name for field in fields(BenchmarkSpec)}
-        own = {name: value for name, value in spec.items() if name in names}
-        return rendered_groups(BenchmarkSpec(**own), subjects)
+        return rendered_groups(_specification(spec, data.root), subjects)
     return skin_groups(data.originals, data.subjects)
+
+
+def _specification(spec: Mapping[str, Any], root: Path) -> BenchmarkSpec:
+    names = {field.name for field in fields(BenchmarkSpec)}
+    try:
+        return BenchmarkSpec(**{name: value for name, value in spec.items() if name in names})
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{root}: its people are not known any more ({error}); render it anew, or give a table "
+            "of groups"
+        ) from error
 
 
 def _read_groups(path: Path, subjects: NDArray[np.str_]) -> pd.DataFrame:

@@ -198,7 +198,10 @@ def groups_table(files: ResultFiles) -> TextTable:
         title="The token reader on groups of people",
         header=("people", *_GROUP_MEASURES.values()),
         rows=tuple(rows),
-        notes=("Bold: differs from the others of its kind, 95 % over people.",),
+        notes=(
+            "Bold: differs from the others of its kind, 95 % over people; of twenty differences "
+            "that are chance, one would be bold.",
+        ),
     )
 
 
