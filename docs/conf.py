@@ -18,7 +18,6 @@ include_patterns = [
 exclude_patterns = [".*", "build", "runs", "tests", "results", "figures", "venv"]
 
 nb_execution_mode = "off"
-nb_merge_streams = True
 myst_heading_anchors = 4  # as GitHub makes them
 myst_enable_extensions = ["dollarmath", "html_image"]
 suppress_warnings = [
@@ -29,6 +28,8 @@ suppress_warnings = [
 html_theme = "furo"
 html_title = "norface"
 html_extra_path = ["site"]  # index.html, which leads to the README
+html_static_path = ["static"]
+html_css_files = ["tables.css"]
 html_copy_source = False
 
 _CONTENTS = """

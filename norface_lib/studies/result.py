@@ -73,7 +73,7 @@ class Result:
 
     def difference_table(self) -> pd.DataFrame:
         """A line for each difference: its value, its 95 % intervals over subjects and over
-        trainings, and the p-value over trainings."""
+        trainings, and the p-value over trainings; rounded to three digits."""
         lines = {}
         for what, values in self.differences().items():
             low, high = values["subjects"] or (np.nan, np.nan)
@@ -81,7 +81,7 @@ class Result:
             if "p" in values:
                 low, high = values["trainings"]
                 lines[what] |= {"low (trainings)": low, "high (trainings)": high, "p": values["p"]}
-        return pd.DataFrame(lines).T
+        return pd.DataFrame(lines).T.round(3)
 
     def report(self) -> str:
         """All tables as text, with intervals, constant baselines and published numbers."""
@@ -104,7 +104,7 @@ class Result:
             )
         lines.append("an oracle was chosen on the test rows: it is comparable with nothing")
         if len(self.rows) > 1 and self.differences():
-            lines += ["", "what a row adds", self.difference_table().round(3).to_string(), ""]
+            lines += ["", "what a row adds", self.difference_table().to_string(), ""]
         lines += _published(published_numbers(task, self.dataset))
         if self.path is not None:
             lines.append(f"(see {shown(self.path)})")
