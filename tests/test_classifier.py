@@ -347,6 +347,7 @@ def test_config_survives_json():
         ({"top_k": 5}, "top_k"),
         ({"top_k": 0}, "top_k"),
         ({"fusion": "product"}, "fusion"),
+        ({"routing": "chance"}, "routing"),
         ({"drop_path_rate": 1.0}, "drop_path_rate"),
         ({"backbone": "resnet18"}, "norface, mini or timm:NAME"),
         ({"backbone": "timm:no_such_net"}, "timm has no network 'no_such_net'"),
@@ -469,7 +470,7 @@ def test_a_checkpoint_brings_back_the_backbone(tmp_path, config):
 def test_a_card_from_before_these_settings_loads(tmp_path):
     path = save_classifier(Classifier(CONFIG), tmp_path / "detector.safetensors", {})
     card = json.loads(path.with_suffix(".json").read_text())
-    for name in ("fusion", "backbone", "image_size", "drop_path_rate"):
+    for name in ("fusion", "backbone", "image_size", "drop_path_rate", "routing", "shared_expert"):
         del card["config"][name]
     del card["fingerprint"]
     path.with_suffix(".json").write_text(json.dumps(card))

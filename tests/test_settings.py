@@ -57,6 +57,8 @@ OTHER = {
     "dropout": 0.3125,
     "importance": 0.0,
     "load": 0.5,
+    "routing": "bias",
+    "shared_expert": True,
     "compile": True,
     "amp": False,
     "watch": True,
@@ -125,6 +127,7 @@ def test_mixtures_of_any_size(experts, top_k):
         ({"experts": 2, "top_k": 3}, r"top_k must be within 1..2"),
         ({"top_k": 5}, r"top_k must be within 1..4"),
         ({"fusion": "product"}, "fusion must be one of concat, sum, gated"),
+        ({"routing": "chance"}, "routing must be one of noisy, bias, expert-choice"),
         ({"compile": 1}, "compile must be true or false"),
     ],
 )

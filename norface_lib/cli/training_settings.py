@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from norface_lib.studies.settings import TrainingSettings
 
 Fusion = Literal["concat", "sum", "gated"]
+Routing = Literal["noisy", "bias", "expert-choice"]
 TrainingProfile = Literal["paper"]
 
 _PANEL = "Settings of the training (default: what suits the backbone)"
@@ -64,6 +65,15 @@ OPTIONS: Mapping[str, Any] = {
     "dropout": _number("dropout of the embeddings", 1),
     "importance": _number("weight of the importance loss of the gates"),
     "load": _number("weight of the load loss of the gates"),
+    "routing": Annotated[
+        Routing | None,
+        typer.Option(
+            help="how samples and experts find each other: noisy gates with the two losses, a bias "
+            "in their place, or experts that choose",
+            rich_help_panel=_PANEL,
+        ),
+    ],
+    "shared_expert": _switch("one more expert in each mixture, for all samples"),
     "compile": _switch("compile a backbone that is trained (torch.compile)"),
     "amp": _switch("train in bfloat16; default: where the hardware multiplies it"),
     "watch": _switch("score the test fold at most once an epoch, for the oracle alone"),

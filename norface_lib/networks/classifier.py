@@ -40,9 +40,12 @@ from norface_lib.networks.mixtures import (
     check_top_k,
     importance,
     load,
-    mlp,
+    mlp_of_size,
+    parameter_count,
+    size_of,
 )
 from norface_lib.networks.normalizer import ExpressionEmbedding, Normalizer
+from norface_lib.networks.routing import ROUTINGS
 
 INPUTS = ("original", "normalized", "both")
 """Faces that a classifier can take."""
@@ -93,6 +96,8 @@ class ClassifierConfig:
     shared: bool = True
     # share of training samples that lack one of both faces, see `without_a_face`
     face_dropout: float = 0.0
+    routing: str = "noisy"  # one of ROUTINGS, for both mixtures
+    shared_expert: bool = False  # each mixture has one more expert, for all samples
 
     def __post_init__(self):
         names = self.labels if isinstance(self.labels, tuple) else ()
@@ -108,6 +113,8 @@ class ClassifierConfig:
                 raise ValueError(f"{name} must be within [0, 1), got {getattr(self, name)}")
         if self.fusion not in FUSIONS:
             raise ValueError(f"fusion must be one of {', '.join(FUSIONS)}, got {self.fusion!r}")
+        if self.routing not in ROUTINGS:
+            raise ValueError(f"routing must be one of {', '.join(ROUTINGS)}, got {self.routing!r}")
         check_top_k(self.experts, self.top_k)
         self._check_backbone()
 
@@ -160,8 +167,8 @@ def input_stage(config: ClassifierConfig) -> nn.Module:
     """Features (N, D) to features (N, D) and their gating: the input mixture, or a dense MLP of as
     many parameters."""
     dim = config.dim
-    mixture = partial(MixtureOfExperts, dim, config.hidden, config.experts, config.top_k)
-    return mixture() if config.input_mixture else Dense(_mlp_of_size(dim, _size(mixture)))
+    mixture = partial(MixtureOfExperts, dim, config.hidden, **_routing(config))
+    return mixture() if config.input_mixture else Dense(mlp_of_size(dim, size_of(mixture)))
 
 
 def output_stage(config: ClassifierConfig) -> nn.Module:
@@ -169,28 +176,18 @@ def output_stage(config: ClassifierConfig) -> nn.Module:
     many parameters."""
     dim = config.dim
     labels = len(config.labels)
-    mixture = partial(OutputMixture, dim, config.hidden, labels, config.experts, config.top_k)
+    mixture = partial(OutputMixture, dim, config.hidden, labels, **_routing(config))
     if config.output_mixture:
         return mixture()
     heads = nn.Linear(dim, labels)
-    return Dense(_mlp_of_size(dim, _size(mixture) - parameter_count(heads)), heads)
+    return Dense(mlp_of_size(dim, size_of(mixture) - parameter_count(heads)), heads)
 
 
-def parameter_count(module: nn.Module) -> int:
-    """Number of parameters of a module."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _size(build: Callable[[], nn.Module]) -> int:
-    """Parameters of the module that ``build`` makes, without spending memory or random numbers on
-    it."""
-    with torch.device("meta"):
-        return parameter_count(build())
-
-
-def _mlp_of_size(dim: int, parameters: int) -> nn.Sequential:
-    """The MLP (..., dim) -> (..., dim) whose number of parameters comes nearest."""
-    return mlp(dim, max(1, round((parameters - dim) / (2 * dim + 1))), dim)
+def _routing(config: ClassifierConfig) -> dict[str, Any]:
+    """Arguments that both mixtures share."""
+    gate = ROUTINGS[config.routing]
+    counts = {"experts": config.experts, "top_k": config.top_k}
+    return {**counts, "gate": gate, "shared": config.shared_expert}
 
 
 class ClassifierHead(nn.Module):

@@ -67,7 +67,8 @@ MIN_NOISE = 1e-2
 class Gating(NamedTuple):
     """Decisions of a gate, all (N, m), or (N, L, m) where each label has its own gate."""
 
-    gates: Tensor  # weight of each expert in [0, 1]: k are kept and sum to 1, the others are 0
+    # weight of each expert in [0, 1]: k are kept and sum to 1, the others are 0
+    gates: Tensor
     clean_logits: Tensor  # before the noise
     # in training the probability to be kept if the noise were sampled anew, else 1 if kept and 0
     # if not
@@ -94,19 +95,21 @@ class NoisyTopKGate(nn.Module):
         nn.init.zeros_(self.noise.weight)
 
     def forward(self, x: Tensor) -> Gating:
-        clean = _at_least_float32(self.clean(x)).reshape(-1, *self.shape)
+        clean = gate_logits(self.clean, x, self.shape)
         if not self.training:
             gates, kept = keep_top_k(clean, self.top_k)
             return Gating(gates, clean, kept)
-        noise = F.softplus(_at_least_float32(self.noise(x))).reshape(-1, *self.shape) + MIN_NOISE
+        noise = F.softplus(gate_logits(self.noise, x, self.shape)) + MIN_NOISE
         noisy = clean + noise * torch.randn_like(clean)
         gates, _ = keep_top_k(noisy, self.top_k)
         return Gating(gates, clean, selection_probability(clean, noisy, noise, self.top_k))
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
-    """The same numbers; half precision is too coarse to rank experts."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+def gate_logits(layer: nn.Linear, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Outputs (N, *shape) of a gate's layer, in float32 at least: half precision is too coarse to
+    rank experts."""
+    logits = layer(x)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).reshape(-1, *shape)
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
@@ -167,21 +170,32 @@ class MixtureOfExperts(nn.Module):
     and its `Gating` (N, m).
 
     An expert computes only the samples that chose it. ``out`` is D by default; a residual
-    connection is the caller's. Raises ``ValueError`` unless 1 <= top_k <= experts.
+    connection is the caller's. ``gate``: class of the gate. ``shared`` adds one more expert, which
+    computes all samples with weight 1 (DeepSeekMoE, Dai et al. 2024). Raises ``ValueError`` unless
+    1 <= top_k <= experts.
     """
 
     def __init__(
-        self, dim: int, hidden: int, experts: int = 4, top_k: int = 2, out: int | None = None
+        self,
+        dim: int,
+        hidden: int,
+        experts: int = 4,
+        top_k: int = 2,
+        out: int | None = None,
+        *,
+        gate: type[nn.Module] = NoisyTopKGate,
+        shared: bool = False,
     ):
         super().__init__()
-        self.gate = NoisyTopKGate(dim, experts, top_k)
-        self.experts = nn.ModuleList(
-            mlp(dim, hidden, dim if out is None else out) for _ in range(experts)
-        )
+        out = dim if out is None else out
+        self.gate = gate(dim, experts, top_k)
+        self.experts = nn.ModuleList(mlp(dim, hidden, out) for _ in range(experts))
+        self.shared = mlp(dim, hidden, out) if shared else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Gating]:
         gating = self.gate(x)
-        return sparse_sum(self.experts, x, gating.gates[:, None]).to(x.dtype), gating
+        total = sparse_sum(self.experts, x, gating.gates[:, None]).to(x.dtype)
+        return total if self.shared is None else total + self.shared(x), gating
 
 
 class OutputMixture(nn.Module):
@@ -189,14 +203,25 @@ class OutputMixture(nn.Module):
 
     x (N, D) -> logits (N, L), and a `Gating` (N, L, m). An expert computes, once, the samples that
     at least one label chose it for. Heads read the experts before the gates sum them up, which is
-    the same, as both are linear, and needs no tensor (N, L, D). Raises ``ValueError`` unless 1 <=
-    top_k <= experts.
+    the same, as both are linear, and needs no tensor (N, L, D). ``gate`` and ``shared`` as in
+    `MixtureOfExperts`. Raises ``ValueError`` unless 1 <= top_k <= experts.
     """
 
-    def __init__(self, dim: int, hidden: int, labels: int, experts: int = 4, top_k: int = 2):
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        labels: int,
+        experts: int = 4,
+        top_k: int = 2,
+        *,
+        gate: type[nn.Module] = NoisyTopKGate,
+        shared: bool = False,
+    ):
         super().__init__()
-        self.gate = NoisyTopKGate(dim, experts, top_k, labels)
+        self.gate = gate(dim, experts, top_k, labels)
         self.experts = nn.ModuleList(mlp(dim, hidden, dim) for _ in range(experts))
+        self.shared = mlp(dim, hidden, dim) if shared else None
         heads = nn.Linear(dim, labels)  # row l is the head of label l
         self.head_weight = heads.weight
         self.head_bias = heads.bias
@@ -204,12 +229,30 @@ class OutputMixture(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Gating]:
         gating = self.gate(x)
         read = partial(F.linear, weight=self.head_weight)
-        return sparse_sum(self.experts, x, gating.gates, read) + self.head_bias, gating
+        logits = sparse_sum(self.experts, x, gating.gates, read) + self.head_bias
+        return logits if self.shared is None else logits + read(self.shared(x)), gating
 
 
 def mlp(dim: int, hidden: int, out: int) -> nn.Sequential:
     """Two linear layers with GELU between them: (..., dim) -> (..., out)."""
     return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, out))
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def size_of(build: Callable[[], nn.Module]) -> int:
+    """Parameters of the module that ``build`` makes, without spending memory or random numbers on
+    it."""
+    with torch.device("meta"):
+        return parameter_count(build())
+
+
+def mlp_of_size(dim: int, parameters: int) -> nn.Sequential:
+    """The MLP (..., dim) -> (..., dim) whose number of parameters comes nearest."""
+    return mlp(dim, max(1, round((parameters - dim) / (2 * dim + 1))), dim)
 
 
 class Dense(nn.Module):

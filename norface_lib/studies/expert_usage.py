@@ -36,8 +36,8 @@ def gates_of(
 
 
 def usage(gates: NDArray[np.float32], labels: NDArray[np.float32], seed: int = 0) -> dict[str, Any]:
-    """How the experts are used, from gates (N, m) that sum to 1 and labels (N, L), for a result
-    file.
+    """How the experts are used, from gates (N, m) and labels (N, L), for a result file. Gates count
+    as shares of a face's sum; faces without an expert are left out.
 
     ``shares``: mean gate of each expert. ``experts_in_use``: exp of the entropy of these, from 1
     (one expert does all) to m (all do alike). ``experts_of_a_face``: the same within a face, its
@@ -46,6 +46,10 @@ def usage(gates: NDArray[np.float32], labels: NDArray[np.float32], seed: int = 0
     gate with a label; ``chance``: the same where labels are shuffled.
     """
     gates = gates.astype(float)
+    total = gates.sum(axis=1, keepdims=True)
+    if total.any():  # where experts choose, a face may have none
+        served = total[:, 0] > 0
+        gates, labels = gates[served] / total[served], labels[served]
     shares = gates.mean(axis=0)
     within = float(np.mean(_entropy(gates)))
     all_in_all = float(_entropy(shares))

@@ -11,6 +11,7 @@ import yaml
 from norface_lib.common.errors import DataError
 from norface_lib.networks.classifier import FUSIONS, ClassifierConfig
 from norface_lib.networks.mixtures import check_top_k
+from norface_lib.networks.routing import ROUTINGS
 from norface_lib.studies.recipes import ROWS
 from norface_lib.training.classifier import Recipe
 from norface_lib.training.loop import base_rate
@@ -28,6 +29,9 @@ _ALLOWED: Mapping[str, pd.Interval] = {
     "layer_decay": pd.Interval(0, 1, closed="right"),
 }
 """Values of the settings that are numbers."""
+
+_NAMES = {"fusion": FUSIONS, "routing": ROUTINGS}
+"""Values of the settings that are texts."""
 
 _EXCLUDING = {"steps": "epochs", "epochs": "steps", "lr": "base_lr", "base_lr": "lr"}
 """Of these pairs a training has one."""
@@ -66,6 +70,8 @@ class TrainingSettings:
     dropout: float | None = None  # of the embeddings
     importance: float | None = None  # weight of the importance loss of the gates
     load: float | None = None  # weight of their load loss
+    routing: str | None = None  # one of ROUTINGS
+    shared_expert: bool | None = None  # one more expert, for all samples
     compile: bool | None = None  # the backbone, by torch.compile
     amp: bool | None = None  # bfloat16; None: where the hardware multiplies it
     watch: bool | None = None  # test rows are scored once an epoch, for the oracle alone
@@ -154,7 +160,7 @@ _OF_CONFIG = {
     name: name
     for name in (
         *("experts", "top_k", "input_mixture", "output_mixture", "fusion", "hidden"),
-        "dropout",
+        *("dropout", "routing", "shared_expert"),
     )
 } | {"drop_path": "drop_path_rate"}
 
@@ -209,6 +215,6 @@ def _refusal(name: str, value: Any) -> str:
         return f"{name} must be {words[kind]}, got {value!r}"
     if name in _ALLOWED and value not in _ALLOWED[name]:
         return f"{name} must be within {_ALLOWED[name]}, got {value}"
-    if name == "fusion" and value not in FUSIONS:
-        return f"fusion must be one of {', '.join(FUSIONS)}, got {value!r}"
+    if name in _NAMES and value not in _NAMES[name]:
+        return f"{name} must be one of {', '.join(_NAMES[name])}, got {value!r}"
     return ""

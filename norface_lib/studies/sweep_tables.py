@@ -66,6 +66,8 @@ def _about(content: dict[str, Any]) -> dict[str, Any]:
         "steps": recipe["training"]["steps"],
         "experts": recipe["config"].get("experts", ClassifierConfig.experts),
         "top_k": recipe["config"].get("top_k", ClassifierConfig.top_k),
+        "routing": recipe["config"].get("routing", ClassifierConfig.routing),
+        "shared_expert": recipe["config"].get("shared_expert", ClassifierConfig.shared_expert),
         "importance": recipe["importance"],
         "load": recipe["load"],
         "minutes": content["seconds"] / 60,
