@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 SITE_VENV ?= build/site-venv
 ARGS ?=
+# processes of the tests, and threads of each
+JOBS ?= 2
+THREADS ?= 1
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.norface-installed
@@ -26,8 +29,10 @@ help:  ## this list
 reproduce: $(STAMP)  ## run all notebooks with the quick profile; ARGS="--profile smoke" for another
 	$(BIN)/python -m norface_lib reproduce --profile quick $(ARGS)
 
-test: lint  ## ruff, then all tests; ARGS="-m 'not slow'" for a part of them
-	$(BIN)/python -m pytest $(ARGS)
+# The first use of the renderer compiles: once, before several processes need it.
+test: lint  ## ruff, then all tests, two files at a time (JOBS=2); ARGS="-m 'not slow'" for a part of them
+	$(BIN)/python -c "from norface_lib.faces.studio import Studio; Studio(112).neutral()"
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 mutants: $(STAMP)  ## plant known faults, one at a time, and report which tests notice; ARGS="loop crop" for some
 	$(BIN)/python tests/mutants.py $(ARGS)

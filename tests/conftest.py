@@ -13,6 +13,15 @@ settings.register_profile("norface", deadline=None, derandomize=True)
 settings.load_profile("norface")
 
 
+FIRST = ("test_notebooks.py", "test_browser.py", "test_photographs.py", "test_real_faces.py")
+"""Files that take longest: begun first, so that no process waits for another at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 @pytest.fixture(scope="session")
 def tiny_spec():
     """Four subjects of the benchmark pool with three frames each, at 112 px."""
