@@ -88,9 +88,12 @@ def ablation_table(files: ResultFiles) -> TextTable:
     )
 
 
-_FEW_PEOPLE = ("rows", "settled", "longer", "pair-people-10")
-"""Experiments of the sweep `few_people`: all rows, originals trained for longer, and fewer
-people."""
+_FEW_PEOPLE = (
+    *("rows", "settled", "longer"),
+    *(f"pair-people-{people}" for people in (5, 10, 20, 80, 160)),
+)
+"""Experiments of the sweep `few_people` on the small network: all rows, originals trained for
+longer, and other numbers of people."""
 
 
 def few_people_table(files: ResultFiles) -> TextTable:
