@@ -185,13 +185,20 @@ def test_without_any_result_file_tables_say_how_to_make_them(tmp_path):
 # --- ablations and gaps ---------------------------------------------------------------------------
 
 
-def ablation(root, name, people, score, backbone="mini", steps=1000, seeds=(0, 1)):
+def ablation(
+    root, name, people, score, backbone="mini", steps=1000, seeds=(0, 1), training=None, adds=None
+):
     """A result file as a sweep of notebook 8 writes it."""
     row = {"headline": score, "interval": [score - 0.1, score + 0.1]}
     experiment = {"people": people, "backbone": backbone, "seeds": list(seeds)}
+    experiment["training"] = training
     settings = {"experiment": experiment, "recipe": {"training": {"steps": steps}}}
     rows = {"both": row, "original twice": row}
-    content = {"result": {"rows": rows}, "settings": settings, "leakage": "pretrained"}
+    result = {"rows": rows}
+    if adds is not None:
+        gain = {"value": adds, "subjects": [adds - 0.1, adds + 0.1]}
+        result["differences"] = {"the normalized face, beside the original": gain}
+    content = {"result": result, "settings": settings, "leakage": "pretrained"}
     path = root / "full/ablations" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
@@ -218,13 +225,27 @@ def test_curves_over_people_are_read_from_the_files_of_a_sweep(tmp_path):
 def test_few_people_tell_all_rows_and_longer_trainings_with_their_steps(tmp_path):
     ablation(tmp_path, "rows", 41, 0.6)
     ablation(tmp_path, "settled", 41, 0.7, steps=4000, seeds=(0,))
+    ablation(tmp_path, "frozen", 41, 0.5, backbone="frozen", steps=120)
     ablation(tmp_path, "mini-people-5", 5, 0.3)
     table = TABLES["few-people"](ResultFiles(tmp_path))
-    assert table.rows[-2:] == (
-        ("both", "41", "4,000", "1", "0.700 [0.600, 0.800]"),
-        ("original twice", "41", "4,000", "1", "0.700 [0.600, 0.800]"),
+    assert table.rows[2:] == (
+        ("small network", "4,000", "1", "both", "0.700 [0.600, 0.800]"),
+        ("small network", "4,000", "1", "original twice", "0.700 [0.600, 0.800]"),
+        ("frozen backbone", "120", "2", "both", "0.500 [0.400, 0.600]"),
+        ("frozen backbone", "120", "2", "original twice", "0.500 [0.400, 0.600]"),
     )
-    assert [row[0] for row in table.rows] == ["both", "original twice"] * 2
+
+
+def test_a_line_for_each_number_of_people_tells_what_the_normalized_face_adds(tmp_path):
+    ablation(tmp_path, "frozen-people-5", 5, 0.3, backbone="frozen")
+    ablation(tmp_path, "balance", 20, 0.9, backbone="frozen", training={"load": 0.0})
+    ablation(tmp_path, "frozen-people-20", 20, 0.4, backbone="frozen", adds=0.15)
+    ablation(tmp_path, "rows", 41, 0.6)  # one number alone is no curve
+    table = TABLES["people"](ResultFiles(tmp_path))
+    assert table.rows == (
+        ("frozen", "5", "2", "", "", "0.300", "", ""),
+        ("frozen", "20", "2", "", "", "0.400", "", "**+0.150 [+0.050, +0.250]**"),
+    )
 
 
 def test_gaps_stand_in_their_table(tmp_path):

@@ -197,9 +197,14 @@ def test_settings_that_a_file_is_too_old_to_know_do_not_matter(write, tmp_path):
     configurations = read_sweep(write({"name": "one"}))
     run_sweep(configurations, out, say=print)
     content = json.loads((out / "one.json").read_text())
-    del content["settings"]["experiment"]["people"]
+    made = content["settings"]["experiment"]
+    del made["people"], made["training"]["routing"]
     (out / "one.json").write_text(json.dumps(content))
     assert configurations[0].is_done(out)
+    made["training"]["fusion"] = "sum"  # an older file is still one of its own settings
+    (out / "one.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"other settings \(training\)"):
+        configurations[0].is_done(out)
 
 
 def test_a_result_of_fewer_seeds_is_extended(write, tmp_path):

@@ -74,6 +74,7 @@ class ResultTable(StrEnum):
     CROSS_DATASET_RENDERED = "cross-dataset-rendered"
     ABLATIONS = "ablations"
     FEW_PEOPLE = "few-people"
+    PEOPLE = "people"
     COSTS = "costs"
 
 

@@ -36,24 +36,38 @@ def people_curves(files: ResultFiles) -> dict[str, Curves]:
     that was trained with two numbers or more.
 
     Trainings of one length are compared: of several lengths that with the most numbers of people;
-    of two files with the same number, that with more seeds counts.
+    of two files with the same number, that with more seeds counts, then that with more rows. Files
+    whose training has settings of its own, as those of the sweep `mixtures`, are left out.
     """
+    return {backbone: _curves(points) for (backbone, _), points in _curve_files(files).items()}
+
+
+def _curve_files(files: ResultFiles) -> dict[tuple[str, int], dict[int, ResultFile]]:
+    """Backbone and steps -> labeled people -> result file, by the rules of `people_curves`."""
     found: dict[tuple[str, int], dict[int, ResultFile]] = {}
     for file in ablation_files(files):
         experiment = _experiment(file)
-        if not experiment.get("people") or file.content["leakage"] != "pretrained":
+        settings = experiment.get("training") or {}
+        changed = any(value is not None for value in settings.values())
+        if changed or file.content["leakage"] != "pretrained" or not experiment.get("people"):
             continue
         steps = file.content["settings"]["recipe"]["training"]["steps"]
         points = found.setdefault((experiment["backbone"], steps), {})
         known = points.get(experiment["people"])
-        if known is None or len(_experiment(known)["seeds"]) < len(experiment["seeds"]):
+        if known is None or _size(known) < _size(file):
             points[experiment["people"]] = file
 
-    longest: dict[str, dict[int, ResultFile]] = {}
-    for (backbone, _), points in found.items():
-        if len(points) > max(1, len(longest.get(backbone, {}))):
-            longest[backbone] = points
-    return {backbone: _curves(points) for backbone, points in longest.items()}
+    longest: dict[str, tuple[str, int]] = {}
+    for key, points in found.items():
+        known = longest.get(key[0])
+        if len(points) > (1 if known is None else len(found[known])):
+            longest[key[0]] = key
+    return {key: found[key] for key in longest.values()}
+
+
+def _size(file: ResultFile) -> tuple[int, int]:
+    """Seeds and rows of a result file."""
+    return len(_experiment(file)["seeds"]), len(file.result["rows"])
 
 
 def _curves(points: Mapping[int, ResultFile]) -> Curves:
@@ -88,33 +102,69 @@ def ablation_table(files: ResultFiles) -> TextTable:
     )
 
 
-_FEW_PEOPLE = (
-    *("rows", "settled", "longer"),
-    *(f"pair-people-{people}" for people in (5, 10, 20, 80, 160)),
-)
-"""Experiments of the sweep `few_people` on the small network: all rows, originals trained for
-longer, and other numbers of people."""
+_SITUATIONS = {
+    "small network": ("rows", "settled", "longer"),
+    "frozen backbone": ("frozen",),
+}
+"""Experiments of the sweep `few_people` with 41 labeled people: those with all rows, and originals
+that were trained for longer."""
 
 
 def few_people_table(files: ResultFiles) -> TextTable:
-    """What a small network from random initialization learns from few people, by what it sees."""
-    found = {
-        file.path.rpartition("/")[2].removesuffix(".json"): file for file in ablation_files(files)
-    }
+    """What classifiers learn from 41 people by what they see: a small network from random
+    initialization, and heads over the normalizer's frozen backbone."""
+    found = _by_name(files)
     lines = []
-    for name in _FEW_PEOPLE:
-        if (file := found.get(name)) is None:
-            continue
-        steps = file.content["settings"]["recipe"]["training"]["steps"]
-        experiment = _experiment(file)
-        about = (str(experiment["people"]), f"{steps:,}", str(len(experiment["seeds"])))
-        for row, values in file.result["rows"].items():
-            score = with_interval(values["headline"], values["interval"])
-            lines.append((row, *about, score))
+    for situation, names in _SITUATIONS.items():
+        for file in (found[name] for name in names if name in found):
+            steps = file.content["settings"]["recipe"]["training"]["steps"]
+            about = (situation, f"{steps:,}", str(len(_experiment(file)["seeds"])))
+            for row, values in file.result["rows"].items():
+                score = with_interval(values["headline"], values["interval"])
+                lines.append((*about, row, score))
     return TextTable(
         name="few-people",
-        title="A small network from random initialization on few people",
-        header=("what it sees", "labeled people", "steps", "seeds", "mean F1"),
+        title="Few labeled people, in two situations",
+        header=("what is trained", "steps", "seeds", "what it sees", "mean F1"),
         rows=tuple(lines),
-        notes=("95 % over the tested people.",),
+        notes=("41 labeled people; 95 % over the tested people.",),
     )
+
+
+_GAINS = ("the normalized face instead of the original", "the normalized face, beside the original")
+
+
+def people_table(files: ResultFiles) -> TextTable:
+    """Scores over the number of labeled people, a line for each backbone and number, and what the
+    normalized face adds."""
+    lines = []
+    for (backbone, _), points in sorted(_curve_files(files).items()):
+        for people, file in sorted(points.items()):
+            rows, gains = file.result["rows"], file.result.get("differences", {})
+            about = (backbone, str(people), str(len(_experiment(file)["seeds"])))
+            scores = (f"{rows[name]['headline']:.3f}" if name in rows else "" for name in INPUTS)
+            added = (_gain(gains[name]) if name in gains else "" for name in _GAINS)
+            lines.append((*about, *scores, *added))
+    return TextTable(
+        name="people",
+        title="Over the number of labeled people",
+        header=("backbone", "labeled people", "seeds", *INPUTS, "instead adds", "beside adds"),
+        rows=tuple(lines),
+        notes=(
+            "Mean F1. What the normalized face adds instead of the original, and beside it: 95 % "
+            "over the tested people.",
+        ),
+    )
+
+
+def _gain(values: Mapping[str, Any]) -> str:
+    low, high = values["subjects"]
+    text = f"{values['value']:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return text if low <= 0 <= high else f"**{text}**"
+
+
+def _by_name(files: ResultFiles) -> dict[str, ResultFile]:
+    """Result files of ablations by the names of their experiments."""
+    return {
+        file.path.rpartition("/")[2].removesuffix(".json"): file for file in ablation_files(files)
+    }

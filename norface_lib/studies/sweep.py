@@ -58,8 +58,7 @@ class Configuration:
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: is no result file of a sweep; delete it") from error
         ours = json.loads(json.dumps(self.experiment.settings()))
-        # a file of an older version lacks newer settings
-        if other := [name for name in made if made[name] != ours.get(name)]:
+        if other := [name for name in made if _differ(made[name], ours.get(name))]:
             raise DataError(
                 f"{path}: was made with other settings ({', '.join(other)}); delete it, or choose "
                 "another folder"
@@ -69,6 +68,14 @@ class Configuration:
     def is_done(self, out: Path) -> bool:
         """Whether its result file has all its seeds. Errors as of `seeds_done`."""
         return set(self.experiment.seeds) <= set(self.seeds_done(out))
+
+
+def _differ(made: Any, ours: Any) -> bool:
+    """Whether a setting of a result file is another one than ours. A file of an older version lacks
+    newer settings, in its tables too."""
+    if isinstance(made, dict) and isinstance(ours, dict):
+        return any(_differ(value, ours.get(name)) for name, value in made.items())
+    return made != ours
 
 
 def shipped_names() -> list[str]:
