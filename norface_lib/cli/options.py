@@ -69,12 +69,14 @@ class ResultTable(StrEnum):
     SUMMARY = "summary"
     ROWS = "rows"
     ADDITIONS = "additions"
+    ORIGINAL_TWICE = "original-twice"
     TRANSFER = "transfer"
     GROUPS = "groups"
     CROSS_DATASET_RENDERED = "cross-dataset-rendered"
     ABLATIONS = "ablations"
     FEW_PEOPLE = "few-people"
     PEOPLE = "people"
+    MIXTURES = "mixtures"
     COSTS = "costs"
 
 

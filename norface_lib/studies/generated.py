@@ -8,7 +8,12 @@ from pathlib import Path
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_atomically
 from norface_lib.studies import paper_tables, rendered_tables
-from norface_lib.studies.ablation_files import ablation_table, few_people_table, people_table
+from norface_lib.studies.ablation_files import (
+    ablation_table,
+    few_people_table,
+    mixtures_table,
+    people_table,
+)
 from norface_lib.studies.costs import costs_table
 from norface_lib.studies.result_files import ResultFiles
 from norface_lib.studies.text_table import TextTable
@@ -18,12 +23,14 @@ TABLES: Mapping[str, Callable[[ResultFiles], TextTable]] = {
     "summary": rendered_tables.summary_table,
     "rows": rendered_tables.rows_table,
     "additions": rendered_tables.additions_table,
+    "original-twice": rendered_tables.original_twice_table,
     "transfer": rendered_tables.transfer_table,
     "groups": rendered_tables.groups_table,
     "cross-dataset-rendered": rendered_tables.cross_dataset_table,
     "ablations": ablation_table,
     "few-people": few_people_table,
     "people": people_table,
+    "mixtures": mixtures_table,
     "costs": costs_table,
 }
 """Every table that can be made, by the name that a marker gives."""

@@ -1,7 +1,7 @@
 """Tables of what was measured on rendered faces and on photographs: does the normalized face help,
 do mixtures, and what does each part add?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from norface_lib.networks.classifier import MINI_BACKBONE
@@ -34,14 +34,6 @@ def study_of(files: ResultFiles, name: str, domain: str) -> Mapping[str, Any] | 
 def rows_table(files: ResultFiles) -> TextTable:
     """Score of each row of ``ROWS`` with its interval over people, and the constant baseline."""
     studies = [study_of(files, name, domain) for name, domain, _ in STUDIES]
-
-    def cell(study: Mapping[str, Any] | None, row: str) -> str:
-        if study is None or row not in study["rows"]:
-            return MISSING
-        return with_interval(study["rows"][row]["headline"], study["rows"][row]["interval"])
-
-    there = [row for row in ROWS if any(study and row in study["rows"] for study in studies)]
-    rows = [(row, *(cell(study, row) for study in studies)) for row in there]
     baseline = [
         MISSING if study is None else f"{study['rows']['both']['constant_baseline']:.3f}"
         for study in studies
@@ -50,28 +42,66 @@ def rows_table(files: ResultFiles) -> TextTable:
         name="rows",
         title="Does the normalized face help? And the mixtures of experts?",
         header=("", *(heading for _, _, heading in STUDIES)),
-        rows=(*rows, ("constant baseline", *baseline)),
+        rows=(*_scores(studies), ("constant baseline", *baseline)),
     )
 
 
 def additions_table(files: ResultFiles) -> TextTable:
     """What each part adds: differences with intervals over people and over trainings."""
     studies = [study_of(files, name, domain) for name, domain, _ in STUDIES]
+    short = [heading.removeprefix("AU ").partition(" (")[0] for _, _, heading in STUDIES]
+    return TextTable(
+        name="additions",
+        title="What each part adds",
+        header=("what is added", *short),
+        rows=tuple(_differences(studies)),
+    )
 
-    def cell(study: Mapping[str, Any] | None, what: str) -> str:
+
+def original_twice_table(files: ResultFiles) -> TextTable:
+    """The same rows with the original once more in place of the normalized face: what the sweep
+    `original_twice` measured."""
+    found = [files.file(f"full/original_twice/{name}-{domain}.json") for name, domain, _ in STUDIES]
+    studies = [None if file is None else file.result for file in found]
+    note = "95 % over other people, and for differences also over other trainings."
+    if not any(found):
+        note = "Not run yet: `norface sweep original_twice results/full/original_twice`."
+    return TextTable(
+        name="original-twice",
+        title="The normalized face beside the original, or the original twice?",
+        header=("", *(heading for _, _, heading in STUDIES)),
+        rows=(*_scores(studies), *_differences(studies)),
+        notes=(note,),
+    )
+
+
+Study = Mapping[str, Any]
+"""Rows and differences of a result."""
+
+
+def _scores(studies: Sequence[Study | None]) -> list[tuple[str, ...]]:
+    """A line for each row of ``ROWS`` that a study has, with a cell for each study."""
+
+    def cell(study: Study | None, row: str) -> str:
+        if study is None or row not in study["rows"]:
+            return MISSING
+        return with_interval(study["rows"][row]["headline"], study["rows"][row]["interval"])
+
+    there = [row for row in ROWS if any(study and row in study["rows"] for study in studies)]
+    return [(row, *(cell(study, row) for study in studies)) for row in there]
+
+
+def _differences(studies: Sequence[Study | None]) -> list[tuple[str, ...]]:
+    """A line for each of ``COMPARISONS`` that a study has, with a cell for each study."""
+
+    def cell(study: Study | None, what: str) -> str:
         if study is None or what not in study["differences"]:
             return MISSING
         found = study["differences"][what]
         return signed(found["value"], found["subjects"], found.get("trainings"))
 
     there = [what for what in COMPARISONS if any(s and what in s["differences"] for s in studies)]
-    short = [heading.removeprefix("AU ").partition(" (")[0] for _, _, heading in STUDIES]
-    return TextTable(
-        name="additions",
-        title="What each part adds",
-        header=("what is added", *short),
-        rows=tuple((what, *(cell(study, what) for study in studies)) for what in there),
-    )
+    return [(what, *(cell(study, what) for study in studies)) for what in there]
 
 
 _TRANSFERS = (

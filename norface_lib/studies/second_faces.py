@@ -20,7 +20,8 @@ from norface_lib.studies.recipes import SECOND_FACES
 
 KINDS: Mapping[str, str] = {
     "normalized": "the normalizer's image",
-    "original": "the original once more, augmented by itself: a second view, not normalized",
+    "original": "the original once more, augmented by itself: a second view, not normalized (over "
+    "a frozen backbone the same embedding)",
     "truth": "the true normalized image, which rendered faces have: of a perfect normalizer",
     "neutral": "the target without expression, the same for all: of an empty normalizer",
     "render": "the target's head, rendered with the AUs that a token reader reads of the original",
