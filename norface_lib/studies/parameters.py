@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from norface_lib.common.checkout import use_own_checkout
 from norface_lib.common.errors import NorfaceError
 from norface_lib.networks.places import find_weights
 from norface_lib.studies.recipes import BACKBONES
@@ -62,10 +63,17 @@ def check_parameters(namespace: Mapping[str, Any], task: str = "") -> None:
     ``task``: what the notebook is about, if its dataset and loss depend on that. Raises
     :class:`ParameterError`, naming the parameter, its value and what is allowed, for the first that
     is wrong, and for a name that papermill set and the notebook does not have.
+
+    In a notebook of another checkout than the one that is installed, it first makes all imports
+    that follow take that checkout.
     """
+    if "In" in namespace and use_own_checkout(namespace):
+        _check_in_own_checkout(namespace, task)
+        return
+
     types = _types_of(namespace)
     for name in _names_set_by_papermill(namespace):
-        if name not in types:
+        if name not in types and name not in _PATHS:
             raise ParameterError(
                 f"{name}: this notebook has no such parameter; it has {', '.join(types)}"
             )
@@ -76,6 +84,18 @@ def check_parameters(namespace: Mapping[str, Any], task: str = "") -> None:
                 f"{name} = {namespace[name]!r}: must be {allowed}; correct it among the parameters "
                 "at the top"
             )
+
+
+def _check_in_own_checkout(namespace: Mapping[str, Any], task: str) -> None:
+    """Checks with the code of the checkout that was made the one to import from."""
+    from norface_lib.studies import parameters
+
+    print("norface_lib is taken from the checkout of this notebook, not from the installed one")
+    parameters.check_parameters(namespace, task)
+
+
+_PATHS = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")
+"""What papermill sets with ``--inject-paths``."""
 
 
 def _types_of(namespace: Mapping[str, Any]) -> dict[str, type]:
