@@ -62,3 +62,15 @@ def test_curves_over_people_are_logarithmic_with_a_band():
     assert axis.get_xscale() == "log" and list(axis.get_xticks()) == [5, 20]
     assert len(axis.collections) == 1, "a band where there is an interval"
     assert axis.lines[0].get_ydata().tolist() == [0.3, 0.5]
+
+
+def test_a_figure_is_shown_with_its_text_kept_and_closed(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "norface_lib.viz.plots.showing.display", lambda *a, metadata: seen.append((*a, metadata))
+    )
+    figure = plots.strip({"a": np.zeros((1, 8, 8, 3), np.uint8)})
+    assert plots.show(figure, "a black face", tmp_path / "face.png") is None
+    assert seen == [(figure, {"image/png": {"alt": "a black face"}})]
+    assert (tmp_path / "face.png").stat().st_size > 100
+    assert figure.number not in plt.get_fignums()

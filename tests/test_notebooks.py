@@ -143,6 +143,17 @@ def test_committed_notebooks_show_outputs_and_no_machine(name):
         output.get("data", {}).get("image/jpeg") for cell in code for output in cell.outputs
     ), "no figure to see"
     assert not any(output.output_type == "error" for cell in code for output in cell.outputs)
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    for output in (output for cell in code for output in cell.outputs):
+        for kind in {"image/png", "image/jpeg"} & output.get("data", {}).keys():
+            assert output.metadata[kind]["alt"], "a picture without a text for who cannot see it"
+    headings = [
+        line
+        for cell in notebook.cells
+        for line in cell.source.splitlines()
+        if cell.cell_type == "markdown" and line.startswith("# ")
+    ]
+    assert len(headings) == 1
     assert "papermill" not in notebook.metadata and "widgets" not in notebook.metadata
     assert not any(
         "injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells

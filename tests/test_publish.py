@@ -45,6 +45,8 @@ def shown(checkout):
 def test_quick_is_what_readers_see(checkout):
     written = publish("quick")
     assert len(written) == 4 and shown(checkout)[0].data["text/plain"] == "2"
+    (cell,) = nbformat.read(checkout / "notebooks/01_sum.ipynb", as_version=4).cells
+    assert cell.execution_count == cell.outputs[0].execution_count == 1
     assert json.loads((checkout / "results/quick/sum.json").read_text()) == "quick"
     assert (checkout / "results/quick/summary.json").exists()
     assert (checkout / "figures/sum.png").read_bytes() == b"quick"

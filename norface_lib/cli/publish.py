@@ -143,12 +143,19 @@ def _take_outputs(
     pixels: int,
     quality: int,
 ) -> None:
+    """Gives cells the outputs of executed ones, and numbers as a reader gets them who runs all: of
+    the run itself, papermill's cell of parameters took one."""
+    count = 0
     for cell, source in zip(notebook.cells, executed, strict=True):
         if cell.cell_type != "code":
             continue
-        cell.execution_count = None
+        count += 1
+        cell.execution_count = count
         kept = [output for output in source.outputs if _WIDGET not in output.get("data", {})]
         cell.outputs = _smaller(kept, pixels=pixels, quality=quality)
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
 
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -12,9 +12,11 @@ STANDS_OUT, FAINT = "#4c9f9a", "#c9c9c9"
 
 
 class Bars(NamedTuple):
-    """A few values from 0 to ``limit`` under a title; those that are ``dark`` stand out."""
+    """A few values of a ``unit``, from 0 to ``limit``, under a title; those that are ``dark`` stand
+    out."""
 
     title: str
+    unit: str
     limit: float
     names: Sequence[str]
     values: Sequence[float]
@@ -32,6 +34,7 @@ def bars_of(row: Mapping[str, Any]) -> tuple[Bars, ...]:
     intensities = [float(row[f"{name}_intensity"]) for name in aus]
     au_bars = Bars(
         title="intensity of action units",
+        unit="0 absent, 1 a trace, 5 maximum",
         limit=labels.INTENSITY_MAX,
         names=named,
         values=intensities,
@@ -42,6 +45,7 @@ def bars_of(row: Mapping[str, Any]) -> tuple[Bars, ...]:
     likeliest = row["emotion"] if emotions else ""
     emotion_bars = Bars(
         title=f"emotion: {likeliest}",
+        unit="probability",
         limit=1.0,
         names=emotions,
         values=[float(row[name]) for name in emotions],

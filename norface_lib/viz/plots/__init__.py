@@ -39,6 +39,7 @@ from norface_lib.viz.plots.mixtures import (
     painted,
 )
 from norface_lib.viz.plots.readings import film, reading, readings
+from norface_lib.viz.plots.showing import show
 
 __all__ = [
     "EXPERT_COLORS",
@@ -71,6 +72,7 @@ __all__ = [
     "reading",
     "readings",
     "scores",
+    "show",
     "small_faces",
     "strip",
 ]

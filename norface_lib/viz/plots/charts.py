@@ -119,14 +119,15 @@ def maps(
     """Embeddings in the plane, name -> (N, 2), a row for each: left colored by subject (N,), right
     by a value (N,).
 
-    ``names``: of the two colorings. With more than 20 subjects, colors repeat.
+    ``names``: of the two colorings, the second with its unit. With more than 20 subjects, colors
+    repeat.
     """
     figure, axes = plt.subplots(len(points), 2, figsize=(8.4, 3.5 * len(points)), squeeze=False)
     people = np.unique(subjects, return_inverse=True)[1]
     for (left, right), (title, places) in zip(axes, points.items(), strict=True):
         left.scatter(*places.T, c=people % 20, cmap="tab20", s=10, linewidths=0)
         shown = right.scatter(*places.T, c=values, cmap="viridis", s=10, linewidths=0)
-        figure.colorbar(shown, ax=right, fraction=0.05, pad=0.02)
+        figure.colorbar(shown, ax=right, fraction=0.05, pad=0.02, label=names[1])
         for axis, name in zip((left, right), names, strict=True):
             axis.set(xticks=[], yticks=[])
             axis.set_title(f"{title}, by {name}", fontsize=9)

@@ -42,7 +42,7 @@ def forest(groups: Mapping[str, Sequence[Effect]], axis_label: str) -> Figure:
     figure, axes = plt.subplots(
         1,
         len(groups),
-        figsize=(2.3 + 1.75 * len(groups), 0.8 + 0.34 * len(names)),
+        figsize=(2.3 + 1.75 * len(groups), 0.9 + 0.34 * len(names)),
         sharey=True,
         squeeze=False,
     )
@@ -60,9 +60,10 @@ def forest(groups: Mapping[str, Sequence[Effect]], axis_label: str) -> Figure:
         axis.tick_params(axis="x", labelsize=7)
         axis.set(yticks=range(len(names)), ylim=(-0.6, len(names) - 0.4))
     axes[0, 0].set_yticklabels(names[::-1], fontsize=8)
-    figure.supxlabel(axis_label, fontsize=8)
     sns.despine(figure)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    first, last = axes[0, 0].get_position(), axes[0, -1].get_position()
+    figure.supxlabel(axis_label, x=(first.x0 + last.x1) / 2, y=0.02, fontsize=8)
     return figure
 
 

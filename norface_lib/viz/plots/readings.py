@@ -36,6 +36,7 @@ def reading(row: Mapping[str, Any], faces: Sequence[Faces] = ()) -> Figure:
         axis.set(xlim=(0, bars.limit), ylim=(len(bars.names) - 0.4, -0.6))
         axis.set_yticks(range(len(bars.names)), bars.names)
         axis.set_title(bars.title, fontsize=9)
+        axis.set_xlabel(bars.unit, fontsize=8)
         axis.tick_params(labelsize=7.5, length=0)
         sns.despine(ax=axis, left=True)
     figure.tight_layout()
@@ -66,6 +67,7 @@ def readings(
         ylim=(len(values) - 0.4, -0.6), yticks=range(len(values)), yticklabels=values, xticks=[]
     )
     axis.tick_params(labelsize=7, length=0)
+    axis.set_xlabel("intensities: each column is 0 to 5 wide", fontsize=8)
     axis.spines[:].set_visible(False)
     return figure
 
@@ -88,7 +90,7 @@ def film(
             markersize=3,
             label=legend,
         )
-    axis.set(ylim=(-0.1, labels.INTENSITY_MAX), xticks=[], ylabel=name)
+    axis.set(ylim=(-0.1, labels.INTENSITY_MAX), xticks=[], xlabel="time", ylabel=name)
     axis.legend(frameon=False, fontsize=8, loc="upper right")
     axis.tick_params(labelsize=7)
     sns.despine(ax=axis, bottom=True)
