@@ -49,6 +49,7 @@ EXTRAS = {
         "matplotlib": "matplotlib",
         "seaborn": "seaborn",
         "skimage": "scikit-image",
+        "psutil": "psutil",
     },
 }
 """Modules and packages of each extra."""

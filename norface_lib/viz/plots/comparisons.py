@@ -1,5 +1,6 @@
 """Charts of results: what each part adds, published numbers, gaps between datasets."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ def forest(groups: Mapping[str, Sequence[Effect]], axis_label: str) -> Figure:
     figure, axes = plt.subplots(
         1,
         len(groups),
-        figsize=(2.3 + 1.75 * len(groups), 0.9 + 0.34 * len(names)),
+        figsize=(1.9 + 1.7 * len(groups), 1.0 + 0.4 * len(names)),
         sharey=True,
         squeeze=False,
     )
@@ -56,14 +57,14 @@ def forest(groups: Mapping[str, Sequence[Effect]], axis_label: str) -> Figure:
                 axis.plot(effect.people, [height, height], color=color, linewidth=3, alpha=0.6)
             axis.plot(effect.value, height, "o", color=color, markersize=5)
         axis.axvline(0, color="black", linewidth=0.8)
-        axis.set_title(title, fontsize=8)
-        axis.tick_params(axis="x", labelsize=7)
+        axis.set_title(title, fontsize=9.5)
+        axis.tick_params(axis="x", labelsize=8.5)
         axis.set(yticks=range(len(names)), ylim=(-0.6, len(names) - 0.4))
-    axes[0, 0].set_yticklabels(names[::-1], fontsize=8)
+    axes[0, 0].set_yticklabels([textwrap.fill(name, 24) for name in names[::-1]], fontsize=9.5)
     sns.despine(figure)
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     first, last = axes[0, 0].get_position(), axes[0, -1].get_position()
-    figure.supxlabel(axis_label, x=(first.x0 + last.x1) / 2, y=0.02, fontsize=8)
+    figure.supxlabel(axis_label, x=(first.x0 + last.x1) / 2, y=0.02, fontsize=9.5)
     return figure
 
 
