@@ -17,6 +17,7 @@ import papermill
 import pytest
 from browser import becomes_other, drag, needs_chromium, open_page, seen
 from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 
 from norface_lib.cli.reproduce import parameters_of
 from norface_lib.common.paths import NOTEBOOKS, ROOT, runs
@@ -180,9 +181,23 @@ def test_the_quick_start_answers_its_reader(lab):
     rendered = becomes_other(picture, original)
     assert_alike(rendered[:upper, right:], original[:upper, right:])
     page.screenshot(path=runs() / "browser" / "quickstart.png")
+    page.get_by_role("button", name="save ...").click()
     with page.expect_download() as download:
         page.get_by_role("link", name="save comparison.png").click()
     assert cv2.imread(download.value.path()).shape == (112, 224, 3)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="save wipe.gif").click()
+    with Image.open(download.value.path()) as gif:
+        assert gif.size == (112, 112) and gif.n_frames > 10
+
+    identity = page.locator(".widget-dropdown select").nth(1)
+    identity.select_option(index=0)  # the network's own
+    page.get_by_role("radio", name="attention").check()
+    page.keyboard.press("Tab")
+    looked = becomes_other(picture, rendered)
+    page.screenshot(path=runs() / "browser" / "attention.png")
+    identity.select_option("ada, rendered")
+    rendered = becomes_other(picture, looked)
 
     with page.expect_file_chooser() as chooser:
         page.locator(".widget-upload").click()

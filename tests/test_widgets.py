@@ -7,13 +7,15 @@ from datetime import UTC, datetime
 from io import BytesIO
 from xml.etree import ElementTree
 
+import av
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from norface_lib import labels
-from norface_lib.common.errors import CheckpointError, DataError
+from norface_lib.common.errors import CheckpointError, DataError, MissingExtraError
 from norface_lib.images.crop import NORFACE_CROP, align_face
 from norface_lib.photos.detection import Face
 from norface_lib.viz import plots, widgets
@@ -65,16 +67,17 @@ class Finder:
 class Shown:
     """The widget's parts, by what they are for."""
 
-    def __init__(self, detector=Finder, **identities):
+    def __init__(self, detector=Finder, attention=None, **identities):
         ramp = np.linspace(0, 60, SIZE).astype(np.uint8)
         plain = np.stack(np.broadcast_arrays(ramp, ramp[:, None], ramp // 2), axis=2)
         self.faces = {"dark": plain, "bright": 255 - plain}
         identities = identities or {"noor": lambda faces: 255 - faces}
-        box = widgets.quickstart(self.faces, identities, read, detector, size=SIZE)
+        box = widgets.quickstart(self.faces, identities, read, detector, SIZE, attention)
         controls, camera, self.message, pictures = box.children
         self.snapshot = camera.children[1]
         self.face, self.identity, self.button = controls.children
-        (self.picture, self.links), self.bars = pictures.children[0].children, pictures.children[1]
+        (self.picture, self.save, self.links) = pictures.children[0].children
+        self.bars = pictures.children[1]
 
     def upload(self, name, content):
         file = {
@@ -92,7 +95,8 @@ class Shown:
         return decoded(original), decoded(normalized)
 
     def saved(self):
-        """What the links save, by name."""
+        """What the links save, by name, that the button offers."""
+        self.save.click()
         links = re.findall(r'download="([^"]+)" href="data:[^"]*?base64,([^"]+)"', self.links.value)
         return {name: base64.b64decode(content) for name, content in links}
 
@@ -120,12 +124,52 @@ def test_another_face_changes_pictures_and_bars():
 def test_both_images_and_the_row_can_be_saved():
     shown = Shown()
     shown.face.label = "bright"
+    assert shown.links.value == ""
     saved = shown.saved()
+    assert saved.keys() == {"comparison.png", "wipe.gif", "wipe.mp4", "aus.csv"}
     both = cv2.imdecode(np.frombuffer(saved["comparison.png"], np.uint8), cv2.IMREAD_COLOR)
     bright = shown.faces["bright"]
     np.testing.assert_array_equal(both[..., ::-1], np.concatenate([bright, 255 - bright], axis=1))
     table = pd.read_csv(BytesIO(saved["aus.csv"]))
     assert len(table) == 1 and table["AU12_intensity"][0] == pytest.approx(bright.mean() / 51)
+    shown.face.label = "dark"
+    assert shown.links.value == "", "they were of another face"
+
+
+def test_a_saved_picture_moves_from_the_original_to_the_normalized_face_and_back():
+    shown = Shown()
+    saved, dark = shown.saved(), shown.faces["dark"]
+    with Image.open(BytesIO(saved["wipe.gif"])) as gif:
+        assert gif.n_frames > 10 and gif.info["loop"] == 0
+        for frame, face in ((0, dark), (gif.n_frames // 2, 255 - dark)):
+            gif.seek(frame)
+            assert_alike(np.asarray(gif.convert("RGB")), face)
+    with av.open(BytesIO(saved["wipe.mp4"])) as film:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert_alike(frames[0], dark)
+    assert_alike(frames[len(frames) // 2], 255 - dark)
+
+
+def test_without_the_package_for_films_a_sentence_says_so(monkeypatch):
+    def missing(*_):
+        raise MissingExtraError('the package av is not installed: pip install "norface[photos]"')
+
+    monkeypatch.setattr("norface_lib.viz.exports.write_moving", missing)
+    shown = Shown()
+    shown.save.click()
+    assert shown.links.value.startswith("the package av is not installed")
+
+
+def test_attention_is_shown_of_the_identities_that_have_it():
+    shown = Shown(
+        attention={"noor": lambda faces: faces // 3},
+        noor=lambda faces: 255 - faces,
+        rendered=lambda faces: faces // 2,
+    )
+    looked = re.search(r'<img src="([^"]+)" data-view="attention"', shown.picture.value)[1]
+    assert_alike(decoded(looked), shown.faces["dark"] // 3)
+    shown.identity.value = "rendered"
+    assert len(shown.ends()) == 2 and 'data-view="attention" alt' not in shown.picture.value
 
 
 def test_the_identities_are_those_it_is_given_and_each_draws_its_own():

@@ -32,6 +32,9 @@ def plain(color, size=64):
     return np.full((size, size, 3), color, np.uint8)
 
 
+ME = Item("me", original=data_uri(plain(BLUE)), normalized=data_uri(plain(RED)))
+
+
 def share(page, color, part=".norface-wipe:visible"):
     """Share of the wipe's width that has a color, a third of its height down."""
     image = seen(page.locator(part))
@@ -56,7 +59,7 @@ def page(browser_page):
 @pytest.fixture
 def wipe(page):
     """A page with a wipe: red is left, blue is right."""
-    page.set_content(wipe_as_html(data_uri(plain(RED)), data_uri(plain(BLUE)), "me", SIZE))
+    page.set_content(wipe_as_html(ME, SIZE))
     return page.locator(".norface-wipe")
 
 
@@ -119,10 +122,40 @@ def test_focus_by_key_is_seen_and_by_pointer_is_not(page, wipe):
 def test_it_moves_where_scripts_do_not_run(page):
     """The value of an ``ipywidgets.HTML`` is set as here."""
     page.set_content("<main></main>")
-    text = wipe_as_html(data_uri(plain(RED)), data_uri(plain(BLUE)), "me", SIZE)
+    text = wipe_as_html(ME, SIZE)
     page.evaluate(f"document.querySelector('main').innerHTML = {json.dumps(text)}")
     drag(page, page.locator(".norface-wipe"), 0.5, 0.9)
     assert share(page, RED) == pytest.approx(0.9, abs=0.02)
+
+
+DIFFERENCE = tuple(abs(one - other) for one, other in zip(RED, BLUE, strict=True))
+
+
+@needs_chromium
+def test_what_is_left_of_the_border_can_be_chosen(page):
+    page.set_content(wipe_as_html(ME._replace(attention=data_uri(plain(GREEN))), SIZE))
+    names = page.locator(".norface-wipe b:visible")
+    for view, color in (("difference", DIFFERENCE), ("attention", GREEN), ("normalized", RED)):
+        page.get_by_role("radio", name=view).check()
+        assert share(page, color) == pytest.approx(0.5, abs=0.02), view
+        assert share(page, BLUE) == pytest.approx(0.5, abs=0.02)
+        assert names.all_inner_texts() == [view, "original"]
+    page.get_by_role("radio", name="difference").check()
+    drag(page, page.locator(".norface-wipe"), 0.5, 0.75)
+    assert share(page, DIFFERENCE) == pytest.approx(0.75, abs=0.02)
+    slider = page.get_by_role("slider")
+    assert slider.get_attribute("aria-valuetext") == "75 % difference"
+    page.screenshot(path=runs() / "browser" / "difference.png")
+
+
+@needs_chromium
+def test_two_wipes_of_a_page_are_chosen_apart(page):
+    page.set_content(2 * wipe_as_html(ME, SIZE))
+    assert page.get_by_role("radio", name="attention").count() == 0, "it is not known"
+    page.get_by_role("radio", name="difference").first.check()
+    first, second = (f".norface-wipe >> nth={number}" for number in range(2))
+    assert share(page, DIFFERENCE, first) == pytest.approx(0.5, abs=0.02)
+    assert share(page, RED, second) == pytest.approx(0.5, abs=0.02)
 
 
 # --- galleries ------------------------------------------------------------------------------------
@@ -133,7 +166,7 @@ def test_a_gallery_in_an_exported_notebook_shows_the_chosen_face(page, tmp_path)
     from nbconvert import HTMLExporter
 
     originals = np.stack([plain(BLUE), plain(GREEN), plain(WHITE)])
-    shown = compare(originals, originals // 2, ["a", "b", "c"], size=SIZE)
+    shown = compare(originals, originals // 3, ["a", "b", "c"], size=SIZE)
     cell = nbformat.v4.new_code_cell("compare(...)")
     data = {"text/html": shown.data, "text/plain": "..."}
     cell.outputs = [nbformat.v4.new_output("execute_result", data)]
@@ -147,6 +180,10 @@ def test_a_gallery_in_an_exported_notebook_shows_the_chosen_face(page, tmp_path)
     assert share(page, GREEN) == pytest.approx(0.5, abs=0.02)
     drag(page, page.locator(".norface-wipe:visible"), 0.5, 0.2)
     assert share(page, GREEN) == pytest.approx(0.8, abs=0.02)
+    page.keyboard.press("Shift+Tab")  # what is left of the border
+    page.keyboard.press("ArrowRight")
+    assert share(page, tuple(value - value // 3 for value in GREEN)) == pytest.approx(0.2, abs=0.02)
+    page.keyboard.press("ArrowLeft")
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("ArrowRight")
     assert share(page, WHITE) == pytest.approx(0.5, abs=0.02), "the next one, by key"
@@ -220,8 +257,8 @@ def test_a_page_shows_each_face_with_its_wipe_bars_and_values(page, tmp_path):
     write_predictions(tmp_path, ROWS)
     assert write_page(tmp_path, size=SIZE) == 3
     page.goto(f"file://{tmp_path / PAGE}")
-    faces = page.get_by_role("radio")
-    assert faces.count() == 3 and "3 aligned, 1 no face" in page.locator("p").inner_text()
+    assert page.locator(".norface-choice").get_by_role("radio").count() == 3
+    assert "3 aligned, 1 no face" in page.locator("p").inner_text()
     page.get_by_role("radio", name="c.avi frame 7").click(force=True)
     shown = page.locator(".norface-shown > div:visible")
     assert shown.count() == 1 and "AU12 lip corner puller" in shown.inner_text()
@@ -229,7 +266,9 @@ def test_a_page_shows_each_face_with_its_wipe_bars_and_values(page, tmp_path):
     drag(page, page.locator(".norface-wipe:visible"), 0.5, 0.75)
     assert share(page, RED) == pytest.approx(0.75, abs=0.02)
     assert share(page, BLUE) == pytest.approx(0.25, abs=0.02)
+    page.get_by_role("radio", name="difference").check()
     page.get_by_role("radio", name="b a#.jpg face 1").click(force=True)
+    assert share(page, DIFFERENCE) == pytest.approx(0.5, abs=0.02), "of all faces"
     page.locator("summary:visible").click()
     assert "b a#.jpg" in page.locator("table:visible").inner_text()
     page.screenshot(path=runs() / "browser" / "page.png")

@@ -17,7 +17,8 @@ from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.weights import load_normalizer, target_names
 from norface_lib.photos.readers import READERS, load_reader, read_table
 from norface_lib.viz.bars import bars_as_html
-from norface_lib.viz.wipe import Picture, links_as_html, png
+from norface_lib.viz.exports import saved
+from norface_lib.viz.wipe import Picture, png
 
 with needs("notebooks"):
     import ipywidgets
@@ -249,11 +250,7 @@ class _Controls:
 
     def save(self, _: object) -> None:
         """Shows links that save the pictures and the AUs."""
-        size = len(self.seen.rendered)
-        pictures = resized(self.seen.normalized[None], size)[0]
-        row = np.concatenate([self.seen.rendered, self.seen.truth, pictures], axis=1)
-        table = as_csv(self.pose, self.seen.row).encode()
-        self.links.value = links_as_html({"comparison.png": png(row), "aus.csv": table})
+        self.links.value = saved(self.seen[:3], as_csv(self.pose, self.seen.row))
 
 
 def _row(parts: Sequence[ipywidgets.Widget]) -> ipywidgets.Widget:

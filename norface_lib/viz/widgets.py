@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from norface_lib.common.errors import DataError, NorfaceError, needs
-from norface_lib.images.arrays import Faces, resized
+from norface_lib.images.arrays import Faces
 from norface_lib.images.crop import align_face, pixels_within
 from norface_lib.images.files import SMALLEST, decode
 from norface_lib.images.sheets import wipe
@@ -18,14 +18,8 @@ from norface_lib.photos.detection import Detector
 from norface_lib.viz.bars import bars_as_html
 from norface_lib.viz.camera import camera
 from norface_lib.viz.explorer import explore, portrait
-from norface_lib.viz.wipe import (
-    Item,
-    data_uri,
-    gallery_as_html,
-    links_as_html,
-    png,
-    wipe_as_html,
-)
+from norface_lib.viz.exports import saved
+from norface_lib.viz.wipe import Item, data_uri, gallery_as_html, wipe_as_html
 
 with needs("notebooks"):
     import ipywidgets
@@ -42,6 +36,7 @@ Face = NDArray[np.uint8]
 def compare(originals: Face, normalized: Face, names: Sequence[str], size: int = 280) -> HTML:
     """A gallery of faces (N, S, S, 3): choose one by its small picture, and drag the border between
     its normalized (left) and its original image (right) on the picture itself, or move it by keys.
+    In place of the normalized face, their difference can be left of the border.
 
     It is plain HTML, which needs no kernel: an exported page has it, too. ``size``: CSS pixels
     along a side.
@@ -67,15 +62,19 @@ def quickstart(
     read: Callable[[Faces, Faces], pd.DataFrame],
     detector: Callable[[], Detector],
     size: int = 280,
+    attention: Mapping[str, Callable[[Faces], Faces]] | None = None,
 ) -> ipywidgets.Widget:
-    """A wipe as in `compare` with a choice of identity, the predictions for the face beside it,
-    links that save both, and two ways to give a picture of your own: a file, or the camera.
+    """A wipe as in `compare` with a choice of identity, the predictions for the face beside it, a
+    button that saves both, and two ways to give a picture of your own: a file, or the camera.
 
     ``faces``: aligned ones (S, S, 3) by name. ``identities``: functions that normalize originals
     (N, S, S, 3), by the name of the identity. ``read``: from originals and normalized faces, a row
     for each with the columns of ``predictions.csv``. ``detector``: opens one; it is called at the
-    first picture and not before. The widget shows why a picture cannot be taken.
+    first picture and not before. ``attention``: functions that show where in originals (N, S, S, 3)
+    an identity's normalizer looks, as `attention_pictures` does, by the name of the identity; they
+    may be missing. The widget shows why a picture cannot be taken.
     """
+    attention = attention or {}
     originals = list(faces.values())
     picture = ipywidgets.HTML()
     face = ipywidgets.Dropdown(
@@ -85,6 +84,7 @@ def quickstart(
     upload = ipywidgets.FileUpload(accept="image/*", description="your picture")
     message = ipywidgets.HTML()
     bars = ipywidgets.HTML()
+    save = ipywidgets.Button(description="save ...", layout={"width": "auto"})
     links = ipywidgets.HTML()
     opened = cache(detector)
 
@@ -95,11 +95,22 @@ def quickstart(
 
     def show(_=None) -> None:
         normalized, row = normalized_and_read(face.value, identity.value)
-        name = face.options[face.value][0]
-        addresses = data_uri(normalized), data_uri(originals[face.value])
-        picture.value = wipe_as_html(*addresses, name, size)
+        original = originals[face.value]
+        looks = attention.get(identity.value)
+        item = Item(
+            face.options[face.value][0],
+            data_uri(original),
+            data_uri(normalized),
+            attention=data_uri(looks(original[None])[0]) if looks else "",
+        )
+        picture.value = wipe_as_html(item, size)
         bars.value = bars_as_html(row)
-        links.value = links_as_html(_files(originals[face.value], normalized, row))
+        links.value = ""  # they are of another face
+
+    def offer(_) -> None:
+        normalized, row = normalized_and_read(face.value, identity.value)
+        table = row.to_frame().T.to_csv(index=False)
+        links.value = saved((originals[face.value], normalized), table)
 
     def add(data: bytes, name: str) -> None:
         message.value = "looking for a face ..."
@@ -120,8 +131,9 @@ def quickstart(
     for control in (face, identity):
         control.observe(show, "value")
     upload.observe(take, "value")
+    save.on_click(offer)
     show()
-    left = ipywidgets.VBox([picture, links], layout={"margin": "0 20px 0 0"})
+    left = ipywidgets.VBox([picture, save, links], layout={"margin": "0 20px 0 0"})
     pictures = ipywidgets.HBox([left, bars], layout={"flex_flow": "row wrap"})
     return ipywidgets.VBox(
         [
@@ -131,12 +143,6 @@ def quickstart(
             pictures,
         ]
     )
-
-
-def _files(original: Face, normalized: Face, row: pd.Series) -> dict[str, bytes]:
-    """What can be saved of a face: both images side by side, and its row."""
-    both = np.concatenate([original, resized(normalized[None], len(original))[0]], axis=1)
-    return {"comparison.png": png(both), "aus.csv": row.to_frame().T.to_csv(index=False).encode()}
 
 
 def face_in(data: bytes, name: str, detector: Detector, size: int) -> Face:

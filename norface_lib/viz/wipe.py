@@ -1,4 +1,6 @@
-"""A wipe between two pictures, and galleries of them, as HTML that needs no kernel.
+"""A wipe between an original and its normalized face, and galleries of them, as HTML that needs no
+kernel. In place of the normalized face can be shown how far it differs from the original, or where
+in the original the normalizer looked.
 
 The control is a range input that lies over the pictures: the browser gives it pointer, touch and
 keys (arrows, Page Up and Down, Home, End) and the role of a slider. What it moves is a CSS
@@ -22,12 +24,16 @@ from norface_lib.viz.bars import bars_as_html
 Picture = NDArray[np.uint8]
 """(H, W, 3) RGB of 8 bits."""
 
-SIDES = ("normalized", "original")
-"""What is left and what is right of the border."""
+VIEWS = {
+    "normalized": "the normalized face",
+    "difference": "absolute difference of original and normalized face; black: none",
+    "attention": "where in the original the normalizer looked for what it drew; red: most",
+}
+"""What can be left of the border, and what that is."""
 
 _STYLE = """
-.norface-wipe { position: relative; max-width: 100%; aspect-ratio: 1; overflow: hidden;
-  border-radius: 4px; user-select: none; }
+.norface-wipe { position: relative; isolation: isolate; max-width: 100%; aspect-ratio: 1;
+  overflow: hidden; border-radius: 4px; user-select: none; }
 .norface-wipe img { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0;
   object-fit: cover; }
 .norface-wipe img + img { clip-path: inset(0 calc(100% - var(--at)) 0 0); }
@@ -44,8 +50,18 @@ _STYLE = """
   border-radius: 50%; box-shadow: 0 0 3px #000a; }
 .norface-wipe b { position: absolute; bottom: 6px; padding: 1px 6px; color: #fff;
   background: #000a; border-radius: 3px; font: 12px/1.4 sans-serif; pointer-events: none; }
-.norface-wipe b:first-of-type { left: 6px; }
-.norface-wipe b:last-of-type { right: 6px; }
+.norface-wipe b { left: 6px; }
+.norface-wipe b:last-of-type { left: auto; right: 6px; }
+.norface-wipe [data-view="difference"], .norface-wipe [data-view="attention"],
+form:has([value="difference"]:checked) .norface-wipe b[data-view="normalized"],
+form:has([value="attention"]:checked) .norface-wipe [data-view="normalized"] { display: none; }
+form:has([value="difference"]:checked) .norface-wipe [data-view="difference"],
+form:has([value="attention"]:checked) .norface-wipe [data-view="attention"] { display: block; }
+form:has([value="difference"]:checked) .norface-wipe img + img { mix-blend-mode: difference; }
+.norface-views { display: flex; flex-wrap: wrap; gap: 2px 14px; margin: 6px 0;
+  font: 13px/1.4 sans-serif; }
+.norface-views label { cursor: pointer; }
+.norface-views input { margin: 0 5px 0 0; vertical-align: -1px; }
 .norface-wipe u { position: absolute; inset: 0; pointer-events: none; }
 .norface-wipe input:focus-visible ~ u { box-shadow: inset 0 0 0 3px #1a73e8, inset 0 0 0 5px #fff; }
 """
@@ -66,7 +82,7 @@ _GALLERY = """
 
 _MOVE = (
     "this.parentNode.style.setProperty('--at',this.value+'%');"
-    "this.setAttribute('aria-valuetext',this.value+' % '+this.dataset.left)"
+    "this.setAttribute('aria-valuetext',this.value+' % '+this.form.elements.view.value)"
 )
 
 
@@ -75,7 +91,8 @@ class Item(NamedTuple):
     `data_uri` gives), and its row of ``predictions.csv``, if it has one.
 
     ``normalized``: empty for a face without one. ``thumbnail``: a small picture, by default the
-    original. ``more``: HTML that follows the bars.
+    original. ``more``: HTML that follows the bars. ``attention``: where the normalizer looked,
+    empty if that is not known.
     """
 
     name: str
@@ -84,6 +101,7 @@ class Item(NamedTuple):
     row: Mapping[str, Any] | None = None
     thumbnail: str = ""
     more: str = ""
+    attention: str = ""
 
 
 def png(image: Picture, size: int = 0) -> bytes:
@@ -104,32 +122,51 @@ def data_uri(image: Picture, size: int = 0, quality: int = 92) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
-def wipe_as_html(
-    left: str, right: str, name: str, size: int = 280, sides: tuple[str, str] = SIDES
-) -> str:
-    """Two square pictures over each other, whose border is dragged on the picture itself or moved
-    by keys.
+def wipe_as_html(item: Item, size: int = 280) -> str:
+    """The normalized face of an item over its original, with a border that is dragged on the
+    picture itself or moved by keys, and below it a choice of what is left of the border.
 
-    ``left`` and ``right``: their addresses. ``name``: of the face, for readers who cannot see it.
-    ``size``: CSS pixels along a side. ``sides``: what the pictures are.
+    ``size``: CSS pixels along a side.
     """
-    return f"<style>{_STYLE}</style>{_wipe(left, right, name, size, sides)}"
+    views = _views(attention=bool(item.attention))
+    return f"<style>{_STYLE}</style><form {_OWN_KEYS}>{_wipe(item, size)}{views}</form>"
 
 
-def _wipe(left: str, right: str, name: str, size: int, sides: tuple[str, str] = SIDES) -> str:
-    name, *words = map(escape, (name, *sides))
-    pictures = "".join(
-        f'<img src="{escape(address)}" alt="{name}, {word}" loading="lazy">'
-        for address, word in ((right, words[1]), (left, words[0]))
+def _wipe(item: Item, size: int) -> str:
+    """The pictures over each other, the slider and what it moves. It stands in a form with a choice
+    of `_views`."""
+    name = escape(item.name)
+    original = f'<img src="{escape(item.original)}" alt="{name}, original" loading="lazy">'
+    pictures = {"normalized": item.normalized, "attention": item.attention}
+    above = "".join(
+        f'<img src="{escape(address)}" data-view="{view}" alt="{name}, {view}" loading="lazy">'
+        for view, address in pictures.items()
+        if address
     )
     control = (
-        f'<input type="range" min="0" max="100" value="50" data-left="{words[0]}" '
-        f'aria-label="{name}: border between {words[0]} (left) and {words[1]} (right)" '
-        f'aria-valuetext="50 % {words[0]}" oninput="{_MOVE}">'
+        f'<input type="range" min="0" max="100" value="50" '
+        f'aria-label="{name}: border between normalized (left) and original (right)" '
+        f'aria-valuetext="50 % normalized" oninput="{_MOVE}">'
     )
-    signs = "<i></i>" + "".join(f'<b aria-hidden="true">{word}</b>' for word in words) + "<u></u>"
+    words = "".join(f'<b aria-hidden="true" data-view="{view}">{view}</b>' for view in VIEWS)
+    signs = f'<i></i>{words}<b aria-hidden="true">original</b><u></u>'
     style = f"--at:50%;width:{size}px"
-    return f'<div class="norface-wipe" style="{style}" {_OWN_KEYS}>{pictures}{control}{signs}</div>'
+    return (
+        f'<div class="norface-wipe" style="{style}" {_OWN_KEYS}>{original}{above}{control}{signs}'
+        "</div>"
+    )
+
+
+def _views(attention: bool) -> str:
+    """A choice of what is left of the border."""
+    choice = "".join(
+        f'<label title="{meaning}"><input type="radio" name="view" value="{view}"'
+        f"{' checked' if view == 'normalized' else ''}>{view}</label>"
+        for view, meaning in VIEWS.items()
+        if attention or view != "attention"
+    )
+    label = 'aria-label="left of the border"'
+    return f'<div class="norface-views" role="radiogroup" {label}>{choice}</div>'
 
 
 _OWN_KEYS = 'data-lm-suppress-shortcuts="true"'
@@ -150,15 +187,17 @@ def gallery_as_html(items: Sequence[Item], size: int = 280) -> str:
         )
     # of as many faces as there are: the numbers of all galleries of a page agree
     hidden = "".join(
-        f".norface-gallery:has(label:nth-child({number}) :checked) "
+        f".norface-gallery:has(.norface-choice > :nth-child({number}) :checked) "
         f".norface-shown > :not(:nth-child({number})) {{ display: none; }}\n"
         for number in range(1, len(items) + 1)
     )
     shown = "".join(f"<div>{_shown(item, size)}</div>" for item in items)
+    drawn = [item for item in items if item.normalized]
+    views = _views(attention=all(item.attention for item in drawn)) if drawn else ""
     return (
         f"<style>{_STYLE}{_GALLERY}{hidden}</style>"
         f'<form class="norface-gallery" {_OWN_KEYS}>'
-        f'<div class="norface-choice">{"".join(choice)}</div>'
+        f'<div class="norface-choice">{"".join(choice)}</div>{views}'
         f'<div class="norface-shown">{shown}</div></form>'
     )
 
@@ -166,7 +205,7 @@ def gallery_as_html(items: Sequence[Item], size: int = 280) -> str:
 def _shown(item: Item, size: int) -> str:
     """The chosen face of a gallery."""
     if item.normalized:
-        picture = _wipe(item.normalized, item.original, item.name, size)
+        picture = _wipe(item, size)
     else:
         address, name = escape(item.original), escape(item.name)
         picture = f'<img src="{address}" alt="{name}, original" width="{size}" loading="lazy">'
