@@ -18,6 +18,7 @@ NAMES = notebook_names()
 def cells_of(name):
     content = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))
     code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+    code = [cell for cell in code if "install" not in cell["metadata"].get("tags", [])]
     assert "parameters" in code[0]["metadata"]["tags"]
     return ["".join(cell["source"]) for cell in code]
 
@@ -126,7 +127,7 @@ def test_annotations_of_newer_pythons_are_found():
 )
 def test_papermill_stops_at_the_first_cell(values, sentence, tmp_path):
     content = json.loads((NOTEBOOKS / "00_quickstart.ipynb").read_text(encoding="utf-8"))
-    content["cells"] = content["cells"][:3]
+    content["cells"] = content["cells"][:4]
     (tmp_path / "first.ipynb").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(PapermillExecutionError) as error:
         papermill.execute_notebook(
@@ -137,4 +138,4 @@ def test_papermill_stops_at_the_first_cell(values, sentence, tmp_path):
             progress_bar=False,
         )
     assert error.value.ename == "ParameterError" and error.value.evalue.startswith(sentence)
-    assert error.value.exec_count == 3  # parameters, papermill's values, the check
+    assert error.value.exec_count == 4  # install, parameters, papermill's values, the check

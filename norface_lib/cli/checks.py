@@ -118,6 +118,13 @@ def loss(text: str) -> str:
     return text
 
 
+def address(text: str | None) -> str | None:
+    """A repository on GitHub, without what may follow its name."""
+    if text is not None and not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", text):
+        raise BadParameter(f"{text!r} must be https://github.com/OWNER/NAME")
+    return text
+
+
 def protocol(text: str) -> str:
     """``dataset/split`` or ``source->target/split``. Whether there is that split, the library
     says when it reads it."""

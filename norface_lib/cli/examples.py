@@ -87,7 +87,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "norface reproduce --photos faces",
         "norface reproduce --only 05",
     ),
-    "publish": ("norface publish --profile quick",),
+    "publish": (
+        "norface publish --profile quick",
+        "norface publish --address https://github.com/OWNER/norface",
+    ),
     "results": (
         "norface results --table emotion --format latex",
         "norface results --format csv --out tables",

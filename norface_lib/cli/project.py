@@ -9,7 +9,7 @@ import typer
 from norface_lib.cli import checks
 from norface_lib.cli.options import Profile, Stage
 from norface_lib.cli.output import show
-from norface_lib.common.paths import require_checkout, runs
+from norface_lib.common.paths import ROOT, require_checkout, runs
 
 app = typer.Typer()
 _PANEL = "This project"
@@ -45,10 +45,25 @@ def publish(
     profile: Annotated[
         Profile, typer.Option(help="profile of the run to take outputs from")
     ] = "quick",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            callback=checks.address,
+            help="https://github.com/OWNER/NAME, where the repository is public: written into "
+            "pyproject.toml, the quick start's install cell and the README's badges; nothing else",
+        ),
+    ] = None,
 ) -> None:
     """Copy the result files of a finished run of `reproduce` to results/PROFILE; of quick also its
     figures to figures/, and its outputs into the notebooks."""
     require_checkout("publish")
+    if address:
+        from norface_lib.cli.address import write_address
+
+        written = write_address(ROOT, address)
+        show(f"{address} is written into {len(written)} files", files=written)
+        return
+
     from norface_lib.cli.publish import publish as run
 
     files = run(profile)
