@@ -60,7 +60,7 @@ def test_an_address_is_written_once_and_replaced_by_another(checkout):
 
 @pytest.mark.parametrize("address", ["here", "https://github.com/x", "git@github.com:a/b", ""])
 def test_another_kind_of_address_is_refused(address):
-    done = CliRunner().invoke(app, ["publish", "--address", address])
+    done = CliRunner().invoke(app, ["publish", "--address", address], env={"COLUMNS": "250"})
     assert done.exit_code == 2 and "must be https://github.com/OWNER/NAME" in done.output
 
 
