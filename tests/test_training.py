@@ -14,7 +14,8 @@ from torch.utils.data import TensorDataset
 
 from norface_lib.common.errors import CheckpointError, NorfaceError
 from norface_lib.training.loader import StepSampler, balanced, batch_indices, make_loader
-from norface_lib.training.loop import TrainConfig, base_rate, fit, parameter_groups, rate_at
+from norface_lib.training.loop import TrainConfig, fit
+from norface_lib.training.optimizer import base_rate, parameter_groups, rate_at
 
 CONFIG = TrainConfig(steps=12, batch_size=4, log_every=3, average=0.9, checkpoint_seconds=0.0)
 SAMPLES = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
@@ -145,6 +146,66 @@ def test_other_settings_or_a_damaged_checkpoint_are_refused(tmp_path):
     (tmp_path / "train.ckpt").write_bytes(b"half a file")
     with pytest.raises(CheckpointError, match=r"train\.ckpt: this checkpoint cannot be read"):
         fit(network(), loss, DATA, CONFIG, folder=tmp_path, progress=False)
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "gone": lambda path: path.unlink(),  # a stop between two names
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_training_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
+    tmp_path, capsys, damage
+):
+    """And the one before stays until there is another sound one."""
+    whole = fit(network(), loss, DATA, CONFIG, folder=tmp_path / "whole", progress=False)
+    newest, before = tmp_path / "train.ckpt", tmp_path / "train.before.ckpt"
+    with pytest.raises(Stopped):
+        fit(network(), stopping_at(6), DATA, CONFIG, folder=tmp_path, progress=False)
+    assert [torch.load(path)["step"] for path in (newest, before)] == [6, 5]
+
+    damage(newest)
+    kept = before.read_bytes()
+    with pytest.raises(Stopped):  # the first step anew, then a checkpoint, then a stop
+        fit(network(), stopping_at(1), DATA, CONFIG, folder=tmp_path, progress=False)
+    said = capsys.readouterr().out
+    assert "goes on from step 5" in said
+    assert (f"{newest} is damaged;" in said) == (damage is not DAMAGES["gone"])
+    assert torch.load(newest)["step"] == 6 and before.read_bytes() == kept
+
+    resumed = fit(network(), loss, DATA, CONFIG, folder=tmp_path, progress=False)
+    assert torch.equal(weights(resumed), weights(whole))
+    lines = (tmp_path / "train.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [3, 6, 9, 12]
+    assert newest.exists() and not before.exists(), "a finished training needs no other one"
+
+
+def test_two_damaged_checkpoints_are_refused_with_both_names(tmp_path):
+    with pytest.raises(Stopped):
+        fit(network(), stopping_at(6), DATA, CONFIG, folder=tmp_path, progress=False)
+    for name in ("train.ckpt", "train.before.ckpt"):
+        (tmp_path / name).write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match=r"train\.ckpt: .* it and train\.before\.ckpt beside"):
+        fit(network(), loss, DATA, CONFIG, folder=tmp_path, progress=False)
+
+
+def test_a_full_disk_costs_none_of_the_two_checkpoints(tmp_path, monkeypatch):
+    with pytest.raises(Stopped):
+        fit(network(), stopping_at(6), DATA, CONFIG, folder=tmp_path, progress=False)
+    paths = (tmp_path / "train.ckpt", tmp_path / "train.before.ckpt")
+    kept = [path.read_bytes() for path in paths]
+
+    def full(state, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        fit(network(), loss, DATA, CONFIG, folder=tmp_path, progress=False)
+    assert [path.read_bytes() for path in paths] == kept
+    assert not list(tmp_path.glob("*.part")) and not list(tmp_path.glob(".*.part"))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():

@@ -8,7 +8,7 @@ from norface_lib.networks.classifier import MINI_BACKBONE, OWN_BACKBONE, Classif
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.tasks.tasks import Task
 from norface_lib.training.classifier import Recipe
-from norface_lib.training.loop import TrainConfig, base_rate
+from norface_lib.training.optimizer import TrainConfig, base_rate
 
 BACKBONES: Mapping[str, str] = {
     "frozen": "the normalizer's, unchanged; each face is embedded once for all trainings",

@@ -14,7 +14,7 @@ from norface_lib.networks.mixtures import check_top_k
 from norface_lib.networks.routing import ROUTINGS
 from norface_lib.studies.recipes import ROWS
 from norface_lib.training.classifier import Recipe
-from norface_lib.training.loop import base_rate
+from norface_lib.training.optimizer import base_rate
 
 _COUNT = pd.Interval(1, 100_000_000, closed="both")
 _POSITIVE = pd.Interval(0, 1_000_000, closed="neither")
