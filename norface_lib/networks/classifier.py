@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from norface_lib.common.sharing import whole_batch
 from norface_lib.networks.encoder import (
     MINI_SIZE,
     MINI_WIDTHS,
@@ -196,7 +197,8 @@ class ClassifierHead(nn.Module):
 
     ``forward(original, normalized)`` reads the embeddings that ``config.inputs`` names and ignores
     the other; it raises ``ValueError`` if a needed one is missing or if they differ in number. Over
-    a frozen backbone it is all there is to train.
+    a frozen backbone it is all there is to train. In training, each of several processes gives the
+    output of the whole batch that they share, as its statistics and losses are no sums.
     """
 
     def __init__(self, config: ClassifierConfig):
@@ -204,8 +206,7 @@ class ClassifierHead(nn.Module):
         dim = config.dim
         both = config.inputs == "both"
         self.config = config
-        # each feature on its own scale: within one face the few that are large for everybody should
-        # not dominate
+        # each feature on its own scale, or the few that are large for everybody would dominate
         self.norm = nn.BatchNorm1d(2 * dim if both else dim)
         self.dropout = nn.Dropout(config.dropout)
         self.fusion = FUSIONS[config.fusion](dim) if both else nn.Linear(dim, dim)
@@ -215,7 +216,8 @@ class ClassifierHead(nn.Module):
     def forward(
         self, original: Tensor | None = None, normalized: Tensor | None = None
     ) -> ClassifierOutput:
-        embeddings = self.norm(torch.cat(needed(self.config.inputs, original, normalized), dim=1))
+        faces = torch.cat(needed(self.config.inputs, original, normalized), dim=1)
+        embeddings = self.norm(whole_batch(faces) if self.training else faces)
         if self.training and self.config.face_dropout and self.config.inputs == "both":
             embeddings = without_a_face(embeddings, self.config.face_dropout)
         features = self.fusion(self.dropout(embeddings))
@@ -333,15 +335,13 @@ def _names(inputs: str) -> tuple[str, ...]:
 def auxiliary_loss(
     output: ClassifierOutput, importance_weight: float = 1e-3, load_weight: float = 1e-3
 ) -> Tensor:
-    """Weighted importance and load loss of the mixtures that are on, added up; 0 if both are off.
-    Scalar.
+    """Weighted importance and load loss of the mixtures that are on, added up, or 0: a scalar.
 
     Weights are the paper's lambda_imp and lambda_g&l (PAPER.md 1.2); reading the latter as the load
     is our choice (1.5). The output mixture counts with the mean over its labels.
     """
     loss = output.logits.new_zeros(())
-    for gating in (output.input_gating, output.output_gating):
-        if gating is not None:
-            loss = loss + importance_weight * importance(gating.gates)
-            loss = loss + load_weight * load(gating.load)
+    for gating in filter(None, (output.input_gating, output.output_gating)):
+        loss = loss + importance_weight * importance(gating.gates)
+        loss = loss + load_weight * load(gating.load)
     return loss

@@ -19,6 +19,8 @@ from timm.models import group_parameters
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from norface_lib.networks.layers import share_drop_path
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
@@ -170,6 +172,7 @@ class FaceEncoder(ImageEncoder):
             drop_path_rate=drop_path_rate,
             **embed,
         )
+        share_drop_path(self.vit)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.vit.forward_features(self.standardized(images))
@@ -193,6 +196,7 @@ class TimmEncoder(ImageEncoder):
         super().__init__(image_size or known["input_size"][-1], known["mean"], known["std"])
         self.name = name
         self.network = network
+        share_drop_path(network)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(self.standardized(images))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from norface_lib import labels
 from norface_lib.networks.encoder import with_tuples
+from norface_lib.networks.layers import BatchNorm1d, Dropout
 
 _STRIDE = 32  # of a ResNet's last stage
 
@@ -75,9 +76,9 @@ class Evaluator(nn.Module):
         side = -(-config.image_size // _STRIDE)
         self.neck = nn.Sequential(
             nn.Linear(config.widths[-1] * side**2, config.hidden, bias=False),
-            nn.BatchNorm1d(config.hidden),
+            BatchNorm1d(config.hidden),
             nn.GELU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
         )
         self.heads = nn.ModuleDict(
             {

@@ -15,6 +15,7 @@ from timm.layers import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from norface_lib.common import chance
 from norface_lib.networks.encoder import FaceEncoder
 
 _SMALLEST_VARIANCE = 1e-6  # He et al. 2022: an even patch is not divided by 0
@@ -76,7 +77,7 @@ class MaskedAutoencoder(nn.Module):
         but at least one)."""
         patches = self.encoder.config.grid**2
         visible = max(1, int(patches * (1 - self.config.ratio)))
-        return torch.rand(count, patches, device=device).argsort(dim=1).argsort(dim=1) >= visible
+        return chance.rand(count, patches, device=device).argsort(dim=1).argsort(dim=1) >= visible
 
     def encode(self, images: Tensor, mask: Tensor) -> Tensor:
         """The V visible patches of each image as tokens (N, V, D), in row-major order."""

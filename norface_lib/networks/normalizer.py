@@ -28,6 +28,7 @@ from norface_lib.networks.encoder import (
     conv_unit,
     with_tuples,
 )
+from norface_lib.networks.layers import BatchNorm1d
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +177,7 @@ class ExpressionEmbedding(nn.Module):
         super().__init__()
         self.narrow = nn.Linear(dim, narrow)
         self.body = nn.Sequential(
-            nn.BatchNorm1d(tokens * narrow), nn.Linear(tokens * narrow, dim), nn.GELU()
+            BatchNorm1d(tokens * narrow), nn.Linear(tokens * narrow, dim), nn.GELU()
         )
 
     def forward(self, tokens: Tensor) -> Tensor:

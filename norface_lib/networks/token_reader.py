@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from norface_lib import labels
 from norface_lib.networks.encoder import TINY_ENCODER, EncoderConfig, FaceEncoder, with_tuples
+from norface_lib.networks.layers import Dropout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ class TokenHead(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.attention = nn.MultiheadAttention(dim, config.encoder.heads, batch_first=True)
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.weight = nn.Parameter(torch.randn(count, dim) * dim**-0.5)
         self.bias = nn.Parameter(torch.zeros(count))
         # log odds of an occurrence: slope * (intensity - threshold)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from norface_lib.common.devices import evaluation_precision
+from norface_lib.common.sharing import of_all, share_of
 from norface_lib.datasets.pairs import AnyPairs, EmbeddedPairs, Pairs, versions_of
 from norface_lib.networks.classifier import Classifier
 from norface_lib.training.classifier import inputs_of
@@ -21,18 +22,24 @@ from norface_lib.training.loader import in_order
 def gates_of(
     model: Classifier, pairs: Pairs | EmbeddedPairs, rows: NDArray[np.intp], batch_size: int = 128
 ) -> dict[str, NDArray[np.float32]]:
-    """Gates of some rows for each mixture that is on: ``input`` (N, m), ``output`` (N, L, m)."""
+    """Gates of some rows for each mixture that is on: ``input`` (N, m), ``output`` (N, L, m).
+    Processes share the batches, and each gets all gates."""
     device = next(model.parameters()).device
     learner = pairs.learner(model)
-    gates: dict[str, list[NDArray[np.float32]]] = {}
-    for batch in in_order(len(rows), batch_size):
+    gates: list[dict[str, NDArray[np.float32]]] = []
+    for batch in share_of(in_order(len(rows), batch_size)):
         with evaluation_precision(device):
             output = learner(*inputs_of(pairs[rows[batch]], device))
-        for name in ("input", "output"):
-            gating = getattr(output, f"{name}_gating")
-            if gating is not None:
-                gates.setdefault(name, []).append(gating.gates.float().cpu().numpy())
-    return {name: np.concatenate(parts) for name, parts in gates.items()}
+        of_batch = {"input": output.input_gating, "output": output.output_gating}
+        gates.append(
+            {
+                name: gating.gates.float().cpu().numpy()
+                for name, gating in of_batch.items()
+                if gating is not None
+            }
+        )
+    gates = of_all(gates)
+    return {name: np.concatenate([part[name] for part in gates]) for name in gates[0]}
 
 
 def usage(gates: NDArray[np.float32], labels: NDArray[np.float32], seed: int = 0) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """Random changes of training images, on tensors (N, 3, S, S) in [0, 1], sampled from torch's global
-generator.
+generator: the same for a sample whatever the processes that share its batch.
 
 Photometric changes touch the original alone: the normalized image has one light by definition.
 Mirroring touches both.
@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from norface_lib.common import chance
+
 
 def augmented_pairs(originals: Tensor, normalized: Tensor) -> tuple[Tensor, Tensor]:
     """Original and normalized images (N, 3, S, S) changed at random: geometry alike for both, light
     for the original alone."""
-    flip = (torch.rand(len(originals)) < 0.5).to(originals.device)
+    flip = (chance.rand(len(originals)) < 0.5).to(originals.device)
     # as one image of six channels, so moved as one
     both = torch.cat([photometric(originals), normalized], dim=1)
     return jitter(mirrored(both, flip)).split(3, dim=1)
@@ -23,7 +25,7 @@ def two_views(originals: Tensor) -> tuple[Tensor, Tensor]:
     """Two views of originals (N, 3, S, S), each changed at random by itself, in geometry and in
     light."""
     views = torch.cat([originals, originals])
-    flip = (torch.rand(len(views)) < 0.5).to(views.device)
+    flip = (chance.rand(len(views)) < 0.5).to(views.device)
     first, second = jitter(mirrored(photometric(views), flip)).chunk(2)
     return first, second
 
@@ -31,7 +33,7 @@ def two_views(originals: Tensor) -> tuple[Tensor, Tensor]:
 def mirrored_embeddings(originals: Tensor, normalized: Tensor) -> tuple[Tensor, Tensor]:
     """Embeddings (N, D) out of those of face and mirror image (N, 2, D): half of the pairs are
     mirrored."""
-    flip = (torch.rand(len(originals)) < 0.5).long().to(originals.device)
+    flip = (chance.rand(len(originals)) < 0.5).long().to(originals.device)
     rows = torch.arange(len(originals), device=originals.device)
     return originals[rows, flip], normalized[rows, flip]
 
@@ -42,14 +44,14 @@ def photometric(images: Tensor, strength: float = 1.0) -> Tensor:
     count = len(images)
 
     def normal(channels: int, scale: float) -> Tensor:
-        return torch.randn(count, channels, 1, 1, device=images.device) * (scale * strength)
+        return chance.randn(count, channels, 1, 1, device=images.device) * (scale * strength)
 
     images = images.clamp(0, 1) ** torch.exp(normal(1, 0.15))
     images = (images - 0.5) * torch.exp(normal(1, 0.12)) + 0.5
     images = images * torch.exp(normal(1, 0.10) + normal(3, 0.04)) + normal(1, 0.02)
     gray = images.mean(1, keepdim=True).expand_as(images)
     images = torch.where(
-        torch.rand(count, 1, 1, 1, device=images.device) < 0.125 * strength, gray, images
+        chance.rand(count, 1, 1, 1, device=images.device) < 0.125 * strength, gray, images
     )
     return images.clamp(0, 1)
 
@@ -59,7 +61,7 @@ def jitter(images: Tensor, turn: float = 0.05, zoom: float = 0.05, shift: float 
     does. Same shape."""
     count = len(images)
     scales = torch.tensor((turn, zoom, shift, shift), device=images.device)
-    change = torch.randn(count, 4, device=images.device) * scales
+    change = chance.randn(count, 4, device=images.device) * scales
     angle, stretch, right, down = change.unbind(1)
     cos = torch.cos(angle) * torch.exp(stretch)
     sin = torch.sin(angle) * torch.exp(stretch)
@@ -85,11 +87,11 @@ def degraded(images: Tensor, share: float) -> Tensor:
     count = len(images)
     device = images.device
 
-    def chosen(chance: float) -> Tensor:
-        return (torch.rand(count, 1, 1, 1, device=device) < share * chance).to(images)
+    def chosen(likely: float) -> Tensor:
+        return (chance.rand(count, 1, 1, 1, device=device) < share * likely).to(images)
 
-    def mixed(other: Tensor, chance: float, images: Tensor) -> Tensor:
-        return torch.lerp(images, other, chosen(chance))
+    def mixed(other: Tensor, likely: float, images: Tensor) -> Tensor:
+        return torch.lerp(images, other, chosen(likely))
 
     images = mixed(jitter(images), 0.5, images)
     images = mixed(images.mean(1, keepdim=True).expand_as(images), 0.5, images)
@@ -98,13 +100,13 @@ def degraded(images: Tensor, share: float) -> Tensor:
     )
     images = mixed(F.interpolate(coarse, images.shape[2:], mode="bilinear"), 0.5, images)
     noise = (
-        torch.randn(count, 1, *images.shape[2:], device=device)
-        * torch.rand(count, 1, 1, 1, device=device)
+        chance.randn(count, 1, *images.shape[2:], device=device)
+        * chance.rand(count, 1, 1, 1, device=device)
         * 0.06
     )
     images = mixed(images + noise, 0.5, images)
     return torch.where(
-        _ellipses(images) * chosen(0.2) > 0, torch.rand(count, 3, 1, 1, device=device), images
+        _ellipses(images) * chosen(0.2) > 0, chance.rand(count, 3, 1, 1, device=device), images
     ).clamp(0, 1)
 
 
@@ -114,10 +116,10 @@ def _ellipses(images: Tensor) -> Tensor:
     count, _, height, width = images.shape
     y = torch.linspace(-1, 1, height, device=images.device)[:, None]
     x = torch.linspace(-1, 1, width, device=images.device)[None]
-    turn, far = torch.rand(2, count, 1, 1, device=images.device) * torch.tensor(
+    turn, far = chance.rand(2, count, 1, 1, batch=1, device=images.device) * torch.tensor(
         (2 * torch.pi, 0.5)
     ).view(2, 1, 1, 1).to(images)
-    radius = 0.15 + 0.4 * torch.rand(2, count, 1, 1, device=images.device)
+    radius = 0.15 + 0.4 * chance.rand(2, count, 1, 1, batch=1, device=images.device)
     off_x = x - (0.5 + far) * turn.cos()
     off_y = y - (0.5 + far) * turn.sin()
     return ((off_x / radius[0]) ** 2 + (off_y / radius[1]) ** 2 < 1)[:, None].to(images)

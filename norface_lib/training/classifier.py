@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from norface_lib.common.devices import device_of, evaluation_precision
+from norface_lib.common.sharing import of_all, share_of, whole_batch
 from norface_lib.datasets.pairs import (
     AnyPairs,
     EmbeddedPairs,
@@ -175,11 +176,12 @@ def inputs_of(
 
 
 def _loss(criterion: Criterion, name: str, recipe: Recipe, device: torch.device) -> Loss:
-    """The task's loss of an augmented batch, and the auxiliary losses of the mixtures."""
+    """The task's loss of an augmented batch, and the auxiliary losses of the mixtures. Of processes
+    that share a batch, each has all of it behind the backbone."""
 
     def loss(learner: nn.Module, batch: Pair) -> tuple[Tensor, dict[str, float]]:
         output = learner(*inputs_of(batch, device, augmented=True, alike=not recipe.two_views))
-        error = criterion(output.logits, batch.labels.to(device))
+        error = criterion(output.logits, whole_batch(batch.labels.to(device)))
         auxiliary = auxiliary_loss(output, recipe.importance, recipe.load)
         return error + auxiliary, {name: error.item()}
 
@@ -209,15 +211,16 @@ def _read(
     workers: int | None,
     batch_size: int = 128,
 ) -> NDArray[np.float32]:
-    """Predictions for some rows: of several identities, their mean."""
+    """Predictions for some rows: of several identities, their mean. Processes share the batches,
+    and each gets all predictions."""
     of_each = []
     for version in versions_of(pairs):
         readers = 0 if isinstance(version, EmbeddedPairs) else workers
-        batches = in_order(len(rows), batch_size)
+        batches = share_of(in_order(len(rows), batch_size))
         loader = make_loader(VersionRows(version, rows), batches, device, readers)
         with evaluation_precision(device):
             logits = (learner(*inputs_of(batch, device)).logits for batch in loader)
-            of_each.append(np.concatenate([task.predictions(part) for part in logits]))
+            of_each.append(np.concatenate(of_all([task.predictions(part) for part in logits])))
     return np.mean(of_each, axis=0) if len(of_each) > 1 else of_each[0]
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from norface_lib import labels
+from norface_lib.common import chance
 from norface_lib.common.devices import device_of
 from norface_lib.common.errors import DataError
 from norface_lib.common.records import versions
@@ -130,8 +131,8 @@ def _evaluator_loss(
 
     def loss(evaluator: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         originals, truths, intensities, occurrences, emotions = to_device(batch, device)
-        true = torch.rand(len(originals)) < training.truth_share
-        flip = torch.rand(len(originals)) < 0.5
+        true = chance.rand(len(originals)) < training.truth_share
+        flip = chance.rand(len(originals)) < 0.5
 
         images = training_images(originals, truths, true.to(device))
         output = evaluator(mirrored(images, flip.to(device)))

@@ -40,9 +40,10 @@ def batch_indices(count: int, batch_size: int, seed: int, step: int) -> Tensor:
 
 
 class StepSampler(Sampler):
-    """Batches of rows, one for each step from ``first`` to ``steps``: this process's share of them.
+    """Batches of rows, one for each step from ``first`` to ``steps``: of each, every row of this
+    process out of ``processes``.
 
-    ``choose`` may put other rows in their places, such as balanced ones.
+    ``choose`` may put other rows in the places of a whole batch, such as balanced ones.
     """
 
     def __init__(
@@ -75,18 +76,20 @@ class StepSampler(Sampler):
             yield self._rows(step, generator).numpy()
 
     def seed_step(self, step: int) -> None:
-        """Seeds torch for a step. What the loss then draws follows what ``choose`` drew."""
+        """Seeds torch for a step, all processes alike. What the loss then draws follows what
+        ``choose`` drew."""
         torch.manual_seed(self._seed_of(step))
         if self.choose is not None:
             self._rows(step, torch.default_generator)
 
     def _seed_of(self, step: int) -> int:
-        return (self.seed + 7919 * self.process) * 1_000_003 + step
+        return self.seed * 1_000_003 + step
 
     def _rows(self, step: int, generator: torch.Generator) -> Tensor:
+        """This process's share of the whole batch, which is chosen first."""
         indices = batch_indices(self.count, self.batch_size, self.seed, step)
-        share = indices[self.process :: self.processes]
-        return share if self.choose is None else self.choose(share, generator)
+        whole = indices if self.choose is None else self.choose(indices, generator)
+        return whole[self.process :: self.processes]
 
 
 def balanced(weights: Tensor) -> Choose:

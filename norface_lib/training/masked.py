@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from norface_lib.common import chance
 from norface_lib.common.devices import device_of
 from norface_lib.datasets.pairs import ArrayDataset
 from norface_lib.images.arrays import Faces, to_tensor
@@ -41,7 +42,7 @@ def masked_pretraining(
     def loss(model: MaskedAutoencoder, batch: tuple[Tensor]) -> tuple[Tensor, dict[str, float]]:
         (faces,) = to_device(batch, device)
         images = photometric(to_tensor(faces))
-        error, _, _ = model(mirrored(images, torch.rand(len(images), device=device) < 0.5))
+        error, _, _ = model(mirrored(images, chance.rand(len(images), device=device) < 0.5))
         return error, {"unexplained": error.item()}
 
     return fit(

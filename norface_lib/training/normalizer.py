@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from norface_lib.common import chance
 from norface_lib.common.devices import device_of
 from norface_lib.datasets.pairs import ArrayDataset
 from norface_lib.datasets.rendered import Rendered
@@ -301,11 +302,11 @@ def _expression_loss(
 
     def loss(reader: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         originals, truths, codes = to_device(batch, device)
-        true = (torch.rand(len(codes)) < training.truth_share).to(device)
+        true = (chance.rand(len(codes)) < training.truth_share).to(device)
         faces = torch.where(true[:, None, None, None], truths, originals)
         images = camera(shrunk(to_tensor(faces), size), training.terms.degraded_share)
 
-        flip = (torch.rand(len(codes)) < 0.5).to(device)
+        flip = (chance.rand(len(codes)) < 0.5).to(device)
         target = torch.where(flip[:, None], codes[:, mirror], codes)
         error = F.mse_loss(reader(mirrored(images, flip)), target)
         return error, {"unexplained": error.item() / constant}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from norface_lib.common.sharing import own, total
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.images.arrays import Faces, LazyFaces, to_tensor
 from norface_lib.networks.discriminator import Discriminator
@@ -239,8 +240,7 @@ class SynthesisLoss:
     def batch(self, source: SourceBatch) -> Batch:
         """The faces as cameras might have taken them, with targets by chance for unpaired ones."""
         originals, truths, which, _ = to_device(source, self.device)
-        free = torch.randint(len(self.targets), (len(originals) - len(which),))
-        which = torch.cat([which, free.to(self.device)])
+        which = torch.cat([which, self._by_chance(len(originals), len(which))])
         codes = torch.empty(0) if self.codes is None else self.codes[source.rows]
         coded = torch.empty(0)
         if self.intensities is not None:
@@ -249,6 +249,14 @@ class SynthesisLoss:
         faces = camera(shrunk(to_tensor(originals), self.size), self.terms.degraded_share)
         truths = to_tensor(truths)
         return Batch(faces, which, truths, codes.to(self.device), coded.to(self.device))
+
+    def _by_chance(self, count: int, paired: int) -> Tensor:
+        """Targets of this process's unpaired faces, which follow the ``paired`` ones of its
+        ``count``; in the whole batch, too, they come last."""
+        unpaired = total(count - paired)
+        drawn = torch.randint(len(self.targets), (unpaired,))
+        whole = torch.cat([torch.zeros(total(paired), dtype=torch.long), drawn])
+        return own(whole)[paired:].to(self.device)
 
     def _paired(
         self, model: SynthesisNetwork, batch: Batch, normalized: Tensor, expression: Tensor | None

@@ -157,6 +157,8 @@ def _watch(spec: dict[str, Any], out: Path) -> Watch:
         evaluator = None
     with processes().main_process_first():
         faces = Rendered(write_benchmark(watched, out / "watched"))
+    if not processes().is_main_process:
+        return lambda model, step: {}  # the few faces are the first one's
     return Watch(faces, out / "samples", evaluator)
 
 

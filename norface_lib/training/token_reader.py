@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from norface_lib import labels
+from norface_lib.common import chance
 from norface_lib.common.devices import device_of
 from norface_lib.datasets.label_table import emotion_shares, read_spec, side_codes
 from norface_lib.datasets.pairs import ArrayDataset
@@ -181,10 +182,10 @@ def _reader_loss(
     def loss(reader: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         originals, truths, sides, votes, source = to_device(batch, device)
         exact = rendered[source]
-        true = (torch.rand(len(sides)) < training.truth_share).to(device) & exact
+        true = (chance.rand(len(sides)) < training.truth_share).to(device) & exact
         faces = torch.where(true[:, None, None, None], truths, originals)
         images = jitter(camera(to_tensor(faces), training.degraded_share))
-        flip = (torch.rand(len(sides)) < 0.5).to(device)
+        flip = (chance.rand(len(sides)) < 0.5).to(device)
         sides = torch.where(flip[:, None, None], sides.flip(2), sides)
 
         read: Reading = reader(mirrored(images, flip))
