@@ -77,6 +77,7 @@ class ResultTable(StrEnum):
     FEW_PEOPLE = "few-people"
     PEOPLE = "people"
     MIXTURES = "mixtures"
+    NORMALIZER_PARTS = "normalizer-parts"
     COSTS = "costs"
 
 

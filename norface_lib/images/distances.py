@@ -28,15 +28,19 @@ REGIONS = {"brows": (0.22, 0.36), "eyes": (0.36, 0.47), "mouth": (0.60, 0.86)}
 """Bands of rows of the crop, as shares of its height, in which brows, lids and mouth move."""
 
 
-def region_ratios(truths: Faces, normalized: Faces, target: NDArray[np.uint8]) -> dict[str, float]:
-    """:func:`neutral_ratio` within each of ``REGIONS`` (the middle 70 % of the width)."""
-    size = truths.shape[1]
+def region_slices(size: int) -> dict[str, tuple[slice, slice]]:
+    """Rows and columns of each of ``REGIONS`` in faces of ``size`` px (the middle 70 % of the
+    width)."""
     side = slice(round(0.15 * size), round(0.85 * size))
-    bands = {
-        name: slice(round(top * size), round(bottom * size))
+    return {
+        name: (slice(round(top * size), round(bottom * size)), side)
         for name, (top, bottom) in REGIONS.items()
     }
+
+
+def region_ratios(truths: Faces, normalized: Faces, target: NDArray[np.uint8]) -> dict[str, float]:
+    """:func:`neutral_ratio` within each of ``REGIONS``."""
     return {
         name: neutral_ratio(truths[:, rows, side], normalized[:, rows, side], target[rows, side])
-        for name, rows in bands.items()
+        for name, (rows, side) in region_slices(truths.shape[1]).items()
     }

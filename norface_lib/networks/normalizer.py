@@ -41,10 +41,17 @@ class NormalizerConfig:
     scale: int = 1  # width of I_n over that of the original
     # columns of intensities that it can also draw from, see `Normalizer.draw`; () if it cannot
     codes: tuple[str, ...] = ()
+    # parts that an ablation leaves out: self attention of the merging blocks, the expression
+    # embedding that the merging module is told, the target's fine features in the decoder
+    self_attention: bool = True
+    embedding: bool = True
+    detail: bool = True
 
     def __post_init__(self):
         if self.scale < 1:
             raise ValueError(f"scale must be at least 1, got {self.scale}")
+        if self.codes and not self.embedding:
+            raise ValueError("codes are drawn through the expression embedding: leave out codes")
         if not self.widths or self.patch_size % 2 ** len(self.widths):
             raise ValueError(
                 f"patches of {self.patch_size} px cannot be synthesized by "
@@ -98,20 +105,22 @@ class MergingBlock(nn.Module):
     """One block of the expression merging module: target tokens (N, L, D) attend to the original's
     (N, L, D).
 
-    Pre-norm cross attention (queries: target, keys and values: original), self attention and MLP,
-    each with a residual connection (the sibling FlowFace's fusion block with the roles changed,
-    PAPER.md 1.5). Aligned faces have their parts in about the same places, so a learned bias of the
-    cross attention starts out by attending to neighboring positions.
+    Pre-norm cross attention (queries: target, keys and values: original), self attention, which can
+    be left out, and MLP, each with a residual connection (the sibling FlowFace's fusion block with
+    the roles changed, PAPER.md 1.5). Aligned faces have their parts in about the same places, so a
+    learned bias of the cross attention starts out by attending to neighboring positions.
     """
 
-    def __init__(self, dim: int, heads: int, grid: int):
+    def __init__(self, dim: int, heads: int, grid: int, self_attention: bool = True):
         super().__init__()
         self.norm_target = nn.LayerNorm(dim)
         self.norm_original = nn.LayerNorm(dim)
-        self.norm_self = nn.LayerNorm(dim)
+        self.norm_self = nn.LayerNorm(dim) if self_attention else None
         self.norm_mlp = nn.LayerNorm(dim)
         self.cross = nn.MultiheadAttention(dim, heads, batch_first=True)
-        self.self_attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.self_attention = (
+            nn.MultiheadAttention(dim, heads, batch_first=True) if self_attention else None
+        )
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         place = torch.cartesian_prod(torch.arange(grid), torch.arange(grid)).float()
         # (L, L), added to the attention's logits
@@ -123,8 +132,9 @@ class MergingBlock(nn.Module):
         crossed, _ = self.cross(query, memory, memory, need_weights=False, attn_mask=self.nearness)
         x = target + crossed
 
-        y = self.norm_self(x)
-        x = x + self.self_attention(y, y, y, need_weights=False)[0]
+        if self.self_attention is not None:
+            y = self.norm_self(x)
+            x = x + self.self_attention(y, y, y, need_weights=False)[0]
         return x + self.mlp(self.norm_mlp(x))
 
     def attention(self, target: Tensor, original: Tensor) -> Tensor:
@@ -138,18 +148,26 @@ class ExpressionMerging(nn.Module):
     """The expression merging module: merged tokens (N, L, D) from target tokens, original tokens,
     expression embedding (N, D).
 
-    The embedding holds the expression of the whole face and is added to every target token; the
-    look of each part comes by attention.
+    The embedding holds the expression of the whole face and is added to every target token, unless
+    the config leaves it out; the look of each part comes by attention.
     """
 
-    def __init__(self, dim: int, heads: int, blocks: int, grid: int):
+    def __init__(self, config: NormalizerConfig):
         super().__init__()
-        self.tell = nn.Linear(dim, dim)
-        self.blocks = nn.ModuleList(MergingBlock(dim, heads, grid) for _ in range(blocks))
+        dim, heads, grid = config.encoder.dim, config.encoder.heads, config.encoder.grid
+        self.tell = nn.Linear(dim, dim) if config.embedding else None
+        self.blocks = nn.ModuleList(
+            MergingBlock(dim, heads, grid, config.self_attention)
+            for _ in range(config.merging_blocks)
+        )
         self.norm = nn.LayerNorm(dim)
 
+    def told(self, target: Tensor, expression: Tensor) -> Tensor:
+        """Target tokens (N, L, D) with the expression embedding (N, D) added to each."""
+        return target if self.tell is None else target + self.tell(expression)[:, None]
+
     def forward(self, target: Tensor, original: Tensor, expression: Tensor) -> Tensor:
-        target = target + self.tell(expression)[:, None]
+        target = self.told(target, expression)
         for block in self.blocks:
             target = block(target, original)
         return self.norm(target)
@@ -157,7 +175,7 @@ class ExpressionMerging(nn.Module):
     def attention(self, target: Tensor, original: Tensor, expression: Tensor) -> Tensor:
         """Attention of each target token (second last axis) to the original's (last axis) in each
         block, (B, N, L, L), for a figure."""
-        target = target + self.tell(expression)[:, None]
+        target = self.told(target, expression)
         maps = []
         for block in self.blocks:
             maps.append(block.attention(target, original))
@@ -215,7 +233,8 @@ class FaceDecoder(nn.Module):
         for before, width in zip((dim, *config.widths), config.widths, strict=False):
             patch //= 2
             self.stages.append(nn.Sequential(nn.Conv2d(before, 4 * width, 1), nn.PixelShuffle(2)))
-            self.details.append(nn.Conv2d(3, width, patch, stride=patch))
+            if config.detail:
+                self.details.append(nn.Conv2d(3, width, patch, stride=patch))
         self.blocks = nn.ModuleList(ResidualBlock(width) for width in config.widths)
         # the name is part of every file of weights
         self.draw = nn.Sequential(
@@ -225,13 +244,15 @@ class FaceDecoder(nn.Module):
         nn.init.zeros_(self.draw[2].bias)
 
     def detail(self, target: Tensor) -> tuple[Tensor, ...]:
-        """The target's fine features for each stage, coarsest first."""
+        """The target's fine features for each stage, coarsest first; none if the config leaves them
+        out."""
         return tuple(detail(target) for detail in self.details)
 
     def forward(self, tokens: Tensor, details: tuple[Tensor, ...]) -> Tensor:
         x = tokens.transpose(1, 2).reshape(-1, tokens.shape[2], self.grid, self.grid)
-        for stage, detail, block in zip(self.stages, details, self.blocks, strict=True):
-            x = block(stage(x) + detail)
+        for number, (stage, block) in enumerate(zip(self.stages, self.blocks, strict=True)):
+            x = stage(x)
+            x = block(x + details[number] if details else x)
         return self.draw(x)
 
 
@@ -270,7 +291,7 @@ class Normalizer(nn.Module):
         self.config = config
         self.encoder = FaceEncoder(size)
         self.expression = ExpressionEmbedding(size.grid**2, size.dim)
-        self.merging = ExpressionMerging(size.dim, size.heads, config.merging_blocks, size.grid)
+        self.merging = ExpressionMerging(config)
         self.decoder = FaceDecoder(config)
         self.codes = CodeEmbedding(len(config.codes), size.dim) if config.codes else None
 

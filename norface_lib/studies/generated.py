@@ -15,6 +15,7 @@ from norface_lib.studies.ablation_files import (
     people_table,
 )
 from norface_lib.studies.costs import costs_table
+from norface_lib.studies.normalizer_files import normalizer_table
 from norface_lib.studies.result_files import ResultFiles
 from norface_lib.studies.text_table import TextTable
 
@@ -31,6 +32,7 @@ TABLES: Mapping[str, Callable[[ResultFiles], TextTable]] = {
     "few-people": few_people_table,
     "people": people_table,
     "mixtures": mixtures_table,
+    "normalizer-parts": normalizer_table,
     "costs": costs_table,
 }
 """Every table that can be made, by the name that a marker gives."""

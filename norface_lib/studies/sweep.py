@@ -6,7 +6,8 @@ A file of a sweep holds two entries. ``defaults`` are fields of
 ``name`` and the fields in which it differs. ``each`` in an item is a table of fields and lists of
 values: the item stands for one experiment for each combination of them. ``data`` may be a table,
 the fields of a `norface_lib.faces.benchmark.BenchmarkSpec`, and ``training`` one of
-`norface_lib.studies.settings.TrainingSettings`::
+`norface_lib.studies.settings.TrainingSettings`. With a third entry, ``kind: normalizer``, the
+experiments are those of `norface_lib.studies.normalizer_experiment.NormalizerExperiment`::
 
     defaults: {task: au_detection, data: {pool: lab, subjects: 240}, backbone: mini}
     runs:
@@ -18,21 +19,17 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from norface_lib.common.errors import DataError
-from norface_lib.faces.benchmark import BenchmarkSpec
-from norface_lib.studies.experiment import Experiment
-from norface_lib.studies.settings import TrainingSettings
+from norface_lib.studies.sweep_kinds import KINDS, Study, study_of
 
 SHIPPED = Path(__file__).parent / "sweeps"
 """Folder of the sweeps of notebook 08, which can be named without their ending."""
-
-_FIELDS = tuple(field.name for field in fields(Experiment))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +37,7 @@ class Configuration:
     """An experiment of a sweep, and the name of its result file."""
 
     name: str
-    experiment: Experiment
+    experiment: Study
 
     def path(self, out: Path) -> Path:
         """Its result file below a folder."""
@@ -96,7 +93,7 @@ def read_sweep(path: Path, seeds: Sequence[int] = ()) -> list[Configuration]:
     """The configurations of a file in its order. ``seeds``: in place of those of the file.
 
     Raises :class:`DataError`, naming the file and the run, for what is no YAML, for an unknown
-    field, for a value that `Experiment` refuses, and for a name that two runs have.
+    field, for a value that an experiment refuses, and for a name that two runs have.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -104,14 +101,19 @@ def read_sweep(path: Path, seeds: Sequence[int] = ()) -> list[Configuration]:
         raise DataError(f"{path}: no YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not isinstance(content.get("runs"), list):
         raise DataError(f"{path}: must be a table with a list `runs`")
-    if unknown := sorted(map(str, content.keys() - {"defaults", "runs"})):
-        raise DataError(f"{path}: has {', '.join(unknown)} beside defaults and runs; remove it")
+    if unknown := sorted(map(str, content.keys() - {"kind", "defaults", "runs"})):
+        raise DataError(
+            f"{path}: has {', '.join(unknown)} beside kind, defaults and runs; remove it"
+        )
+    kind = KINDS.get(str(content.get("kind", "experiment")))
+    if kind is None:
+        raise DataError(f"{path}: kind must be one of {', '.join(KINDS)}, got {content['kind']!r}")
 
     defaults = _table(content.get("defaults") or {}, f"{path}: defaults")
     configurations = []
     for number, run in enumerate(content["runs"], start=1):
         where = f"{path}: run {number}"
-        configurations += _of_run(defaults, _table(run, where), where)
+        configurations += _of_run(kind, defaults, _table(run, where), where)
     names = [configuration.name for configuration in configurations]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{path}: two runs are called {', '.join(twice)}; rename one")
@@ -130,7 +132,7 @@ def _table(value: Any, where: str) -> dict[str, Any]:
 
 
 def _of_run(
-    defaults: Mapping[str, Any], run: Mapping[str, Any], where: str
+    kind: type[Study], defaults: Mapping[str, Any], run: Mapping[str, Any], where: str
 ) -> Iterator[Configuration]:
     """The configurations of an item: one, or one for each combination of what ``each`` lists."""
     run = dict(run)
@@ -145,10 +147,11 @@ def _of_run(
     for values in itertools.product(*each.values()):
         chosen = dict(zip(each, values, strict=True))
         parts = [_as_name(key, value) for key, value in chosen.items()]
-        yield Configuration(
-            name="-".join([name, *parts]),
-            experiment=_experiment(_merged(_merged(defaults, run), chosen), where),
-        )
+        try:
+            experiment = study_of(kind, _merged(_merged(defaults, run), chosen))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{where}: {error}") from error
+        yield Configuration(name="-".join([name, *parts]), experiment=experiment)
 
 
 def _as_name(key: str, value: Any) -> str:
@@ -165,28 +168,3 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
         both = isinstance(value, dict) and isinstance(merged.get(name), dict)
         merged[name] = {**merged[name], **value} if both else value
     return merged
-
-
-_PARTS = {"data": BenchmarkSpec, "training": TrainingSettings}
-"""Fields of an experiment that a file writes as tables, and what becomes of them."""
-
-
-def _experiment(values: Mapping[str, Any], where: str) -> Experiment:
-    """The experiment of some fields."""
-    if unknown := sorted(values.keys() - set(_FIELDS)):
-        raise DataError(f"{where}: no field {', '.join(unknown)}; there are {', '.join(_FIELDS)}")
-    try:
-        values = {
-            name: _PARTS[name](**value) if name in _PARTS and isinstance(value, dict) else value
-            for name, value in values.items()
-        }
-        values = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-        for name in ("root", "points", "test_root", "test_points"):
-            if values.get(name) is not None:
-                values[name] = Path(values[name])
-        return Experiment(**values)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: {error}") from error

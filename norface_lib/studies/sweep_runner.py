@@ -5,7 +5,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
@@ -14,11 +14,10 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from norface_lib.common.errors import StoppedError, without_addresses
 from norface_lib.common.files import write_atomically
 from norface_lib.common.processes import end_with_process
-from norface_lib.studies.experiment import Experiment
+from norface_lib.studies.normalizer_experiment import NormalizerData
 from norface_lib.studies.preparation import Prepared
-from norface_lib.studies.recipes import ROWS, SECOND_FACES
-from norface_lib.studies.second_faces import views_with
 from norface_lib.studies.sweep import Configuration
+from norface_lib.studies.sweep_kinds import complete, data_key, work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,40 +108,24 @@ def _jobs(
     ended: Callable[[Outcome], None],
 ) -> Iterator[tuple]:
     """A call for a worker for each configuration; one that cannot be prepared has ended at once."""
-    prepared: dict[str, Prepared] = {}
+    prepared: dict[str, Prepared | NormalizerData] = {}
     for one in configurations:
         started = time.monotonic()
-        key = _data_of(one.experiment)
+        key = data_key(one.experiment)
         try:
             if key not in prepared:
                 prepared.clear()  # memory for one dataset
                 prepared[key] = one.experiment.prepare(device=device, progress=False)
-            _prepare_second_faces(one.experiment, prepared[key])
+            complete(one.experiment, prepared[key])
         except Exception as error:
             ended(_failure(one.name, started, error, out))
             continue
         yield joblib.delayed(_run)(one, prepared[key], out, device, os.getpid())
 
 
-_AFTER_PREPARATION = (
-    *("rows", "loss", "steps", "training", "seeds", "people", "balanced", "final", "encoder"),
-)
-"""Fields of an experiment that its preparation does not depend on."""
-
-
-def _data_of(experiment: Experiment) -> str:
-    """A text that is the same for experiments that `Experiment.prepare` prepares alike."""
-    names = [field.name for field in fields(experiment) if field.name not in _AFTER_PREPARATION]
-    return repr([getattr(experiment, name) for name in names])
-
-
-def _prepare_second_faces(experiment: Experiment, prepared: Prepared) -> None:
-    """Draws what rows need beside the normalized face, so that no two workers do."""
-    for kind in {SECOND_FACES.get(name, "normalized") for name in experiment.rows}:
-        views_with(kind, prepared)
-
-
-def _run(one: Configuration, prepared: Prepared, out: Path, device: str, parent: int) -> Outcome:
+def _run(
+    one: Configuration, prepared: Prepared | NormalizerData, out: Path, device: str, parent: int
+) -> Outcome:
     """Trains and tests one configuration and writes its result file, in the process ``parent`` or
     in a worker of it."""
     end_with_process(parent)
@@ -172,7 +155,7 @@ class _Progress:
     """Lines that say how far a sweep is, with an estimate from the work that was done so far."""
 
     def __init__(self, configurations: Sequence[Configuration], workers: int):
-        self.work = {one.name: _work(one.experiment) for one in configurations}
+        self.work = {one.name: work(one.experiment) for one in configurations}
         self.left = dict(self.work)
         self.workers = workers
         self.started = time.monotonic()
@@ -190,12 +173,3 @@ class _Progress:
             minutes = passed / self.done * sum(self.left.values()) / 60
             line += f"  (about {max(1, round(minutes))} min left)"
         return line
-
-
-def _work(experiment: Experiment) -> float:
-    """Faces that a configuration trains on, in no unit: only its share of the whole matters."""
-    steps = experiment.training.steps or experiment.steps or 500
-    faces = sum(2 if ROWS[name]["inputs"] == "both" else 1 for name in experiment.rows)
-    # a head over embeddings takes a hundredth of a network
-    cost = 0.01 if experiment.backbone == "frozen" else 1.0
-    return cost * steps * faces * len(experiment.seeds) + 1
