@@ -153,12 +153,14 @@ def write(tmp_path, tiny_benchmark, monkeypatch):
 def test_a_file_describes_networks_and_losses(write):
     path = write(
         {"name": "plain"},
-        {"name": "no-detail", "network": {"detail": False}, "seeds": [3, 4]},
+        {"name": "no-detail", "network": {"detail": False}, "seeds": [3, 4], "rate": 2},
         {"name": "l1", "terms": {"moving_weight": 0, "weights": {"edge": 0}}},
     )
     plain, part, l1 = [one.experiment for one in read_sweep(path)]
     assert plain.network == CONFIG and plain.training(5).synthesis.seed == 5
     assert part.network == replace(CONFIG, detail=False) and part.seeds == (3, 4)
+    for stage, config in part.training(0).stages.items():
+        assert config.learning_rate == 2 * plain.training(0).stages[stage].learning_rate
     assert l1.terms.weights.edge == 0 and l1.terms.weights.reconstruction == 1
     assert l1.terms.moving_weight == 0 and l1.training(0).expression.steps == 2
 
@@ -173,6 +175,7 @@ def test_a_file_describes_networks_and_losses(write):
         ({"truths": "drawn"}, "truths must be one of rendered, read"),
         ({"truths": "read", "data": {"target": "noor+ada"}}, "are of one target"),
         ({"synthesis_steps": 0}, "needs at least one step"),
+        ({"rate": 0}, "rate must be within"),
         ({"tested_frames": 1}, "two people with two frames"),
         ({"network": {"depth": 2}}, "depth"),
         ({"terms": {"weights": {"edges": 0}}}, "edges"),

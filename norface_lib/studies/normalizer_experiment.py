@@ -6,7 +6,7 @@ Nothing is chosen on the tested people: sizes and numbers of steps are fields, s
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class NormalizerExperiment:
     expression_steps: int = 1000  # of the first stage; 0 leaves it out
     synthesis_steps: int = 1000
     batch_size: int = 32
+    rate: float = 1.0  # factor of the recipe's learning rates
     terms: SynthesisTerms = field(default_factory=SynthesisTerms)
     tested_people: int = 60  # of each pool of TESTED
     tested_frames: int = 10  # of each person
@@ -85,19 +86,26 @@ class NormalizerExperiment:
             raise ValueError("unpaired people teach nothing without a term that needs no true I_n")
         if min(self.tested_people, self.tested_frames) < 2:
             raise ValueError("at least two people with two frames each must be tested")
+        if not 0 < self.rate < 100:
+            raise ValueError(f"rate must be within (0, 100), got {self.rate}")
         if not self.seeds or min(self.seeds) < 0:
             raise ValueError(f"there must be seeds of at least 0, got {self.seeds}")
         self.training(0)
 
     def training(self, seed: int) -> NormalizerTraining:
         """How it is trained from a seed."""
-        return NormalizerTraining.of_steps(
+        training = NormalizerTraining.of_steps(
             self.expression_steps,
             self.synthesis_steps,
             seed,
             batch_size=self.batch_size,
             terms=self.terms,
         )
+        stages = {
+            name: replace(stage, learning_rate=self.rate * stage.learning_rate)
+            for name, stage in training.stages.items()
+        }
+        return replace(training, **stages)
 
     def settings(self) -> dict[str, Any]:
         """For a result file."""
