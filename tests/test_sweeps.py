@@ -104,6 +104,7 @@ def test_a_table_of_data_is_a_benchmark(write):
         ("runs: [{name: a, data: {pools: lab}}]", "pools"),
         ("runs: [{name: a, training: {experts: 0}}]", "experts must be within"),
         ("runs: [{name: a, backbone: tall}]", "backbone must be one of"),
+        ("runs: [{name: a, aus: [AU12]}]", "aus must be numbers of the FACS, as in 12, got 'AU12'"),
         ("runs: [{name: a}, {name: a}]", "two runs are called a"),
     ],
 )

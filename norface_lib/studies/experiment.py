@@ -130,6 +130,8 @@ class Experiment:
             )
         if self.identities and self.given is None:
             raise ValueError("identities are folders of given: name that, too")
+        if wrong := [au for au in self.aus if type(au) is not int or au < 1]:
+            raise ValueError(f"aus must be numbers of the FACS, as in 12, got {wrong[0]!r}")
         task_of(self.task, (), self.loss)
         find_weights(self.weights)
         if min(self.steps, self.people, *self.seeds) < 0 or not self.seeds:
