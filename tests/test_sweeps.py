@@ -94,7 +94,7 @@ def test_a_table_of_data_is_a_benchmark(write):
         ("runs: [", "no YAML file"),
         ("[]", "must be a table with a list `runs`"),
         ("runs: {}", "must be a table with a list `runs`"),
-        ("{runs: [], more: 1}", "has more beside defaults and runs"),
+        ("{runs: [], more: 1}", "has more beside kind, defaults and runs"),
         ("runs: [7]", "run 1 must be a table"),
         ("runs: [{people: 3}]", "run 1 needs a name"),
         ("runs: [{name: ../a}]", "needs a name of letters"),
