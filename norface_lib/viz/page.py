@@ -38,8 +38,9 @@ summary {{ cursor: pointer; }}
 <body>
 <h1>{title}</h1>
 <p>{counts}; all values: <a href="{table}">{table}</a>. Drag the border on a face, or move it with
-the arrow keys; left of it is the normalized face, or how far it differs from the original. An AU is a movement, not a feeling, and an emotion that a network names is how a
-face looks to others.</p>
+the arrow keys; left of it is the normalized face, or how far it differs from the
+original. An AU is a movement, not a feeling, and an emotion that a network names is how a face
+looks to others.</p>
 {gallery}
 </body>
 </html>
