@@ -2,8 +2,11 @@
 backbone sees."""
 
 import contextlib
+import copy
 import json
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +15,15 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.data import DataLoader
 
-from norface_lib.datasets.pairs import ArrayDataset, Pairs, embed
+from norface_lib.datasets.pairs import ArrayDataset, Pairs, embed, embed_faces
 from norface_lib.datasets.protocols import subject_folds
-from norface_lib.images.arrays import LazyFaces, to_tensor
+from norface_lib.images.arrays import LazyFaces, to_tensor, to_uint8
 from norface_lib.networks.classifier import Classifier, ClassifierConfig, ClassifierHead
 from norface_lib.networks.encoder import EncoderConfig, FaceEncoder
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
+from norface_lib.networks.weights import load_classifier, save_classifier
 from norface_lib.studies.cross_validation import cross_validate, difference
+from norface_lib.studies.second_faces import views_with
 from norface_lib.tasks.metrics import f1_per_label, icc3_1
 from norface_lib.tasks.tasks import Detection, Emotion, Intensity
 from norface_lib.training.classifier import (
@@ -135,6 +140,37 @@ def test_only_a_backbone_that_is_trained_is_compiled(pairs, monkeypatch):
         settings = replace(recipe(steps=1), compile=compile)
         train_classifier(pairs, np.arange(16), TASK, settings, progress=False)
     assert compiled == [FaceEncoder]
+
+
+@pytest.mark.slow  # the compiler
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++ on a CPU")
+def test_a_compiled_training_is_saved_resumed_and_tested_as_a_plain_one(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    faces = rng.integers(0, 256, (2, 16, 32, 32, 3), np.uint8)
+    labels = rng.integers(0, 2, (16, 1)).astype(np.float32)
+    pairs = Pairs(*faces, labels, np.arange(16).astype(str))
+    encoder = EncoderConfig(image_size=32, dim=8, depth=1, heads=1, stem=())
+    plain = recipe(steps=2, batch_size=16, amp=False, checkpoint_seconds=0.0)
+    plain = plain.with_config(encoder=encoder, drop_path_rate=0.0)
+    compiled = replace(plain, compile=True)
+    how = {"rows": np.arange(16), "task": TASK, "device": "cpu", "progress": False}
+
+    first = train_classifier(pairs, recipe=plain, **how)
+    second = train_classifier(pairs, recipe=compiled, folder=tmp_path, **how)
+    assert second.encoder._compiled_call_impl is not None
+    assert first.state_dict().keys() == second.state_dict().keys()
+    for name, value in first.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], value, atol=1e-4, rtol=1e-3)
+    rows = np.arange(16)
+    expected = predict_rows(first, pairs, rows, TASK)
+    np.testing.assert_allclose(predict_rows(second, pairs, rows, TASK), expected, atol=1e-3)
+
+    path = save_classifier(second, tmp_path / "compiled.safetensors", {})
+    loaded, _ = load_classifier(path)
+    np.testing.assert_allclose(predict_rows(loaded, pairs, rows, TASK), expected, atol=1e-3)
+    # the checkpoint is that of a plain network, too
+    again = train_classifier(pairs, recipe=plain, folder=tmp_path, **how)
+    torch.testing.assert_close(again.state_dict(), second.state_dict(), rtol=0, atol=0)
 
 
 def test_looking_at_the_test_rows_changes_no_weight(pairs, seen, tmp_path):
@@ -482,3 +518,28 @@ def test_embeddings_are_kept_in_a_file_and_taken_from_it(
         kept.unlink()
         kept.write_bytes(damage)
         assert torch.equal(embed(pairs, backbone, keep=kept).normalized, expected)
+
+
+def test_second_faces_are_embedded_in_a_file_for_each_backbone(
+    pairs, backbone, seen, tmp_path, monkeypatch
+):
+    """The neutral target in place of the normalized face, as two normalizers' backbones see it."""
+    other = copy.deepcopy(backbone)
+    other.expression.narrow.weight.data.mul_(2)
+    views = [seen, replace(seen, backbone=other), seen]
+    target = torch.rand(1, 3, 112, 112)
+    prepared = SimpleNamespace(
+        views=views, pairs=pairs, normalizer=backbone, target=target, faces=tmp_path, key="these"
+    )
+    made = views_with("neutral", prepared)
+    files = sorted(tmp_path.glob("embedded-neutral-*-these.safetensors"))
+    assert len(files) == 2 and made[0] is made[2]
+    face = np.broadcast_to(to_uint8(target), pairs.originals.shape)
+    for view, network in zip(made, (backbone, other), strict=False):
+        assert view.originals is seen.originals
+        torch.testing.assert_close(view.normalized, embed_faces(face, network))
+
+    # a second call must not look at a face
+    monkeypatch.setattr("norface_lib.datasets.pairs._embedded_batches", None)
+    again = views_with("neutral", prepared)
+    assert all(torch.equal(a.normalized, b.normalized) for a, b in zip(again, made, strict=True))

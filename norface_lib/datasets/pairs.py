@@ -7,7 +7,7 @@ gives a whole batch at once, which is how `norface_lib.training.loader` reads th
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -209,28 +209,42 @@ def embed(
             for kind, images in faces.items()
         }
     else:
-        with processes().main_process_first():
-            embeddings = _kept(keep, len(pairs))
-            if embeddings is None:
-                batches = {
-                    kind: _embedded_batches(images, backbone, batch_size, progress)
-                    for kind, images in faces.items()
-                }
-                shape = (2, len(pairs), backbone.config.encoder.dim)
-                with only_writer(keep.with_suffix("")):
-                    write_atomically(keep, lambda part: _write(part, shape, batches))
-                embeddings = load_file(keep)
+        embeddings = _mapped(faces, backbone, keep, batch_size, progress)
     return EmbeddedPairs(backbone, **embeddings, labels=pairs.labels, subjects=pairs.subjects)
 
 
-def _kept(path: Path, count: int) -> dict[str, Tensor] | None:
+def _mapped(
+    faces: Mapping[str, Faces],
+    backbone: Normalizer,
+    path: Path,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> dict[str, Tensor]:
+    """Embeddings (2, N, D) of faces by name, in a file that is mapped into memory; of an earlier
+    call, if it is there."""
+    count = len(next(iter(faces.values())))
+    with processes().main_process_first():
+        embeddings = _kept(path, faces.keys(), count)
+        if embeddings is None:
+            batches = {
+                kind: _embedded_batches(images, backbone, batch_size, progress)
+                for kind, images in faces.items()
+            }
+            shape = (2, count, backbone.config.encoder.dim)
+            with only_writer(path.with_suffix("")):
+                write_atomically(path, lambda part: _write(part, shape, batches))
+            embeddings = load_file(path)
+    return embeddings
+
+
+def _kept(path: Path, names: Set[str], count: int) -> dict[str, Tensor] | None:
     """Embeddings of an earlier call; None if their file is missing or damaged, so that they are
     computed again."""
     try:
         embeddings = load_file(path)
     except (OSError, SafetensorError):
         return None
-    whole = embeddings.keys() == {"originals", "normalized"} and all(
+    whole = embeddings.keys() == names and all(
         value.ndim == 3 and value.shape[1] == count for value in embeddings.values()
     )
     return embeddings if whole else None
@@ -262,9 +276,16 @@ def _write(
 
 
 def embed_faces(
-    faces: Faces, backbone: Normalizer, batch_size: int = 64, progress: bool = False
+    faces: Faces,
+    backbone: Normalizer,
+    batch_size: int = 64,
+    progress: bool = False,
+    keep: Path | None = None,
 ) -> Tensor:
-    """(2, N, D) embeddings of faces (N, S, S, 3) and of their mirror images."""
+    """(2, N, D) embeddings of faces (N, S, S, 3) and of their mirror images. ``keep``: as of
+    `embed`."""
+    if keep is not None:
+        return _mapped({"faces": faces}, backbone, keep, batch_size, progress)["faces"]
     return torch.cat(list(_embedded_batches(faces, backbone, batch_size, progress)), dim=1)
 
 

@@ -271,7 +271,7 @@ def views_of_folds(
         if model is normalizer:
             views[id(model)] = of_size(pairs, key=key) if embedded is None else embedded()
             continue
-        own = f"{key}-{_fingerprint(model)}"
+        own = f"{key}-{fingerprint_of(model)}"
         drawn = _drawn(model, target, pairs.originals, size, folder / "faces", own, progress)
         view = replace(pairs, normalized=drawn)
         if embedded is None:
@@ -320,7 +320,7 @@ def _of_size(pairs: Pairs, *, size: int | None, folder: Path, key: str) -> Pairs
     )
 
 
-def _fingerprint(model: Normalizer) -> str:
+def fingerprint_of(model: Normalizer) -> str:
     """A text that is another one for other weights."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():

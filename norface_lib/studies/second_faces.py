@@ -15,7 +15,7 @@ from norface_lib.datasets.normalized import faces_of, load_pairs, normalize_data
 from norface_lib.datasets.pairs import EmbeddedPairs, embed_faces, versions_of
 from norface_lib.images.arrays import Faces, resized, resized_batches, to_uint8
 from norface_lib.photos.read_and_render import ReadAndRender
-from norface_lib.studies.preparation import Prepared, View
+from norface_lib.studies.preparation import Prepared, View, fingerprint_of
 from norface_lib.studies.recipes import SECOND_FACES
 
 KINDS: Mapping[str, str] = {
@@ -51,10 +51,11 @@ def views_with(kind: str, prepared: Prepared) -> list[View]:
 
 
 def _as_in(view: View, faces: Faces, kind: str, prepared: Prepared) -> Faces | Tensor:
-    """Faces (N, S, S, 3) in the form that a view's originals have: resized, in a file, or
-    embedded."""
+    """Faces (N, S, S, 3) in the form that a view's originals have, resized or embedded, in a
+    file."""
     if isinstance(view, EmbeddedPairs):
-        return embed_faces(faces, view.backbone)
+        name = f"embedded-{kind}-{fingerprint_of(view.backbone)}-{prepared.key}"
+        return embed_faces(faces, view.backbone, keep=prepared.faces / f"{name}.safetensors")
     size = view.originals.shape[1]
     if size == faces.shape[1]:
         return faces
