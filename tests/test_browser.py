@@ -198,6 +198,11 @@ def test_the_quick_start_answers_its_reader(lab):
     page.screenshot(path=runs() / "browser" / "attention.png")
     identity.select_option("ada, rendered")
     rendered = becomes_other(picture, looked)
+    assert page.get_by_role("radio", name="attention").count() == 0, "it has none"
+    identity.select_option(index=0)
+    assert page.get_by_role("radio", name="attention").is_checked(), "the choice stays"
+    identity.select_option("ada, rendered")
+    becomes_other(picture, looked)
 
     with page.expect_file_chooser() as chooser:
         page.locator(".widget-upload").click()

@@ -76,7 +76,7 @@ class Shown:
         controls, camera, self.message, pictures = box.children
         self.snapshot = camera.children[1]
         self.face, self.identity, self.button = controls.children
-        (self.picture, self.save, self.links) = pictures.children[0].children
+        self.picture, _, self.save, self.links = pictures.children[0].children
         self.bars = pictures.children[1]
 
     def upload(self, name, content):

@@ -19,7 +19,14 @@ from norface_lib.viz.bars import bars_as_html
 from norface_lib.viz.camera import camera
 from norface_lib.viz.explorer import explore, portrait
 from norface_lib.viz.exports import saved
-from norface_lib.viz.wipe import Item, data_uri, gallery_as_html, wipe_as_html
+from norface_lib.viz.wipe import (
+    LOOK,
+    Item,
+    data_uri,
+    gallery_as_html,
+    picture_as_html,
+    views_as_html,
+)
 
 with needs("notebooks"):
     import ipywidgets
@@ -103,7 +110,7 @@ def quickstart(
             data_uri(normalized),
             attention=data_uri(looks(original[None])[0]) if looks else "",
         )
-        picture.value = wipe_as_html(item, size)
+        picture.value = picture_as_html(item, size)
         bars.value = bars_as_html(row)
         links.value = ""  # they are of another face
 
@@ -133,7 +140,9 @@ def quickstart(
     upload.observe(take, "value")
     save.on_click(offer)
     show()
-    left = ipywidgets.VBox([picture, save, links], layout={"margin": "0 20px 0 0"})
+    views = ipywidgets.HTML(views_as_html())  # what is chosen stays with another face
+    left = ipywidgets.VBox([picture, views, save, links], layout={"margin": "0 20px 0 0"})
+    left.add_class(LOOK)
     pictures = ipywidgets.HBox([left, bars], layout={"flex_flow": "row wrap"})
     return ipywidgets.VBox(
         [

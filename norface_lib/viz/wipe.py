@@ -52,12 +52,16 @@ _STYLE = """
   background: #000a; border-radius: 3px; font: 12px/1.4 sans-serif; pointer-events: none; }
 .norface-wipe b { left: 6px; }
 .norface-wipe b:last-of-type { left: auto; right: 6px; }
-.norface-wipe [data-view="difference"], .norface-wipe [data-view="attention"],
-form:has([value="difference"]:checked) .norface-wipe b[data-view="normalized"],
-form:has([value="attention"]:checked) .norface-wipe [data-view="normalized"] { display: none; }
-form:has([value="difference"]:checked) .norface-wipe [data-view="difference"],
-form:has([value="attention"]:checked) .norface-wipe [data-view="attention"] { display: block; }
-form:has([value="difference"]:checked) .norface-wipe img + img { mix-blend-mode: difference; }
+.norface-wipe [data-view="difference"], .norface-wipe [data-view="attention"] { display: none; }
+.norface-look:has([value="difference"]:checked) .norface-wipe b[data-view="normalized"],
+.norface-look:has([value="attention"]:checked) .norface-looked [data-view="normalized"],
+.norface-look:not(:has(.norface-looked)) .norface-views label:has([value="attention"])
+  { display: none; }
+.norface-look:has([value="difference"]:checked) .norface-wipe [data-view="difference"],
+.norface-look:has([value="attention"]:checked) .norface-looked [data-view="attention"]
+  { display: block; }
+.norface-look:has([value="difference"]:checked) .norface-wipe img + img
+  { mix-blend-mode: difference; }
 .norface-views { display: flex; flex-wrap: wrap; gap: 2px 14px; margin: 6px 0;
   font: 13px/1.4 sans-serif; }
 .norface-views label { cursor: pointer; }
@@ -82,7 +86,8 @@ _GALLERY = """
 
 _MOVE = (
     "this.parentNode.style.setProperty('--at',this.value+'%');"
-    "this.setAttribute('aria-valuetext',this.value+' % '+this.form.elements.view.value)"
+    "this.setAttribute('aria-valuetext',this.value+' % '+"
+    "this.closest('.norface-look').querySelector('[name=view]:checked').value)"
 )
 
 
@@ -128,13 +133,26 @@ def wipe_as_html(item: Item, size: int = 280) -> str:
 
     ``size``: CSS pixels along a side.
     """
-    views = _views(attention=bool(item.attention))
-    return f"<style>{_STYLE}</style><form {_OWN_KEYS}>{_wipe(item, size)}{views}</form>"
+    return f'<div class="{LOOK}">{picture_as_html(item, size)}{views_as_html()}</div>'
+
+
+LOOK = "norface-look"
+"""Class of what holds a wipe and the choice of what is left of its border."""
+
+
+def picture_as_html(item: Item, size: int = 280) -> str:
+    """A wipe as in `wipe_as_html`, without the choice: it stays while the picture is replaced, if
+    something of the class `LOOK` holds this and `views_as_html`."""
+    return f"<style>{_STYLE}</style>{_wipe(item, size)}"
+
+
+def views_as_html() -> str:
+    """A choice of what is left of the border; attention only where it is known."""
+    return f"<form {_OWN_KEYS}>{_VIEWS}</form>"
 
 
 def _wipe(item: Item, size: int) -> str:
-    """The pictures over each other, the slider and what it moves. It stands in a form with a choice
-    of `_views`."""
+    """The pictures over each other, the slider and what it moves."""
     name = escape(item.name)
     original = f'<img src="{escape(item.original)}" alt="{name}, original" loading="lazy">'
     pictures = {"normalized": item.normalized, "attention": item.attention}
@@ -150,23 +168,22 @@ def _wipe(item: Item, size: int) -> str:
     )
     words = "".join(f'<b aria-hidden="true" data-view="{view}">{view}</b>' for view in VIEWS)
     signs = f'<i></i>{words}<b aria-hidden="true">original</b><u></u>'
+    kind = "norface-wipe norface-looked" if item.attention else "norface-wipe"
     style = f"--at:50%;width:{size}px"
     return (
-        f'<div class="norface-wipe" style="{style}" {_OWN_KEYS}>{original}{above}{control}{signs}'
-        "</div>"
+        f'<div class="{kind}" style="{style}" {_OWN_KEYS}>{original}{above}{control}{signs}</div>'
     )
 
 
-def _views(attention: bool) -> str:
-    """A choice of what is left of the border."""
-    choice = "".join(
-        f'<label title="{meaning}"><input type="radio" name="view" value="{view}"'
-        f"{' checked' if view == 'normalized' else ''}>{view}</label>"
-        for view, meaning in VIEWS.items()
-        if attention or view != "attention"
-    )
-    label = 'aria-label="left of the border"'
-    return f'<div class="norface-views" role="radiogroup" {label}>{choice}</div>'
+_CHOICE = "".join(
+    f'<label title="{meaning}"><input type="radio" name="view" value="{view}"'
+    f"{' checked' if view == 'normalized' else ''}>{view}</label>"
+    for view, meaning in VIEWS.items()
+)
+_VIEWS = (
+    f'<div class="norface-views" role="radiogroup" aria-label="left of the border">{_CHOICE}</div>'
+)
+"""The choice of a view, to stand in a form of its own or in that of a gallery."""
 
 
 _OWN_KEYS = 'data-lm-suppress-shortcuts="true"'
@@ -192,11 +209,10 @@ def gallery_as_html(items: Sequence[Item], size: int = 280) -> str:
         for number in range(1, len(items) + 1)
     )
     shown = "".join(f"<div>{_shown(item, size)}</div>" for item in items)
-    drawn = [item for item in items if item.normalized]
-    views = _views(attention=all(item.attention for item in drawn)) if drawn else ""
+    views = _VIEWS if any(item.normalized for item in items) else ""
     return (
         f"<style>{_STYLE}{_GALLERY}{hidden}</style>"
-        f'<form class="norface-gallery" {_OWN_KEYS}>'
+        f'<form class="norface-gallery {LOOK}" {_OWN_KEYS}>'
         f'<div class="norface-choice">{"".join(choice)}</div>{views}'
         f'<div class="norface-shown">{shown}</div></form>'
     )
