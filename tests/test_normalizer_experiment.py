@@ -18,7 +18,12 @@ from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 from norface_lib.studies import normalizer_experiment
 from norface_lib.studies.ablation_files import ablation_table
 from norface_lib.studies.normalizer_experiment import NormalizerExperiment
-from norface_lib.studies.normalizer_files import normalizer_rows, normalizer_table, scaling
+from norface_lib.studies.normalizer_files import (
+    chance_of,
+    normalizer_rows,
+    normalizer_table,
+    scaling,
+)
 from norface_lib.studies.person_distances import difference, distances_by_person, with_ratios
 from norface_lib.studies.result_files import ResultFiles
 from norface_lib.studies.sweep import find_sweep, read_sweep
@@ -118,6 +123,14 @@ def test_ratios_of_people_are_those_of_their_faces(tiny_benchmark):
     assert same["value"] == 0 and same["interval"] == [0, 0]
     worse = difference(distances["face"] * [2, 1], distances["face"])
     assert worse["value"] == pytest.approx(measured["face_ratio"]["value"])
+
+
+def test_few_trainings_leave_much_to_chance():
+    assert chance_of([0.8]) == float("inf")
+    assert chance_of([0.80, 0.82]) == pytest.approx(12.706 * 0.02 / 2**0.5 * 1.5**0.5, rel=1e-3)
+    three = [0.80, 0.81, 0.82]
+    assert chance_of(three) == pytest.approx(4.303 * 0.01 * (4 / 3) ** 0.5, rel=1e-3)
+    assert chance_of(three, trainings=3) < chance_of(three) < chance_of([0.80, 0.82])
 
 
 # --- sweeps ---------------------------------------------------------------------------------------

@@ -1,11 +1,12 @@
 """Result files of the ablations of the normalizer: one for each configuration of the sweep
 `normalizer`, as `NormalizerExperiment` writes them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from norface_lib.studies.person_distances import difference
 from norface_lib.studies.result_files import PROFILES, ResultFile, ResultFiles
@@ -39,10 +40,10 @@ def normalizer_rows(files: ResultFiles) -> pd.DataFrame:
     ``lab`` and ``wild``: distance of I_n to the true one over that of the neutral target, with
     ``lab_low``, ``lab_high``, ... (95 % over people). On `lab`: ``brows``, ``eyes`` and ``mouth``
     of these parts of the face; ``each`` of each training; ``adds``, the difference from all parts,
-    with ``adds_low`` and ``adds_high`` over the same people; ``sure``, whether this interval leaves
-    out zero and ``adds`` exceeds what two trainings of all parts differ by; ``identity``, how many
-    times more often than by chance a probe names the person by I_n, and ``identity_truth`` by the
-    true one. ``varies``: ``people`` or ``steps`` if nothing else differs from all parts.
+    with ``adds_low`` and ``adds_high`` over the same people; ``by_chance``, see `chance_of`;
+    ``sure``, whether that interval leaves out zero and ``adds`` is beyond chance; ``identity``, how
+    many times more often than by chance a probe names the person by I_n, and ``identity_truth`` by
+    the true one. ``varies``: ``people`` or ``steps`` if nothing else differs from all parts.
     """
     found = normalizer_files(files)
     if WHOLE not in found:
@@ -78,9 +79,20 @@ def _line(file: ResultFile, whole: ResultFile) -> dict[str, Any]:
     reference = whole.result["normalizer"]["lab"]
     added = difference(lab["by_person"], reference["by_person"])
     low, high = added["interval"]
-    spread = np.ptp(reference["each_training"])
-    sure = (low > 0 or high < 0) and abs(added["value"]) > spread
-    return line | {"each": lab["each_training"]} | _interval("adds", added) | {"sure": bool(sure)}
+    chance = chance_of(reference["each_training"], len(lab["each_training"]))
+    sure = (low > 0 or high < 0) and abs(added["value"]) > chance
+    line |= _interval("adds", added) | {"by_chance": chance, "sure": bool(sure)}
+    return line | {"each": lab["each_training"]}
+
+
+def chance_of(scores: Sequence[float], trainings: int = 1) -> float:
+    """How far the mean of some more trainings may be from the mean of these, with 95 %, if only the
+    seed differs: Student's prediction interval. Infinite for one score."""
+    count = len(scores)
+    if count < 2:
+        return float("inf")
+    spread = np.std(scores, ddof=1) * np.sqrt(1 / trainings + 1 / count)
+    return float(stats.t.ppf(0.975, count - 1) * spread)
 
 
 def _interval(name: str, measure: Mapping[str, Any]) -> dict[str, float]:
@@ -107,8 +119,8 @@ def normalizer_table(files: ResultFiles) -> TextTable:
     notes = (
         "Distance of I_n to the true one over that of the neutral target (0 is perfect, 1 moves "
         "nothing), with 95 % over the tested people; brows, eyes and mouth on `lab`. Bold: the "
-        "difference leaves out zero over people, and is larger than what two trainings of all "
-        "parts differ by.",
+        "interval over people leaves out zero, and the difference is larger than what other seeds "
+        "of all parts would bring (Student's 95 %, from its trainings).",
     )
     if rows.empty:
         notes = (f"Not run yet: `norface sweep normalizer results/full/{FOLDER}`.",)
