@@ -145,6 +145,7 @@ def test_only_a_backbone_that_is_trained_is_compiled(pairs, monkeypatch):
 @pytest.mark.slow  # the compiler
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++ on a CPU")
 def test_a_compiled_training_is_saved_resumed_and_tested_as_a_plain_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     rng = np.random.default_rng(0)
     faces = rng.integers(0, 256, (2, 16, 32, 32, 3), np.uint8)
     labels = rng.integers(0, 2, (16, 1)).astype(np.float32)
