@@ -1,5 +1,6 @@
 """Every notebook runs headlessly at the smoke profile, and is committed as readers see it."""
 
+import itertools
 import json
 import os
 import re
@@ -164,6 +165,17 @@ def test_committed_notebooks_show_outputs_and_no_machine(name):
         for output in cell.outputs
     )
     assert not re.search(r"(?<![\w.])/(home|root|tmp|work|Users)/", text), "a machine's path"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_solutions_are_folded_below_the_exercises_and_are_python(name):
+    cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+    for before, cell in itertools.pairwise(cells):
+        if "<details>" not in cell.source:
+            continue
+        assert "## Exercises" in before.source and cell.source.endswith("</details>")
+        codes = re.findall(r"```python\n(.*?)```", cell.source, flags=re.DOTALL)
+        assert codes and all(compile(code, name, "exec") for code in codes)
 
 
 # --- the command line refuses what it cannot use --------------------------------------------------
