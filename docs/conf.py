@@ -1,6 +1,11 @@
 """The documentation site: README, the pages of `docs` and the notebooks as they are committed,
 which are not run again. `make site` builds it; a link that leads nowhere stops the build."""
 
+import json
+from pathlib import Path
+
+from docutils import nodes
+
 project = "norface"
 author = copyright = "The norface authors"
 language = "en"
@@ -61,5 +66,24 @@ def add_contents(app, name, source):
         source[0] += _CONTENTS
 
 
+def add_texts(app, doctree):
+    """Pictures of a notebook's outputs get the texts that `plots.show` gave them: myst-nb does not
+    read these."""
+    path = Path(app.env.doc2path(app.env.docname))
+    if path.suffix != ".ipynb":
+        return
+    outputs = [
+        output.get("metadata", {}).get(kind, {}).get("alt", "")
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        for output in cell.get("outputs", [])
+        for kind in ("image/png", "image/jpeg")
+        if kind in output.get("data", {})
+    ]
+    pictures = [node for node in doctree.findall(nodes.image) if "alt" not in node]
+    for picture, text in zip(pictures, outputs, strict=True):
+        picture["alt"] = text
+
+
 def setup(app):
     app.connect("source-read", add_contents)
+    app.connect("doctree-read", add_texts)
