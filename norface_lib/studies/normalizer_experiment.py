@@ -1,7 +1,7 @@
 """An experiment on the normalizer itself: small networks are trained, each with or without a part,
 and measured on people whom none of them has met.
 
-Nothing is chosen on the tested people: sizes and numbers of steps are fields, set before.
+Nothing is chosen on the tested people: all settings are fields, set before.
 """
 
 import time

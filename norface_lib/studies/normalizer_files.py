@@ -128,7 +128,7 @@ def normalizer_table(files: ResultFiles) -> TextTable:
         name="normalizer-parts",
         title="Parts of the normalizer, small networks on rendered faces",
         header=(
-            *("what differs", "people", "steps", "trainings", "`lab`", "less all parts", "`wild`"),
+            *("what differs", "people", "steps", "trainings", "`lab`", "minus all parts", "`wild`"),
             "brows, eyes, mouth",
         ),
         rows=tuple(_cells(str(name), line) for name, line in rows.iterrows()),

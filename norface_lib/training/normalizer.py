@@ -1,11 +1,12 @@
 """Training the normalizer: expression first, then drawing from intensities alone if it can, then
 synthesis, then, if wanted, fine-tuning on other faces.
 
-Trained by reconstruction alone from scratch, the network falls into the constant target, whatever
-the encoder could see. So the encoder first learns to read AU intensities from originals; then
-merging module and decoder learn to synthesize, while it goes on reading as an expression term. Our
-choice: the paper starts from a masked autoencoder of millions of faces (PAPER.md 1.2), which
-`norface_lib.networks.masked` and `norface_lib.networks.pretrained` give.
+Trained by reconstruction alone from scratch, networks of 112 px fell into the constant target,
+whatever the encoder could see (small ones of 48 px did not: docs/measurements.md). So the encoder
+first learns to read AU intensities from originals; then merging module and decoder learn to
+synthesize, while it goes on reading as an expression term. Our choice: the paper starts from a
+masked autoencoder of millions of faces (PAPER.md 1.2), which `norface_lib.networks.masked` and
+`norface_lib.networks.pretrained` give.
 """
 
 import copy
