@@ -31,6 +31,30 @@ def study_of(files: ResultFiles, name: str, domain: str) -> Mapping[str, Any] | 
     return found.result if "rows" in found.result else found.result[domain]
 
 
+_BESIDE = "the normalized face, beside the original"
+_NOT_OF_SIZE = "the normalized face, beside a second view"
+_TWICE = "the same, over the original twice"
+
+
+def additions_of(files: ResultFiles, name: str, domain: str) -> dict[str, Any]:
+    """Differences of a notebook's result on one benchmark by what is added; none if there is no
+    result. After what the normalized face adds beside the original stands what it adds over the
+    original in both places, which tells nothing new: the sweep `original_twice`."""
+    study = study_of(files, name, domain)
+    added: dict[str, Any] = {}
+    for what, found in (study["differences"] if study else {}).items():
+        added[what] = found
+        if what == _BESIDE and (twice := _original_twice(files, name, domain)):
+            added[_TWICE] = twice["differences"][_NOT_OF_SIZE]
+    return added
+
+
+def _original_twice(files: ResultFiles, name: str, domain: str) -> Mapping[str, Any] | None:
+    """The result of the sweep `original_twice` for a task and benchmark, or None."""
+    found = files.file(f"full/original_twice/{name}-{domain}.json")
+    return found and found.result
+
+
 def rows_table(files: ResultFiles) -> TextTable:
     """Score of each row of ``ROWS`` with its interval over people, and the constant baseline."""
     studies = [study_of(files, name, domain) for name, domain, _ in STUDIES]
@@ -48,7 +72,7 @@ def rows_table(files: ResultFiles) -> TextTable:
 
 def additions_table(files: ResultFiles) -> TextTable:
     """What each part adds: differences with intervals over people and over trainings."""
-    studies = [study_of(files, name, domain) for name, domain, _ in STUDIES]
+    studies = [{"differences": additions_of(files, name, domain)} for name, domain, _ in STUDIES]
     short = [heading.removeprefix("AU ").partition(" (")[0] for _, _, heading in STUDIES]
     return TextTable(
         name="additions",
@@ -61,10 +85,9 @@ def additions_table(files: ResultFiles) -> TextTable:
 def original_twice_table(files: ResultFiles) -> TextTable:
     """The same rows with the original once more in place of the normalized face: what the sweep
     `original_twice` measured."""
-    found = [files.file(f"full/original_twice/{name}-{domain}.json") for name, domain, _ in STUDIES]
-    studies = [None if file is None else file.result for file in found]
+    studies = [_original_twice(files, name, domain) for name, domain, _ in STUDIES]
     note = "95 % over other people, and for differences also over other trainings."
-    if not any(found):
+    if not any(studies):
         note = "Not run yet: `norface sweep original_twice results/full/original_twice`."
     return TextTable(
         name="original-twice",
@@ -77,6 +100,11 @@ def original_twice_table(files: ResultFiles) -> TextTable:
 
 Study = Mapping[str, Any]
 """Rows and differences of a result."""
+
+_ORDER = tuple(
+    name for what in COMPARISONS for name in ((what, _TWICE) if what == _BESIDE else (what,))
+)
+"""Differences in the order of tables."""
 
 
 def _scores(studies: Sequence[Study | None]) -> list[tuple[str, ...]]:
@@ -100,7 +128,8 @@ def _differences(studies: Sequence[Study | None]) -> list[tuple[str, ...]]:
         found = study["differences"][what]
         return signed(found["value"], found["subjects"], found.get("trainings"))
 
-    there = [what for what in COMPARISONS if any(s and what in s["differences"] for s in studies)]
+    known = dict.fromkeys(what for study in studies if study for what in study["differences"])
+    there = [what for what in _ORDER if what in known]
     return [(what, *(cell(study, what) for study in studies)) for what in there]
 
 
@@ -245,14 +274,14 @@ def _of_group(group: Mapping[str, Any], measure: str) -> str:
     return f"**{text}**" if ends and not ends[0] <= 0 <= ends[1] else text
 
 
-_BESIDE = "the normalized face, beside the original"
 _QUESTIONS = (
     (_BESIDE, "au_detection", "lab", "F1, `lab`"),
+    (_TWICE, "au_detection", "lab", "F1, `lab`"),
     (_BESIDE, "au_intensity", "lab", "ICC, `lab`"),
+    (_TWICE, "au_intensity", "lab", "ICC, `lab`"),
     ("both mixtures", "au_detection", "lab", "F1, `lab`"),
     ("both mixtures", "au_intensity", "lab", "ICC, `lab`"),
 )
-_NOT_OF_SIZE = "the normalized face, beside a second view"
 _SCRATCH = ("the normalized face instead of the original", _BESIDE)
 
 
@@ -261,13 +290,9 @@ def summary_table(files: ResultFiles) -> TextTable:
     backbone, and to a small network from random initialization."""
     rows = []
     for what, name, domain, metric in _QUESTIONS:
-        study = study_of(files, name, domain)
-        if study and what in study["differences"]:
-            rows.append((what, "frozen", metric, _added(study["differences"][what])))
-        twice = files.file(f"full/original_twice/{name}-{domain}.json")
-        if twice and what == _BESIDE:
-            found = _added(twice.result["differences"][_NOT_OF_SIZE])
-            rows.append(("the same, over the original twice", "frozen", metric, found))
+        added = additions_of(files, name, domain)
+        if what in added:
+            rows.append((what, "frozen", metric, _added(added[what])))
     for file in ablation_files(files):
         experiment = file.content["settings"]["experiment"]
         if experiment["backbone"] != MINI_BACKBONE or not file.path.endswith("/rows.json"):
