@@ -20,6 +20,7 @@ from norface_lib.studies.generated import (
     write_documents,
 )
 from norface_lib.studies.published import published
+from norface_lib.studies.rendered_tables import additions_of
 from norface_lib.studies.result_files import ResultFiles
 from norface_lib.studies.text_table import FORMATS, TextTable, signed, with_interval
 
@@ -246,6 +247,29 @@ def test_a_line_for_each_number_of_people_tells_what_the_normalized_face_adds(tm
         ("frozen", "5", "2", "", "", "0.300", "", ""),
         ("frozen", "20", "2", "", "", "0.400", "", "**+0.150 [+0.050, +0.250]**"),
     )
+
+
+def test_what_the_normalized_face_adds_stands_above_what_is_left_over_the_original_twice(tmp_path):
+    def write(name, result):
+        path = tmp_path / "full" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"result": result}))
+
+    beside, mixtures = "the normalized face, beside the original", "both mixtures"
+    gain, left = (
+        {"value": value, "subjects": [value - 0.02, value + 0.02]} for value in (0.05, 0.01)
+    )
+    write("emotion.json", {"rows": {}, "differences": {beside: gain, mixtures: left}})
+    files = ResultFiles(tmp_path)
+    assert list(additions_of(files, "emotion", "wild")) == [beside, mixtures]
+    twice = {"the normalized face, beside a second view": left}
+    write("original_twice/emotion-wild.json", {"rows": {}, "differences": twice})
+    added = additions_of(files, "emotion", "wild")
+    assert list(added.items())[:2] == [(beside, gain), ("the same, over the original twice", left)]
+    assert additions_of(files, "au_detection", "lab") == {}
+    table = TABLES["additions"](files)
+    assert [row[0] for row in table.rows] == [*added]
+    assert table.rows[1][1:] == ("-", "-", "-", "-", "+0.010 [-0.010, +0.030]")
 
 
 def test_gaps_stand_in_their_table(tmp_path):
