@@ -75,12 +75,11 @@ class Gating(NamedTuple):
     load: Tensor
 
 
-class NoisyTopKGate(nn.Module):
-    """Noisy top-k gate (Shazeer et al. 2017, eq. 3-5): x (N, D) -> `Gating` (N, m), or (N, L, m) if
-    ``labels`` = L is given.
+class Gate(nn.Module):
+    """What gates of every kind have: a logit for each expert, x (N, D) -> ``logits`` (N, m), or (N,
+    L, m) if ``labels`` = L is given.
 
-    There is noise in training only. With k = 1 the kept gate is always 1, so only the load loss
-    trains the gate. Raises ``ValueError`` unless 1 <= top_k <= experts.
+    Raises ``ValueError`` unless 1 <= top_k <= experts.
     """
 
     def __init__(self, dim: int, experts: int, top_k: int, labels: int | None = None):
@@ -89,27 +88,39 @@ class NoisyTopKGate(nn.Module):
         self.top_k = top_k
         self.shape = (experts,) if labels is None else (labels, experts)
         self.clean = nn.Linear(dim, experts * (labels or 1), bias=False)
+
+    def logits(self, x: Tensor, layer: nn.Linear | None = None) -> Tensor:
+        """Logits in float32 at least: half precision is too coarse to rank experts. ``layer``: in
+        place of that of the logits."""
+        values = (layer or self.clean)(x)
+        wide = torch.promote_types(values.dtype, torch.float32)
+        return values.to(wide).reshape(-1, *self.shape)
+
+
+class NoisyTopKGate(Gate):
+    """Noisy top-k gate (Shazeer et al. 2017, eq. 3-5): x (N, D) -> `Gating` (N, m), or (N, L, m) if
+    ``labels`` = L is given.
+
+    There is noise in training only. With k = 1 the kept gate is always 1, so only the load loss
+    trains the gate. Raises ``ValueError`` unless 1 <= top_k <= experts.
+    """
+
+    def __init__(self, dim: int, experts: int, top_k: int, labels: int | None = None):
+        super().__init__(dim, experts, top_k, labels)
         self.noise = nn.Linear(dim, experts * (labels or 1), bias=False)
         # all experts start alike and chance chooses between them (Shazeer et al. 2017, appendix A)
         nn.init.zeros_(self.clean.weight)
         nn.init.zeros_(self.noise.weight)
 
     def forward(self, x: Tensor) -> Gating:
-        clean = gate_logits(self.clean, x, self.shape)
+        clean = self.logits(x)
         if not self.training:
             gates, kept = keep_top_k(clean, self.top_k)
             return Gating(gates, clean, kept)
-        noise = F.softplus(gate_logits(self.noise, x, self.shape)) + MIN_NOISE
+        noise = F.softplus(self.logits(x, self.noise)) + MIN_NOISE
         noisy = clean + noise * torch.randn_like(clean)
         gates, _ = keep_top_k(noisy, self.top_k)
         return Gating(gates, clean, selection_probability(clean, noisy, noise, self.top_k))
-
-
-def gate_logits(layer: nn.Linear, x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Outputs (N, *shape) of a gate's layer, in float32 at least: half precision is too coarse to
-    rank experts."""
-    logits = layer(x)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).reshape(-1, *shape)
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:

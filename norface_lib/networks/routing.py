@@ -4,12 +4,12 @@ Shapes: N samples, L labels, m experts; a gate gives (N, m), or (N, L, m) if eac
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from norface_lib.networks.mixtures import Gating, NoisyTopKGate, check_top_k, gate_logits
+from norface_lib.networks.mixtures import Gate, Gating, NoisyTopKGate
 
 
-class BiasBalancedGate(nn.Module):
+class BiasBalancedGate(Gate):
     """Top-k gate that is balanced without a loss (Wang et al. 2024, "Auxiliary-loss-free load
     balancing strategy for mixture-of-experts"): x (N, D) -> `Gating`.
 
@@ -22,15 +22,11 @@ class BiasBalancedGate(nn.Module):
     """Step of the biases, as in the paper."""
 
     def __init__(self, dim: int, experts: int, top_k: int, labels: int | None = None):
-        super().__init__()
-        check_top_k(experts, top_k)
-        self.top_k = top_k
-        self.shape = (experts,) if labels is None else (labels, experts)
-        self.clean = nn.Linear(dim, experts * (labels or 1), bias=False)
+        super().__init__(dim, experts, top_k, labels)
         self.register_buffer("bias", torch.zeros(self.shape))
 
     def forward(self, x: Tensor) -> Gating:
-        logits = gate_logits(self.clean, x, self.shape)
+        logits = self.logits(x)
         scores = logits.sigmoid()
         chosen = (scores.detach() + self.bias).topk(self.top_k, dim=-1).indices
         kept = torch.zeros_like(scores).scatter(-1, chosen, 1.0)
@@ -46,7 +42,7 @@ class BiasBalancedGate(nn.Module):
         self.bias += self.RATE * (samples.mean(dim=-1, keepdim=True) - samples).sign()
 
 
-class ExpertChoiceGate(nn.Module):
+class ExpertChoiceGate(Gate):
     """Gate whose experts choose their samples (Zhou et al. 2022, "Mixture-of-experts with expert
     choice routing"): x (N, D) -> `Gating`.
 
@@ -61,15 +57,11 @@ class ExpertChoiceGate(nn.Module):
     """Share of a batch in the running mean of the cutoffs."""
 
     def __init__(self, dim: int, experts: int, top_k: int, labels: int | None = None):
-        super().__init__()
-        check_top_k(experts, top_k)
-        self.top_k = top_k
-        self.shape = (experts,) if labels is None else (labels, experts)
-        self.clean = nn.Linear(dim, experts * (labels or 1), bias=False)
+        super().__init__(dim, experts, top_k, labels)
         self.register_buffer("cutoff", torch.full(self.shape, 1 / experts))
 
     def forward(self, x: Tensor) -> Gating:
-        logits = gate_logits(self.clean, x, self.shape)
+        logits = self.logits(x)
         scores = logits.softmax(dim=-1)
         cutoff = self._cutoff(scores.detach()) if self.training else self.cutoff
         kept = (scores >= cutoff).to(scores.dtype)
