@@ -113,8 +113,7 @@ def check_expected(namespace: Mapping[str, Any], name: str, value: float) -> str
     ``namespace``: the notebook's ``globals()``; ``name`` begins with the notebook's number, as in
     ``05.lab.both.mean_f1``. The sentence says "not compared" for a profile or name without an
     entry, for parameters that are not those of the entry, and outside a copy of the repository.
-    Raises ``AssertionError`` if the
-    number is farther off than the tolerance there.
+    Raises ``AssertionError`` if the number is farther off than the tolerance there.
     """
     if not IN_CHECKOUT:
         return f"{name} = {value:.3f} (not compared: this is no copy of the repository)"

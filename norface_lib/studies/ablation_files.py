@@ -86,9 +86,8 @@ def ablation_table(files: ResultFiles) -> TextTable:
     lines = []
     for file in ablation_files(files):
         experiment = _experiment(file)
-        run = file.path.rpartition("/")[2].removesuffix(".json")
         for number, (name, row) in enumerate(file.result["rows"].items()):
-            about = [run, experiment["backbone"], str(experiment.get("people") or "all")]
+            about = [file.name, experiment["backbone"], str(experiment.get("people") or "all")]
             about.append(str(len(experiment["seeds"])))
             score = with_interval(row["headline"], row["interval"])
             lines.append((*(["", "", "", ""] if number else about), name, score))
@@ -115,7 +114,7 @@ that were trained for longer."""
 def few_people_table(files: ResultFiles) -> TextTable:
     """What classifiers learn from 41 people by what they see: a small network from random
     initialization, and heads over the normalizer's frozen backbone."""
-    found = _by_name(files)
+    found = {file.name: file for file in ablation_files(files)}
     lines = []
     for situation, names in _SITUATIONS.items():
         for file in (found[name] for name in names if name in found):
@@ -219,10 +218,3 @@ def _changes(experiment: Mapping[str, Any]) -> str:
 def _mean(usage: Sequence[Mapping[str, Any]], name: str) -> float:
     """Mean of a measure over folds and both mixtures."""
     return float(np.mean([place[name] for fold in usage for place in fold.values()]))
-
-
-def _by_name(files: ResultFiles) -> dict[str, ResultFile]:
-    """Result files of ablations by the names of their experiments."""
-    return {
-        file.path.rpartition("/")[2].removesuffix(".json"): file for file in ablation_files(files)
-    }

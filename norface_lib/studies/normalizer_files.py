@@ -25,11 +25,7 @@ def normalizer_files(files: ResultFiles) -> dict[str, ResultFile]:
     """The files by the names of their experiments, of the first of the profiles that has some."""
     for profile in PROFILES:
         if found := files.matching(f"{profile}/{FOLDER}/*.json"):
-            return {
-                file.path.rpartition("/")[2].removesuffix(".json"): file
-                for file in found
-                if "normalizer" in file.result
-            }
+            return {file.name: file for file in found if "normalizer" in file.result}
     return {}
 
 

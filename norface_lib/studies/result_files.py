@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from norface_lib.common.errors import DataError
@@ -22,6 +22,11 @@ class ResultFile:
 
     path: str
     content: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the file without folder and ending."""
+        return PurePosixPath(self.path).stem
 
     @property
     def result(self) -> Mapping[str, Any]:
