@@ -15,6 +15,14 @@ from norface_lib.faces.sampling import DOMAINS, Frame, Person
 from norface_lib.faces.scene import Camera, Shot
 from norface_lib.faces.wrinkles import depths
 
+REFERENCES: tuple[dict[int, float], ...] = (
+    {},
+    {4: 5.0, 6: 4.0, 9: 5.0, 43: 5.0, 25: 4.0, 26: 4.0},
+    {1: 4.0, 2: 4.0, 5: 4.0, 12: 5.0, 25: 5.0, 10: 3.0},
+)
+"""AU intensities of the reference pictures of a target: neutral, and two that show what a neutral
+face hides: lids, teeth, the inside of the mouth, and lines of forehead, nose and eyes."""
+
 
 class Studio:
     """Renders frames and their true normalized images with one renderer."""
@@ -85,6 +93,13 @@ class Studio:
     def neutral(self) -> NDArray[np.uint8]:
         """The target face I_t, without expression."""
         return self.normalized({})
+
+    def references(self, count: int = len(REFERENCES)) -> NDArray[np.uint8]:
+        """The first of ``REFERENCES``, (count, S, S, 3). Raises ``ValueError`` for more than there
+        are."""
+        if count > len(REFERENCES):
+            raise ValueError(f"a target has {len(REFERENCES)} references, not {count}")
+        return np.stack([self.normalized(expression) for expression in REFERENCES[:count]])
 
 
 def shot_of(face: Person, frame: Frame) -> Shot:

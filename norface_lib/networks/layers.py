@@ -1,6 +1,8 @@
-"""Layers that make of a sample what they would if one process had its whole batch, however many
-processes share it: dropout, stochastic depth and batch norm."""
+"""Layers that several networks use: dropout, stochastic depth and batch norm that make of a sample
+what they would if one process had its whole batch, however many processes share it; and a linear
+layer with weights for each place."""
 
+import torch
 from timm import layers
 from torch import Tensor, nn
 
@@ -41,6 +43,23 @@ class BatchNorm1d(nn.BatchNorm1d):
         if not self.training or place()[1] == 1:
             return super().forward(x)
         return own(super().forward(whole_batch(x)))
+
+
+class PlacedLinear(nn.Module):
+    """A linear layer of its own for each of L places: (N, L, I) to (N, L, O).
+
+    ``spread``: standard deviation of the first weights; default: that of equal variance of inputs
+    and outputs, I^-0.5.
+    """
+
+    def __init__(self, places: int, inputs: int, outputs: int, spread: float | None = None):
+        super().__init__()
+        spread = inputs**-0.5 if spread is None else spread
+        self.weight = nn.Parameter(torch.randn(places, inputs, outputs) * spread)
+        self.bias = nn.Parameter(torch.zeros(places, 1, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x.transpose(0, 1), self.weight).transpose(0, 1)
 
 
 def share_drop_path(network: nn.Module) -> None:

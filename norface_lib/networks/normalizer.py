@@ -3,9 +3,9 @@ original's expression.
 
 Established (PAPER.md 1.1): one shared face encoder embeds original and target, an expression
 merging module integrates the two, a decoder synthesizes the face. Our choice, after PAPER.md 1.5:
-target tokens query original tokens by cross attention; the decoder is convolutional and predicts
-the *change* of the target image, helped by the target's fine features, so that background, hair and
-skin come for free and all capacity goes to the expression.
+target tokens query original tokens by cross attention; the decoder predicts how the target image
+changes or moves (`norface_lib.networks.decoders`), so that background, hair and skin come for free
+and all capacity goes to the expression.
 
 Shapes: N originals of S x S pixels, normalized images of T x T with T = S times the config's
 ``scale``, L tokens on a grid of G x G, D the width of the encoder.
@@ -20,12 +20,11 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from norface_lib import labels
+from norface_lib.networks.decoders import ChangingDecoder, MovingDecoder
 from norface_lib.networks.encoder import (
     TINY_ENCODER,
     EncoderConfig,
     FaceEncoder,
-    ResidualBlock,
-    conv_unit,
     with_tuples,
 )
 from norface_lib.networks.layers import BatchNorm1d
@@ -37,7 +36,11 @@ class NormalizerConfig:
 
     encoder: EncoderConfig = TINY_ENCODER
     merging_blocks: int = 2
-    widths: tuple[int, ...] = (128, 64)  # of the decoder at twice, four times, ... the token grid
+    # of the decoder at twice, four times, ... the token grid; of no use to one that moves pictures
+    widths: tuple[int, ...] = (128, 64)
+    # pictures of each target that the decoder moves; 0: it changes the target image
+    references: int = 0
+    targets: int = 1  # identities whose references are among the weights
     scale: int = 1  # width of I_n over that of the original
     # columns of intensities that it can also draw from, see `Normalizer.draw`; () if it cannot
     codes: tuple[str, ...] = ()
@@ -52,6 +55,11 @@ class NormalizerConfig:
             raise ValueError(f"scale must be at least 1, got {self.scale}")
         if self.codes and not self.embedding:
             raise ValueError("codes are drawn through the expression embedding: leave out codes")
+        if self.references < 0 or self.targets < 1:
+            raise ValueError(
+                f"there must be a target and no less than 0 references of it, not {self.targets} "
+                f"and {self.references}"
+            )
         if not self.widths or self.patch_size % 2 ** len(self.widths):
             raise ValueError(
                 f"patches of {self.patch_size} px cannot be synthesized by "
@@ -93,12 +101,13 @@ _BASE_ENCODER = EncoderConfig(
 
 PRESETS = {
     "tiny": NormalizerConfig(),
-    "tiny-224": NormalizerConfig(widths=(128, 64, 32), scale=2, codes=labels.EXPRESSION_COLUMNS),
+    "tiny-224": NormalizerConfig(scale=2, references=3, targets=3, codes=labels.EXPRESSION_COLUMNS),
     "small": NormalizerConfig(encoder=_SMALL_ENCODER, merging_blocks=3, widths=(192, 96, 48)),
     "base": NormalizerConfig(encoder=_BASE_ENCODER, merging_blocks=4, widths=(384, 192, 96)),
 }
 """Normalizers by name: each doubling of the decoder halves the width, so that all of its stages
-cost alike; ``tiny-224`` sees 112 px and draws 224, also from intensities alone (our choice)."""
+cost alike; ``tiny-224`` sees 112 px and draws 224, by moving three pictures of each target, also
+from intensities alone (our choice)."""
 
 
 class MergingBlock(nn.Module):
@@ -214,46 +223,12 @@ class CodeEmbedding(nn.Module):
         return self.body(codes)
 
 
-class FaceDecoder(nn.Module):
-    """Merged tokens (N, L, D) and the target's details (1 or N, C, H, W) to the change of the
-    target image (N, 3, T, T).
-
-    Each stage doubles the grid by sub-pixel convolution (Shi et al. 2016) of single tokens, which
-    on a CPU costs a fraction of full-resolution convolutions, adds the target's features at that
-    size and looks at the neighborhood in a residual block.
-    """
-
-    def __init__(self, config: NormalizerConfig):
-        super().__init__()
-        dim = config.encoder.dim
-        patch = config.patch_size
-        self.grid = config.encoder.grid
-        self.stages = nn.ModuleList()
-        self.details = nn.ModuleList()
-        for before, width in zip((dim, *config.widths), config.widths, strict=False):
-            patch //= 2
-            self.stages.append(nn.Sequential(nn.Conv2d(before, 4 * width, 1), nn.PixelShuffle(2)))
-            if config.detail:
-                self.details.append(nn.Conv2d(3, width, patch, stride=patch))
-        self.blocks = nn.ModuleList(ResidualBlock(width) for width in config.widths)
-        # the name is part of every file of weights
-        self.draw = nn.Sequential(
-            *conv_unit(config.widths[-1], 3 * patch * patch), nn.PixelShuffle(patch)
-        )
-        nn.init.zeros_(self.draw[2].weight)  # the first I_n is the target itself
-        nn.init.zeros_(self.draw[2].bias)
-
-    def detail(self, target: Tensor) -> tuple[Tensor, ...]:
-        """The target's fine features for each stage, coarsest first; none if the config leaves them
-        out."""
-        return tuple(detail(target) for detail in self.details)
-
-    def forward(self, tokens: Tensor, details: tuple[Tensor, ...]) -> Tensor:
-        x = tokens.transpose(1, 2).reshape(-1, tokens.shape[2], self.grid, self.grid)
-        for number, (stage, block) in enumerate(zip(self.stages, self.blocks, strict=True)):
-            x = stage(x)
-            x = block(x + details[number] if details else x)
-        return self.draw(x)
+def decoder_of(config: NormalizerConfig) -> ChangingDecoder | MovingDecoder:
+    """The decoder of a config, with random weights."""
+    size = config.encoder.dim, config.encoder.grid, config.patch_size
+    if config.references:
+        return MovingDecoder(*size, config.targets, config.references)
+    return ChangingDecoder(*size, config.widths, config.detail)
 
 
 class Target(NamedTuple):
@@ -262,7 +237,7 @@ class Target(NamedTuple):
 
     image: Tensor  # (K, 3, T, T) in [0, 1]
     tokens: Tensor  # (K, L, D)
-    details: tuple[Tensor, ...]  # of the decoder's stages, (K, C, H, W) each
+    details: tuple[Tensor, ...]  # what the decoder keeps of each, (K, ...) each
 
     def of(self, which: Tensor) -> "Target":
         """The targets with these indices (N,), one for each original.
@@ -292,7 +267,7 @@ class Normalizer(nn.Module):
         self.encoder = FaceEncoder(size)
         self.expression = ExpressionEmbedding(size.grid**2, size.dim)
         self.merging = ExpressionMerging(config)
-        self.decoder = FaceDecoder(config)
+        self.decoder = decoder_of(config)
         self.codes = CodeEmbedding(len(config.codes), size.dim) if config.codes else None
 
     def forward(self, original: Tensor, target: Tensor) -> Tensor:
@@ -316,9 +291,14 @@ class Normalizer(nn.Module):
         ``expression``: the embedding (N, D) of the tokens if it is at hand already.
         """
         expression = self.expression(tokens) if expression is None else expression
-        merged = self.merging(target.tokens.expand(tokens.shape[0], -1, -1), tokens, expression)
-        normalized = target.image + self.decoder(merged, target.details)
+        merged = self.merged(tokens, target, expression)
+        normalized = self.decoder(merged, expression, target.image, target.details)
         return normalized if self.training else normalized.clamp(0, 1)
+
+    def merged(self, tokens: Tensor, target: Target, expression: Tensor) -> Tensor:
+        """What the decoder draws from: merged tokens (N, L, D) of originals' tokens (N, L, D), one
+        target for all or one for each, and expression embeddings (N, D)."""
+        return self.merging(target.tokens.expand(tokens.shape[0], -1, -1), tokens, expression)
 
     def draw(self, codes: Tensor, target: Target) -> Tensor:
         """I_n (N, 3, T, T) of intensities (N, E) within 0..1, in the order of the config's

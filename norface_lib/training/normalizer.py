@@ -22,8 +22,10 @@ from torch import Tensor, nn
 
 from norface_lib.common import chance
 from norface_lib.common.devices import device_of
+from norface_lib.common.errors import DataError
 from norface_lib.datasets.pairs import ArrayDataset
 from norface_lib.datasets.rendered import Rendered
+from norface_lib.faces.studio import Studio
 from norface_lib.images.arrays import Faces, LazyFaces, to_tensor
 from norface_lib.networks.discriminator import Discriminator
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig, shrunk
@@ -36,7 +38,7 @@ from norface_lib.training.normalizer_terms import SynthesisTerms
 
 _MASKED = TrainConfig(steps=1000, batch_size=64, learning_rate=1.5e-3)
 _EXPRESSION = TrainConfig(steps=2000, batch_size=48, learning_rate=1.5e-3)
-_DRAWING = TrainConfig(steps=1500, batch_size=24, learning_rate=8e-4)
+_DRAWING = TrainConfig(steps=400, batch_size=24, learning_rate=2e-3)
 _SYNTHESIS = TrainConfig(steps=3500, batch_size=24, learning_rate=8e-4)
 
 
@@ -149,6 +151,9 @@ def train_normalizer(
     normalizer = Normalizer(config).to(torch_device, memory_format=torch.channels_last)
     if start is not None:
         normalizer.load_state_dict(start.state_dict())
+    if config.references:
+        pictures = references_of(data, config.references)
+        normalizer.decoder.remember(torch.stack([to_tensor(of_one) for of_one in pictures]))
 
     if training.masked:
         every = [data.originals] if faces is None else [data.originals, faces]
@@ -197,6 +202,25 @@ def train_normalizer(
         progress=progress,
         watch=watch,
     )
+
+
+def references_of(data: Rendered, count: int) -> Faces:
+    """Reference pictures (K, count, T, T, 3) of the targets of ``data``, see
+    `norface_lib.faces.studio.REFERENCES`.
+
+    Raises :class:`DataError` if the data holds other pictures of them than are rendered here, and
+    `norface_lib.common.errors.MissingExtraError` without the extra ``render``.
+    """
+    size = data.targets.shape[1]
+    pictures = np.stack([Studio(size, name).references(count) for name in data.names])
+    off = np.abs(pictures[:, 0].astype(np.int16) - data.targets).mean(axis=(1, 2, 3))
+    if (off > 1).any():
+        name = data.names[int(off.argmax())]
+        raise DataError(
+            f"{data.root}: its picture of the target {name} is not what this version renders, so "
+            "its references would not fit; render the data anew"
+        )
+    return pictures
 
 
 def fine_tune(

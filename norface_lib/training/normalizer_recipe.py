@@ -1,7 +1,7 @@
 """The whole recipe of a normalizer's weights: training, the figures that are watched meanwhile, and
 measures on people whom it has not met."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,11 @@ def train_and_save(
     """
     if preset not in PRESETS:
         raise DataError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
-    config = PRESETS[preset]
     out = Path(out)
     pairs = Rendered(data, progress=True)
+    config = PRESETS[preset]
+    if config.references:
+        config = replace(config, targets=len(pairs.names))
     first, card = beginning(config, start, encoder)
     size = config.size
     more = None if faces is None else StreamedFaces(faces, size)

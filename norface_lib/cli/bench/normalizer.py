@@ -153,9 +153,9 @@ def _images(config: NormalizerConfig, *, count: int, device: torch.device) -> Te
 
 
 def _target(model: Normalizer) -> Target:
-    """Features of one target picture."""
+    """Features of one target picture: black, as are the references of an untrained network."""
     size = model.config.size
-    return model.target(torch.rand(1, 3, size, size, device=next(model.parameters()).device))
+    return model.target(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
 
 
 def _synthesize(model: Normalizer, images: Tensor, target: Target) -> Tensor:
