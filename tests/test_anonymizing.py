@@ -325,7 +325,7 @@ def test_the_normalized_face_alone(film, settings, tmp_path, draw):
         film, out, layout="normalized", draw=draw, detector=Scripted(*found), **settings
     )
     frames = [frame.image for frame in read_video(out)]
-    side = 512 if draw == "render" else 112
+    side = 512 if draw == "render" else 224
     assert report["draw"] == draw and report["faces"] == 3 + HOLD
     assert {image.shape for image in frames} == {(side, side, 3)}
     assert frames[0].std() > 20 and frames[-1].std() < 2  # a face, and nobody

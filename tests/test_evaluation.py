@@ -158,6 +158,9 @@ def test_figures_draw_what_they_are_given():
     drawn = axis.images[0].get_array()
     np.testing.assert_array_equal(drawn[:16, :16], faces[0])
     np.testing.assert_array_equal(drawn[17:33, 17:33], faces[3])
+    mixed = plots.strip({"small": faces[:2, :8, :8], "large": faces[:2]}).axes[0]
+    assert mixed.images[0].get_array().shape == (34, 34, 3)
+    np.testing.assert_array_equal(mixed.images[0].get_array()[17:33, 17:33], faces[1])
     bars = (
         plots.f1_bars(["AU1", "AU2"], {"original": [0.1, 0.2], "both": [0.3, 0.4]}).axes[0].patches
     )
@@ -170,6 +173,8 @@ def test_a_wipe_shows_both_faces():
     assert mixed[0, 0, 0] == 0 and mixed[0, -1, 0] == 100 and mixed[0, 4, 0] == 255
     np.testing.assert_array_equal(widgets.wipe(left, right, 1.0), left)
     np.testing.assert_array_equal(widgets.wipe(left, right, 0.0), right)
+    larger = widgets.wipe(left, np.full((16, 16, 3), 100, np.uint8), 0.5)
+    assert larger.shape == (16, 16, 3) and larger[0, 0, 0] == 0 and larger[0, -1, 0] == 100
 
 
 @pytest.mark.slow

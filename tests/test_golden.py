@@ -48,6 +48,22 @@ def test_normalizers_and_classifiers_give_the_stored_outputs(golden, images, nam
 
 
 @torch.inference_mode()
+def test_the_moving_decoder_gives_the_stored_outputs(golden, images):
+    name = "tiny-photo-224"
+    for identity in ("noor", "ada", "mira"):
+        model, target, _ = load_normalizer(name, identity)
+        model, target = model.double(), target.double()
+        normalized = model(images, target.expand(len(images), -1, -1, -1))
+        assert_same(normalized[:, :, ::12, ::12], golden[f"{name}/{identity}"])
+    assert_same(model.expression(model.encoder(images)), golden[f"{name}/embedding"])
+    codes = torch.zeros(3, len(model.config.codes), dtype=torch.float64)
+    codes[1, ::3] = 1
+    codes[2] = 0.5
+    drawn = model.draw(codes, model.target(target))
+    assert_same(drawn[:, :, ::12, ::12], golden[f"{name}/codes"])
+
+
+@torch.inference_mode()
 def test_the_token_reader_gives_the_stored_outputs(golden, images):
     output = load_token_reader("tiny-photo-reader")[0].double()(images)
     assert_same(output.predictions, golden["tiny-photo-reader/predictions"])

@@ -71,9 +71,10 @@ def hub(tmp_path, monkeypatch):
 def alone(tmp_path, monkeypatch):
     """Shipped readers without the shipped normalizers: a repository must bring its own."""
     push = tmp_path / "push"
+    push.mkdir()
     for path in FOLDER.glob("tiny-photo*"):
-        push.mkdir(exist_ok=True)
-        shutil.copy(path, push)
+        if not path.name.startswith("tiny-photo-224"):  # one normalizer is enough
+            shutil.copy(path, push)
     return push
 
 

@@ -159,6 +159,13 @@ def test_another_target_is_refused(network, pictures):
         network.target(pictures[:1, 1])
 
 
+def test_operations_can_be_counted_without_values():
+    with torch.device("meta"):
+        model = Normalizer(MOVING)
+        (references,) = model.target(torch.empty(2, 3, 224, 224)).details
+    assert references.is_meta and references.shape == (2, 3, 3, 224, 224)
+
+
 @pytest.mark.parametrize("changes", [{"references": -1}, {"targets": 0}])
 def test_counts_out_of_range_are_refused(changes):
     with pytest.raises(ValueError, match="there must be a target"):
@@ -205,6 +212,7 @@ def test_references_are_pictures_of_the_target():
 
 def test_data_with_another_picture_of_the_target_is_refused(benchmark):
     data = Rendered(benchmark)
+    np.testing.assert_array_equal(references_of(data, 2)[:, 0], data.targets)
     data.targets = data.targets[::-1]
     with pytest.raises(DataError, match="target noor is not what this version renders"):
         references_of(data, 3)

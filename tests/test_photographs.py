@@ -22,6 +22,7 @@ from norface_lib.datasets.label_table import read_spec
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.studio import Studio
 from norface_lib.images.files import read_faces, write_png
+from norface_lib.networks.cards import read_card
 from norface_lib.networks.weights import find_weights
 from norface_lib.photos.calibration import Calibration, calibration_of, intensities_of, smile_of
 from norface_lib.photos.detection import LANDMARKER_FILE, open_detector
@@ -36,7 +37,7 @@ from norface_lib.photos.pseudo_pairs import (
 from norface_lib.photos.read_and_render import ReadAndRender
 from norface_lib.photos.sources import fetch
 from norface_lib.photos.tables import BLENDSHAPES, FACES
-from norface_lib.studies.photo_evaluation import evaluate_photographs
+from norface_lib.studies.photo_evaluation import _smile_scores, evaluate_photographs
 from norface_lib.studies.photo_measures import (
     SHAPES_OF,
     agreement,
@@ -628,7 +629,7 @@ def test_the_readme_reads_a_photograph_from_python(tmp_path, monkeypatch, capsys
     assert row["AU12"] > 0.9 > 0.5 > row["AU15"], "the astronaut smiles"
     assert row["emotion"] in capsys.readouterr().out
     (face,) = Path("out/normalized").rglob("*.png")
-    assert cv2.imread(str(face)).shape == (112, 112, 3)
+    assert cv2.imread(str(face)).shape == (224, 224, 3)
 
 
 @pytest.mark.slow
@@ -657,3 +658,10 @@ def test_the_shipped_weights_tell_who_smiles(tmp_path):
         > 0.5
         > (found["emotion"][~smiling] == "happy").mean()
     )
+
+
+def test_smiles_are_not_read_by_a_detector_of_other_normalized_faces():
+    faces = np.zeros((2, 112, 112, 3), np.uint8)
+    assert _smile_scores("tiny-au", {"sha256": "of another"}, faces, faces) == {}
+    card = read_card(find_weights("tiny"))
+    assert _smile_scores("tiny-au", card, faces, faces)["AU12"].shape == (2,)

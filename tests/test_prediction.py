@@ -25,7 +25,7 @@ from norface_lib.networks.weights import (
 )
 from norface_lib.photos.detection import WholeImage
 from norface_lib.photos.prediction import predict_tree
-from norface_lib.photos.readers import load_reader, read_table
+from norface_lib.photos.readers import NORMALIZER, load_reader, normalizer_for, read_table
 from norface_lib.photos.readings import PLACES
 from norface_lib.tasks.tasks import task_of
 from norface_lib.training.classifier import predict as predict_faces
@@ -214,6 +214,19 @@ def test_a_second_call_reads_the_same_faces_again(networks, photographs, tmp_pat
     call()
     assert (tmp_path / "out/predictions.csv").read_bytes() == before
     assert len(list((tmp_path / "out/normalized").rglob("*.png"))) == 5
+
+
+def test_a_classifier_brings_its_normalizer_unless_one_is_named(networks, tmp_path):
+    reader, weights = networks[0][0], networks[1]
+    assert normalizer_for([str(reader)]) == str(weights)
+    assert normalizer_for(["tiny-photo-reader", "tiny-au"]) == "tiny"
+    assert normalizer_for(["tiny-photo-reader"]) == normalizer_for([]) == NORMALIZER
+    alone = tmp_path / reader.name
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(reader.with_suffix(suffix), alone.with_suffix(suffix))
+    assert normalizer_for([str(alone)]) == NORMALIZER  # theirs is not there
+    with pytest.raises(CheckpointError, match="nowhere"):
+        normalizer_for(["nowhere"])
 
 
 @pytest.mark.parametrize("kind", ["head alone", "whole, with a hash", "whole, without a hash"])

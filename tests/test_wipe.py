@@ -190,6 +190,18 @@ def test_a_gallery_in_an_exported_notebook_shows_the_chosen_face(page, tmp_path)
 
 
 @needs_chromium
+def test_a_gallery_shows_where_the_normalizer_looked(page):
+    originals = np.stack([plain(BLUE), plain(GREEN)])
+    looked = np.stack([plain(RED), plain(WHITE)])
+    page.set_content(compare(originals, originals // 3, ["a", "b"], SIZE, looked).data)
+    page.get_by_role("radio", name="attention").check()
+    assert share(page, RED) == pytest.approx(0.5, abs=0.02)
+    page.get_by_role("radio", name="b", exact=True).click(force=True)
+    assert share(page, WHITE) == pytest.approx(0.5, abs=0.02)
+    assert share(page, GREEN) == pytest.approx(0.5, abs=0.02)
+
+
+@needs_chromium
 def test_a_link_saves_a_file(page, tmp_path):
     page.set_content(links_as_html({"a.csv": b"x\n1\n"}))
     with page.expect_download() as download:

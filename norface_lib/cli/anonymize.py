@@ -47,7 +47,7 @@ def anonymize(
     token_reader: TokenReaderOption = "tiny-photo-reader",
     weights: Annotated[
         str, typer.Option(help="for --draw network: weights of the normalizer")
-    ] = "tiny-photo",
+    ] = "tiny-photo-224",
     detector: DetectorOption = "mediapipe",
     model: LandmarkerOption = None,
     levels: LevelsOption = None,

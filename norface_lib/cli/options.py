@@ -140,7 +140,7 @@ LoaderOption = Annotated[
     ),
 ]
 NormalizerOption = Annotated[
-    str, typer.Option(help="weights of the normalizer: tiny, tiny-photo or a path")
+    str, typer.Option(help="weights of the normalizer: tiny, tiny-photo, tiny-photo-224 or a path")
 ]
 TargetOption = Annotated[
     str | None,

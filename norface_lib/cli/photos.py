@@ -56,7 +56,13 @@ def predict(
             "repeated; default: tiny-photo-reader"
         ),
     ] = None,
-    weights: NormalizerOption = "tiny-photo",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="weights of the normalizer, a shipped name or a path; default: tiny-photo-224, or "
+            "the one that a classifier belongs to"
+        ),
+    ] = None,
     target: TargetOption = None,
     every: EveryOption = 1,
     start: StartSecondsOption = 0.0,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from norface_lib.images.arrays import Faces
+from norface_lib.images.arrays import Faces, resized
 
 
 def contact_sheet(rows: Sequence[Faces], columns: int = 12, gap: int = 2) -> Faces:
@@ -33,7 +33,9 @@ def difference(faces: Faces, others: Faces, gain: float = 4.0) -> Faces:
 
 def wipe(left: Faces, right: Faces, position: float) -> Faces:
     """Two images (S, S, 3) in one: ``left`` up to ``position`` (0..1) of the width, ``right`` after
-    it, a line between."""
+    it, a line between; the smaller of them is enlarged."""
+    size = max(len(left), len(right))
+    left, right = (resized(image[None], size)[0] for image in (left, right))
     edge = round(position * left.shape[1])
     mixed = np.concatenate([left[:, :edge], right[:, edge:]], axis=1)
     if 0 < edge < left.shape[1]:

@@ -134,7 +134,10 @@ class MovingDecoder(nn.Module):
         place (N, P, T, T), and the change of color (N, 3, T, T)."""
         (references,) = details
         said = self.near(tokens) + self.whole(expression).unflatten(1, (self.grid**2, -1))
-        flows, weights, change = self._maps(self.out(F.gelu(said)).float())
+        placed = self.out(F.gelu(said))
+        # places of pixels need more digits than half precision has
+        placed = placed.float() if placed.dtype.itemsize < 4 else placed
+        flows, weights, change = self._maps(placed)
         pictures = [moved(references[:, n], flows[:, n]) for n in range(self.count)]
         return torch.stack(pictures, dim=1), weights, change
 

@@ -30,6 +30,7 @@ from norface_lib.photos.face_tracks import Code, Followed, Placed, follow
 from norface_lib.photos.film import write_film
 from norface_lib.photos.pasting import Patch, oval, paste
 from norface_lib.photos.read_and_render import TOKEN_READER, ReadAndRender
+from norface_lib.photos.readers import NORMALIZER
 from norface_lib.photos.recognition import Recognition, as_sentence
 from norface_lib.photos.smoothing import INTENSITIES, OneEuro
 from norface_lib.photos.videos import VideoFrame, frame_count, is_video, read_sound, read_video
@@ -102,8 +103,9 @@ class _Network:
         self.drawing = NetworkDrawing(weights, target, device)
         self.target = self.drawing.target
         self.size = self.drawing.input_size
-        self.nobody = np.full((self.size, self.size, 3), 128, np.uint8)
-        self._cover = (255 * oval(self.size)).astype(np.uint8)[..., None]
+        drawn = self.drawing.size
+        self.nobody = np.full((drawn, drawn, 3), 128, np.uint8)
+        self._cover = (255 * oval(drawn)).astype(np.uint8)[..., None]
 
     def read(self, crop: NDArray[np.uint8]) -> Code:
         return self.neutral
@@ -123,7 +125,7 @@ def anonymize(
     draw: str = "render",
     target: str | None = None,
     token_reader: str = TOKEN_READER,
-    weights: str = "tiny-photo",
+    weights: str = NORMALIZER,
     detector: str | Detector = "mediapipe",
     smoothing: OneEuro = INTENSITIES,
     keep_audio: bool = False,

@@ -32,6 +32,7 @@ from norface_lib.photos.readers import (
     check_normalizer,
     columns_of,
     load_reader,
+    normalizer_for,
     read_table,
 )
 
@@ -56,12 +57,13 @@ class Engine(Protocol):
 def open_engine(
     name: str,
     *,
-    weights: str,
+    weights: str | None = None,
     target: str | None = None,
     readers: Sequence[str],
     device: str = "auto",
 ) -> "TorchEngine | OnnxEngine":
     """An engine by its name of ``ENGINES``, with a normalizer and readers that belong to it.
+    ``weights``: of the normalizer; default: `norface_lib.photos.readers.normalizer_for`.
 
     Raises :class:`CheckpointError` for a reader of another normalizer, and ``ValueError`` for an
     unknown engine and for a device that it does not have.
@@ -71,6 +73,7 @@ def open_engine(
     if name == "onnx" and device not in ("auto", "cpu"):
         raise ValueError(f"the engine onnx computes on the CPU, not on {device}: take torch")
     device = "cpu" if name == "onnx" else device
+    weights = weights or normalizer_for(readers)
 
     normalizer, face, card = load_normalizer(weights, target)
     networks = [load_reader(reader, device) for reader in readers]

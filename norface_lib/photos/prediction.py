@@ -39,7 +39,7 @@ def predict_tree(
     detector: Detector,
     *,
     readers: Sequence[str] = READERS,
-    weights: str = "tiny-photo",
+    weights: str | None = None,
     target: str | None = None,
     every: int = 1,
     start: float = 0.0,
@@ -60,6 +60,7 @@ def predict_tree(
     no search: the detector ``none``. Beside the table lie ``aligned/`` with ``faces.csv``, and
     ``normalized/``, the mirror tree of I_n. ``table_format``: ``parquet`` or ``json`` for a second
     file with the same table. ``overwrite``: deletes first what an earlier call made in ``out``.
+    ``weights``: of the normalizer; default: `norface_lib.photos.readers.normalizer_for`.
     ``engine``: one of `norface_lib.photos.engines.ENGINES`, or an open one; then ``readers``,
     ``weights``, ``target`` and ``device`` mean nothing. ``drawing``: draws what is written to
     ``normalized/`` in place of the engine, whose readers read the engine's own images all the same.

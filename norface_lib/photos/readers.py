@@ -19,10 +19,10 @@ from norface_lib import labels
 from norface_lib.common.devices import device_of
 from norface_lib.common.errors import CheckpointError
 from norface_lib.images.arrays import Faces, resized, to_tensor
-from norface_lib.networks.cards import read_card
+from norface_lib.networks.cards import FOLDER, read_card
 from norface_lib.networks.classifier import OWN_BACKBONE, Classifier
 from norface_lib.networks.normalizer import Normalizer
-from norface_lib.networks.places import find_weights
+from norface_lib.networks.places import find_normalizer, find_weights
 from norface_lib.networks.token_reader import TokenReader, parts_of
 from norface_lib.networks.weights import load_classifier, load_token_reader, normalizer_hash
 from norface_lib.tasks.tasks import Task, task_of
@@ -33,6 +33,9 @@ READERS = ("tiny-photo-reader",)
 CLASSIFIERS = ("tiny-photo-au", "tiny-photo-intensity", "tiny-photo-emotion")
 """Shipped classifiers of original and I_n for photographs, as the paper has them: AU detection, AU
 intensity, emotion."""
+
+NORMALIZER = "tiny-photo-224"
+"""Shipped weights that draw photographs unless others are named."""
 
 KINDS = ("reader", "classifier")
 """Kinds of weights that read faces."""
@@ -188,6 +191,21 @@ def _backbone_hash(model: Classifier | Normalizer) -> str:
         for key, value in part.state_dict().items():
             digest.update(key.encode() + value.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def normalizer_for(readers: Sequence[str]) -> str:
+    """Name or path of the normalizer to draw with where none is named: the one that the first
+    classifier among some readers learned from, if its card names one that can be found, else
+    ``NORMALIZER``.
+
+    Raises :class:`CheckpointError` for a reader that is not there.
+    """
+    for name in readers:
+        path = find_weights(name, *KINDS)
+        card = read_card(path)
+        if isinstance(card.get("normalizer"), dict) and (place := find_normalizer(path, card)):
+            return place.stem if place.parent == FOLDER else str(place)
+    return NORMALIZER
 
 
 def check_normalizer(

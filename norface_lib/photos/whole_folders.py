@@ -30,7 +30,7 @@ def predict(
     detector: str | Detector = "mediapipe",
     levels: int | None = None,
     readers: Sequence[str] = READERS,
-    weights: str = "tiny-photo",
+    weights: str | None = None,
     target: str | None = None,
     every: int = 1,
     start: float = 0.0,
@@ -55,8 +55,9 @@ def predict(
     name; all are empty where no face was read. ``detector``: ``mediapipe``, ``insightface``, or
     ``none`` for faces that are aligned already; ``levels``: how far mediapipe searches for small
     faces, by default as the size of an image asks for; ``readers``: token readers and classifiers
-    by shipped name or path; ``every``: takes each k-th frame of a video; ``start``, ``end``: only
-    those between these seconds; ``all_faces``: every face of an image, else the largest;
+    by shipped name or path; ``weights``: of the normalizer, by default tiny-photo-224 or the one
+    that a classifier belongs to; ``every``: takes each k-th frame of a video; ``start``, ``end``:
+    only those between these seconds; ``all_faces``: every face of an image, else the largest;
     ``engine``: ``torch``, or ``onnx`` for onnxruntime on the CPU. The table is also in
     ``out/predictions.csv``, and in another ``table_format`` (``parquet``, ``json``) beside it, next
     to ``aligned/`` and ``normalized/``; a call after an interruption goes on, and ``overwrite``

@@ -24,7 +24,7 @@ from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.benchmark import BenchmarkSpec
 from norface_lib.faces.sampling import DOMAINS
 from norface_lib.faces.writing import write_benchmark
-from norface_lib.images.arrays import Faces
+from norface_lib.images.arrays import Faces, resized
 from norface_lib.networks.cards import read_card
 from norface_lib.networks.drawing import Draw, NetworkDrawing
 from norface_lib.networks.evaluator import Evaluator, EvaluatorOutput
@@ -101,6 +101,9 @@ def evaluate_normalizer(
     ``token_reader``: measures *read and render* by these weights in place of the normalizer's
     drawing (`norface_lib.photos.read_and_render`).
 
+    Faces are rendered at the size that is drawn, and shrunk for a network that takes smaller ones:
+    a face rendered at 112 px is another one, at its edges, than one that was shrunk to them.
+
     The benchmark is rendered once, into the cache. Progress goes to stderr. Raises
     :class:`DataError` for an unknown domain and for too few subjects or frames,
     :class:`norface_lib.common.errors.CheckpointError` for weights that cannot be loaded.
@@ -113,11 +116,10 @@ def evaluate_normalizer(
             f"{subjects} subjects with {frames} frames are too few; needed are {probes.folds} and 2"
         )
     network, evaluator_card = load_evaluator(evaluator)
-    size = network.config.image_size
     drawing = (
-        NetworkDrawing(weights, target, size=size)
+        NetworkDrawing(weights, target)
         if token_reader is None
-        else ReadAndRender(token_reader, target=target, size=size)
+        else ReadAndRender(token_reader, target=target, size=network.config.image_size)
     )
     kind = "reader" if token_reader else "normalizer"
     card = read_card(find_weights(token_reader or weights, kind))
@@ -125,7 +127,7 @@ def evaluate_normalizer(
         pool=domain,
         subjects=subjects,
         frames=frames,
-        size=drawing.input_size,
+        size=drawing.size,
         seed=seed,
         target=drawing.target,
     )
@@ -134,8 +136,11 @@ def evaluate_normalizer(
         data = Rendered(folder, aus=network.config.aus, progress=True)
     _log(f"{len(data)} faces", started)
 
+    def draw(faces: Faces) -> Faces:
+        return drawing.draw(resized(faces, drawing.input_size))
+
     result: dict[str, Any] = {}
-    for name, measures in measure_normalizer(drawing.draw, network, data, domain, seed, probes):
+    for name, measures in measure_normalizer(draw, network, data, domain, seed, probes):
         result[name] = measures
         _log(name, started)
     return {

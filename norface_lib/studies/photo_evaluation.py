@@ -25,7 +25,7 @@ from norface_lib.images.sheets import contact_sheet
 from norface_lib.networks.classifier import INPUTS
 from norface_lib.networks.frozen import frozen_network
 from norface_lib.networks.inference import normalize_faces
-from norface_lib.networks.weights import load_classifier, load_normalizer
+from norface_lib.networks.weights import load_classifier, load_normalizer, normalizer_hash
 from norface_lib.photos.calibration import calibration_of
 from norface_lib.photos.landmarker import BLENDSHAPES, Landmarker
 from norface_lib.photos.pseudo_pairs import render_shapes
@@ -60,7 +60,8 @@ def evaluate_photographs(
     """All measures on a folder of pseudo-pairs (`norface_lib.photos.pseudo_pairs`) of people whom
     no network met.
 
-    ``reader``: AU detector over original and I_n; ``token_reader``: reads for "read + render";
+    ``reader``: AU detector over original and I_n, left out where it learned from another
+    normalizer's faces; ``token_reader``: reads for "read + render";
     ``landmarker``: its ``.task`` file;
     ``embedding``: a face recognizer for `norface_lib.networks.frozen.frozen_network`; ``train``:
     pseudo-pairs of other people with emotions, on which heads for emotions are trained. ``out``:
@@ -88,12 +89,15 @@ def evaluate_photographs(
 
     result: dict[str, Any] = {
         "weights": card["name"],
-        "to_pseudo_truth": neutral_ratio(data.truths, normalized, data.target),
+        # shrunk faces have other edges than rendered ones of that size
+        "to_pseudo_truth": neutral_ratio(data.truths, normalized, data.target)
+        if normalizer.config.size == data.truths.shape[1]
+        else None,
         "agreement": {name: agreement(shapes["original"], shapes[name]) for name in methods},
     }
     rows, smiling = smiling_of(data.table)
     if len(set(smiling)) == 2:
-        scores = _smile_scores(reader, data.originals[rows], normalized[rows])
+        scores = _smile_scores(reader, card, data.originals[rows], normalized[rows])
         scores |= _landmarker_scores({name: values[rows] for name, values in shapes.items()})
         result["smile"] = {
             name: smile_measures(values, smiling, data.subjects[rows])
@@ -133,9 +137,14 @@ def evaluate_photographs(
     return result
 
 
-def _smile_scores(reader: str, originals: Faces, normalized: Faces) -> dict[str, NDArray]:
-    """AU12 (N,) of the project's detector."""
-    model, _ = load_classifier(reader)
+def _smile_scores(
+    reader: str, normalizer: Mapping[str, Any], originals: Faces, normalized: Faces
+) -> dict[str, NDArray]:
+    """AU12 (N,) of the project's detector; nothing if it learned from the faces of another
+    ``normalizer`` than that of this card."""
+    model, card = load_classifier(reader)
+    if normalizer_hash(card) not in (None, normalizer["sha256"]):
+        return {}
     task = task_of("au_detection", model.config.labels)
     predictions = predict(model, originals, normalized, task)
     return {"AU12": predictions[:, model.config.labels.index("AU12")]}
@@ -161,9 +170,10 @@ def _landmarker_scores(shapes: Mapping[str, NDArray]) -> dict[str, NDArray]:
 
 def as_text(result: Mapping[str, Any]) -> str:
     """The measures for people to read."""
-    lines = [
-        f"distance to the pseudo-truth, of the neutral target's: {result['to_pseudo_truth']:.3f}"
-    ]
+    distance = result["to_pseudo_truth"]
+    lines = []
+    if distance is not None:
+        lines.append(f"distance to the pseudo-truth, of the neutral target's: {distance:.3f}")
     for name, row in result["agreement"].items():
         lines.append(
             f"blendshapes of I_n and original, mean correlation, {name}: {row['mean']:.3f} "

@@ -40,22 +40,35 @@ Face = NDArray[np.uint8]
 """(S, S, 3) RGB of 8 bits."""
 
 
-def compare(originals: Face, normalized: Face, names: Sequence[str], size: int = 280) -> HTML:
+def compare(
+    originals: Faces,
+    normalized: Faces,
+    names: Sequence[str],
+    size: int = 280,
+    attention: Faces | None = None,
+) -> HTML:
     """A gallery of faces (N, S, S, 3): choose one by its small picture, and drag the border between
     its normalized (left) and its original image (right) on the picture itself, or move it by keys.
-    In place of the normalized face, their difference can be left of the border.
+    In place of the normalized face, their difference can be left of the border, and where the
+    normalizer looked, if ``attention`` shows that: pictures (N, S, S, 3), as `attention_pictures`
+    gives them.
 
     It is plain HTML, which needs no kernel: an exported page has it, too. ``size``: CSS pixels
     along a side.
     """
-    return HTML(gallery_as_html(items_of(originals, normalized, names), size))
+    return HTML(gallery_as_html(items_of(originals, normalized, names, attention), size))
 
 
-def items_of(originals: Face, normalized: Face, names: Sequence[str]) -> list[Item]:
+def items_of(
+    originals: Faces, normalized: Faces, names: Sequence[str], attention: Faces | None = None
+) -> list[Item]:
     """Faces (N, S, S, 3) for a gallery that holds their pictures itself."""
+    looked = [""] * len(originals) if attention is None else map(data_uri, attention)
+    small = [data_uri(original, _THUMBNAIL) for original in originals]
+    pictures = zip(names, originals, normalized, small, looked, strict=True)
     return [
-        Item(name, data_uri(original), data_uri(drawn), thumbnail=data_uri(original, _THUMBNAIL))
-        for name, original, drawn in zip(names, originals, normalized, strict=True)
+        Item(name, data_uri(original), data_uri(drawn), thumbnail=thumbnail, attention=looks)
+        for name, original, drawn, thumbnail, looks in pictures
     ]
 
 

@@ -180,10 +180,7 @@ def bench_end_to_end(photos: int = 96, turns: int = 5) -> Iterator[Figure]:
 
 def _rates_of_networks(faces: Faces, batch: int, turns: int = 5) -> dict[str, float]:
     """Faces a second of normalizer and readers alone by each engine: medians of runs in turns."""
-    engines = {
-        name: open_engine(name, weights="tiny-photo", readers=READERS, device="cpu")
-        for name in ENGINES
-    }
+    engines = {name: open_engine(name, readers=READERS, device="cpu") for name in ENGINES}
     seconds: dict[str, list[float]] = {name: [] for name in ENGINES}
     for _ in range(1 + turns):
         for name, engine in engines.items():

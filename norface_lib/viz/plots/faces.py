@@ -10,19 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from norface_lib.images.arrays import Faces
+from norface_lib.images.arrays import Faces, resized
 from norface_lib.viz.plots.mixtures import EXPERT_COLORS
 
 
 def strip(rows: Mapping[str, Faces], scale: float = 0.95, titles: Sequence[str] = ()) -> Figure:
     """Labeled rows of faces, one column for each face: original / normalized / truth / difference.
-    ``titles``: of columns."""
-    first = next(iter(rows.values()))
-    count, size = first.shape[:2]
+    Smaller faces are shown as large as the largest. ``titles``: of columns."""
+    size = max(faces.shape[1] for faces in rows.values())
+    count = len(next(iter(rows.values())))
     step = size + max(1, size // 40)
     sheet = np.full((len(rows) * step, count * step, 3), 255, np.uint8)
     for line, faces in enumerate(rows.values()):
-        for column, face in enumerate(faces):
+        for column, face in enumerate(resized(faces, size)):
             sheet[line * step : line * step + size, column * step : column * step + size] = face
 
     # inches for the names of rows, and for titles
