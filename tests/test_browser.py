@@ -177,7 +177,7 @@ def test_the_quick_start_answers_its_reader(lab):
     assert_alike(original[:upper, right:], half[:upper, right:])
 
     read = seen(bars)
-    page.locator(".widget-dropdown select").nth(1).select_option("ada, rendered")
+    page.locator(".widget-dropdown select").nth(1).select_option("noor, rendered")
     rendered = becomes_other(picture, original)
     assert_alike(rendered[:upper, right:], original[:upper, right:])
     page.screenshot(path=runs() / "browser" / "quickstart.png")
@@ -196,12 +196,12 @@ def test_the_quick_start_answers_its_reader(lab):
     page.keyboard.press("Tab")
     looked = becomes_other(picture, rendered)
     page.screenshot(path=runs() / "browser" / "attention.png")
-    identity.select_option("ada, rendered")
+    identity.select_option("noor, rendered")
     rendered = becomes_other(picture, looked)
     assert page.get_by_role("radio", name="attention").count() == 0, "it has none"
     identity.select_option(index=0)
     assert page.get_by_role("radio", name="attention").is_checked(), "the choice stays"
-    identity.select_option("ada, rendered")
+    identity.select_option("noor, rendered")
     becomes_other(picture, looked)
 
     with page.expect_file_chooser() as chooser:
