@@ -20,6 +20,7 @@ from norface_lib.networks.inference import normalize_faces
 from norface_lib.networks.normalizer import PRESETS, Normalizer, NormalizerConfig, shrunk
 from norface_lib.networks.token_reader import TokenReader, TokenReaderConfig
 from norface_lib.networks.weights import load_normalizer, save_normalizer, save_token_reader
+from norface_lib.studies.normalizer_measures import evaluate_normalizer
 from norface_lib.training.beginning import beginning
 from norface_lib.training.normalizer import NormalizerTraining, train_normalizer
 from norface_lib.training.normalizer_losses import Sources, SynthesisLoss, plain_codes
@@ -230,6 +231,20 @@ def test_faces_are_drawn_large_and_given_small_on_request(weights, large_benchma
     drawing = NetworkDrawing(str(weights), "mira", "cpu", size=112)
     assert drawing.draw(originals).shape == (8, 112, 112, 3)
     assert np.abs(drawing.draw(originals).astype(int) - small).mean() > 1
+
+
+def test_what_is_drawn_large_is_measured_large(weights, monkeypatch):
+    """Faces that were shrunk have other edges than rendered ones of that size."""
+    seen = {}
+
+    def measure(draw, evaluator, data, domain, seed, probes):
+        seen.update(truths=data.truths.shape[1], drawn=draw(data.originals[:2]).shape)
+        return iter(())
+
+    monkeypatch.setattr("norface_lib.studies.normalizer_measures.measure_normalizer", measure)
+    evaluated = evaluate_normalizer(weights, subjects=4, frames=2)
+    assert seen == {"truths": 224, "drawn": (2, 224, 224, 3)}
+    assert evaluated["settings"]["benchmark"]["size"] == 224
 
 
 def test_an_exported_file_draws_as_large(weights, large_benchmark, tmp_path):
