@@ -71,8 +71,8 @@ class MovingDecoder(nn.Module):
     The first reference is the target image; the others show what it hides, as teeth, lids and
     wrinkles. Each is moved by a flow (after Zhou et al. 2016, "View Synthesis by Appearance Flow"),
     the moved pictures are mixed by weights of each place that sum to 1, and a coarse change of
-    color is added. A blend of two positions is a position in between and not a blur, so faces stay
-    sharp where the network is in doubt. Aligned faces have their parts at the same places, so each
+    color is added. Half-way between two positions is a position and no blur, so faces are sharper
+    where the network is in doubt. Aligned faces have their parts at the same places, so each
     token has weights of its own: they learn far faster than convolutions do here.
 
     The references are part of the weights, so a network draws the targets that it was made for:
