@@ -4,8 +4,8 @@ result file of its own.
 A file of a sweep holds two entries. ``defaults`` are fields of
 `norface_lib.studies.experiment.Experiment`; ``runs`` is a list, and each of its items has a
 ``name`` and the fields in which it differs. ``each`` in an item is a table of fields and lists of
-values: the item stands for one experiment for each combination of them. ``data`` may be a table,
-the fields of a `norface_lib.faces.benchmark.BenchmarkSpec`, and ``training`` one of
+values: the item stands for one experiment for each combination of them. ``data`` and ``test_data``
+may be tables, the fields of a `norface_lib.faces.benchmark.BenchmarkSpec`, and ``training`` one of
 `norface_lib.studies.settings.TrainingSettings`. With a third entry, ``kind: normalizer``, the
 experiments are those of `norface_lib.studies.normalizer_experiment.NormalizerExperiment`::
 

@@ -32,7 +32,11 @@ def _terms(weights: Mapping[str, float], **values: Any) -> SynthesisTerms:
 
 
 _TABLES: Mapping[type[Study], Mapping[str, Callable[..., Any]]] = {
-    Experiment: {"data": BenchmarkSpec, "training": TrainingSettings},
+    Experiment: {
+        "data": BenchmarkSpec,
+        "test_data": BenchmarkSpec,
+        "training": TrainingSettings,
+    },
     NormalizerExperiment: {"data": BenchmarkSpec, "network": _network, "terms": _terms},
 }
 """Fields that a file writes as tables, and what becomes of them."""
