@@ -181,6 +181,7 @@ def test_without_any_result_file_tables_say_how_to_make_them(tmp_path):
         assert isinstance(table, TextTable), name
     notes = TABLES["cross-dataset-rendered"](ResultFiles(tmp_path)).notes
     assert "--profile full --only 09" in notes[0]
+    assert "sweep across" in TABLES["across"](ResultFiles(tmp_path)).notes[0]
 
 
 # --- ablations and gaps ---------------------------------------------------------------------------
@@ -293,6 +294,14 @@ def test_gaps_stand_in_their_table(tmp_path):
     assert first[2:] == ("0.600 [0.500, 0.700]", "0.400 [0.300, 0.500]", bold_gap(), "")
     assert second[5] == "+0.100 [+0.050, +0.200] [-0.100, +0.300]"
     assert "quick/cross_dataset.json`, 1 seed." in table.notes[0]
+
+    experiment = {"backbone": "mini", "data": {"pool": "wild"}, "test_data": {"pool": "lab"}}
+    content = {"result": found, "settings": {"experiment": experiment | {"seeds": [0, 1]}}}
+    (tmp_path / "full/across").mkdir(parents=True)
+    (tmp_path / "full/across/back.json").write_text(json.dumps(content))
+    trained = TABLES["across"](ResultFiles(tmp_path))
+    assert trained.rows[0][0] == "wild -> lab, small network, 2 seeds (mean F1)"
+    assert [line[1:] for line in trained.rows] == [line[1:] for line in table.rows]
 
 
 def bold_gap():

@@ -73,6 +73,7 @@ class ResultTable(StrEnum):
     TRANSFER = "transfer"
     GROUPS = "groups"
     CROSS_DATASET_RENDERED = "cross-dataset-rendered"
+    ACROSS = "across"
     ABLATIONS = "ablations"
     FEW_PEOPLE = "few-people"
     PEOPLE = "people"

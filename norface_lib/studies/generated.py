@@ -7,7 +7,7 @@ from pathlib import Path
 
 from norface_lib.common.errors import DataError
 from norface_lib.common.files import write_atomically
-from norface_lib.studies import paper_tables, rendered_tables
+from norface_lib.studies import cross_tables, paper_tables, rendered_tables
 from norface_lib.studies.ablation_files import (
     ablation_table,
     few_people_table,
@@ -27,7 +27,8 @@ TABLES: Mapping[str, Callable[[ResultFiles], TextTable]] = {
     "original-twice": rendered_tables.original_twice_table,
     "transfer": rendered_tables.transfer_table,
     "groups": rendered_tables.groups_table,
-    "cross-dataset-rendered": rendered_tables.cross_dataset_table,
+    "cross-dataset-rendered": cross_tables.cross_dataset_table,
+    "across": cross_tables.across_table,
     "ablations": ablation_table,
     "few-people": few_people_table,
     "people": people_table,

@@ -179,55 +179,6 @@ def _of_drawings(file: ResultFile, keys: tuple[str, ...]) -> list[str]:
     return cells
 
 
-CROSS_DATASET = "cross_dataset"
-"""Name of the result file of notebook 9."""
-
-_SHRINKS = {
-    "normalized": "the normalized face instead of the original",
-    "both": "the normalized face, beside the original",
-}
-
-
-def cross_dataset_table(files: ResultFiles) -> TextTable:
-    """Notebook 9: scores in-domain and across, the gap, and by how much it shrinks beside that of
-    the original face."""
-    file = files.of_profile(CROSS_DATASET)
-    rows = []
-    directions = file.result["directions"] if file else {}
-    for direction, found in directions.items():
-        for number, (name, row) in enumerate(found["rows"].items()):
-            own = found["in_domain"][name]
-            gap = found["gaps"][name]
-            shrinks = found["shrinkages"].get(_SHRINKS.get(name, ""))
-            rows.append(
-                (
-                    f"{direction} ({row['metric']})" if not number else "",
-                    name,
-                    with_interval(own["headline"], own["interval"]),
-                    with_interval(row["headline"], row["interval"]),
-                    signed(gap["value"], gap["subjects"]),
-                    signed(shrinks["value"], shrinks["subjects"], shrinks.get("trainings"))
-                    if shrinks
-                    else "",
-                )
-            )
-    note = "Not run yet: `norface reproduce --profile full --only 09`."
-    if file:
-        note = (
-            f"From {file.how}. In-domain: trained on the tested dataset's other people. Gap: "
-            "in-domain minus cross-dataset, on the same test people; shrinks: by how much it is "
-            "smaller than the original's. 95 % over the tested people, and in the last column a "
-            "second interval over trainings; bold where they leave out zero."
-        )
-    return TextTable(
-        name="cross-dataset-rendered",
-        title="Across datasets, rendered faces",
-        header=("trained -> tested", "input", "in-domain", "cross-dataset", "gap", "shrinks by"),
-        rows=tuple(rows),
-        notes=(note,),
-    )
-
-
 _GROUPS = (
     ("rendered, `lab`", "groups-rendered-lab"),
     ("rendered, `wild`", "groups-rendered-wild"),
