@@ -83,7 +83,8 @@ def test_each_stands_for_every_combination(write):
 
 def test_a_table_of_data_is_a_benchmark(write):
     wild, lab = {"pool": "wild", "subjects": 9}, {"pool": "lab", "subjects": 8}
-    (one,) = read_sweep(write({"name": "a", "data": wild, "test_data": lab, "root": None}, data=""))
+    run = {"name": "a", "data": wild, "test_data": lab}
+    (one,) = read_sweep(write(run, data="", root=None, protocol=""))
     assert one.experiment.data == BenchmarkSpec(pool="wild", subjects=9)
     assert one.experiment.test_data == BenchmarkSpec(pool="lab", subjects=8)
 
