@@ -134,6 +134,9 @@ def _differences(studies: Sequence[Study | None]) -> list[tuple[str, ...]]:
 
 
 _TRANSFERS = (
+    ("London, `tiny-photo-224`", "transfer-london-224"),
+    ("press photographs, `tiny-photo-224`", "transfer-press-224"),
+    ("FER+ `valid`, `tiny-photo-224`", "transfer-ferplus-224"),
     ("London, `tiny-photo`", "transfer-london"),
     ("press photographs, `tiny-photo`", "transfer-press"),
     ("FER+ `valid`, `tiny-photo`", "transfer-ferplus"),
@@ -147,17 +150,26 @@ _DRAWINGS = {
 }
 
 
+_TRANSFERRED = {
+    "smiling from neutral by AU12 (AUC)": ("smile", "all", "auc"),
+    "the same, AUs against emotions (mean AUC)": ("signs", "mean"),
+    "the same, neutral faces on which an AU is called (mean over AUs)": ("neutral", "mean"),
+}
+"""What `evaluate transfer` measured, and where it stands in a result file."""
+
+
 def transfer_table(files: ResultFiles) -> TextTable:
     """Rendered faces teach, photographs test: what `evaluate transfer` measured."""
     rows = []
     for place, name in _TRANSFERS:
         if (file := files.file(f"{name}.json")) is None:
             continue
-        what = f"{place}: smiling from neutral by AU12 (AUC)"
-        rows.append((what, *_of_drawings(file, ("smile", "all", "auc"))))
-        if any("signs" in found for found in file.result["inputs"].values()):
-            what = "the same, AUs against emotions (mean AUC)"
-            rows.append((what, *_of_drawings(file, ("signs", "mean"))))
+        inputs = file.result["inputs"].values()
+        rows += [
+            (f"{place}: {what}" if keys[0] == "smile" else what, *_of_drawings(file, keys))
+            for what, keys in _TRANSFERRED.items()
+            if any(keys[0] in measures for measures in inputs)
+        ]
     return TextTable(
         name="transfer",
         title="Rendered faces teach a linear reader of AUs, photographs test it",
