@@ -4,13 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from nbformat import read
 from typer.testing import CliRunner
 
 from norface_lib.cli import project
-from norface_lib.cli.address import NOTEBOOK, address_of, write_address
+from norface_lib.cli.address import NOTEBOOK, write_address
 from norface_lib.cli.app import app
 from norface_lib.common.paths import ROOT
 
@@ -23,6 +24,12 @@ def checkout(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
+
+
+def address_of(root):
+    """``[project.urls] Repository`` of a checkout's pyproject.toml, or an empty text."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project.get("urls", {}).get("Repository", "")
 
 
 def install_cell(root):

@@ -372,15 +372,12 @@ def test_a_timm_network_of_a_file_is_timms(timm_file):
     assert torch.autograd.grad(network.embed(images).sum(), images)[0].abs().max() > 0
 
 
-def test_a_preparation_says_what_a_network_takes(timm_file):
-    network = TimmNetwork(
-        "test_resnet",
-        timm_file[1],
-        Preparation(size=64, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0), bgr=True),
-    )
+def test_a_preparation_says_what_a_network_takes(small, tmp_path):
+    path = write_onnx(small, tmp_path / "small.onnx", size="side")
+    preparation = Preparation(size=64, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))
+    network = OnnxNetwork(path, preparation)
     image = torch.tensor([0.6, 0.7, 0.9]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
-    # blue, green, red
-    expected = torch.tensor([0.3, 0.5, 1.0]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
+    expected = torch.tensor([1.0, 0.5, 0.3]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
     torch.testing.assert_close(network.prepare(image), expected)
     with pytest.raises(ValueError, match=r"\(N, 3, S, S\), got \(1, 3, 64, 32\)"):
         network.prepare(image[..., :32])

@@ -1,7 +1,6 @@
 """Weights of other encoders: read to the letter, or refused with what does not fit."""
 
 import argparse
-import hashlib
 import io
 from dataclasses import replace
 
@@ -142,15 +141,6 @@ def test_a_fine_tuned_vit_brings_its_last_normalization(encoder, tmp_path):
     assert any("fc_norm" in change for change in report.changed) and list(
         report.dropped.values()
     ) == [1, 2]
-
-
-def test_the_hash_is_checked_first(encoder, tmp_path):
-    path = saved(mae(), tmp_path / "mae.pth")
-    load_encoder_weights(encoder, path, hashlib.sha256(path.read_bytes()).hexdigest().upper())
-    with pytest.raises(CheckpointError, match=r"mae\.pth: its SHA-256 is .*, not abc; fetch"):
-        load_encoder_weights(encoder, path, "abc")
-    with pytest.raises(CheckpointError, match="checked of a file alone"):
-        load_encoder_weights(encoder, "timm:vit_base_patch16_224.mae", "abc")
 
 
 # --- what does not fit ----------------------------------------------------------------------------
@@ -348,5 +338,3 @@ def test_a_network_of_timm_says_what_it_cannot_fetch(monkeypatch):
         CheckpointError, match=r"need backbone='timm:resnet18', which here is 'timm:test_resnet"
     ):
         load_encoder_weights(encoder, "timm:resnet18")
-    with pytest.raises(CheckpointError, match="checked of a file alone"):
-        load_encoder_weights(encoder, f"timm:{RESNET}", "abc")

@@ -3,7 +3,6 @@ quick start's cell that installs, and the badges of the README."""
 
 import json
 import re
-import tomllib
 from pathlib import Path
 
 from norface_lib.common.files import write_atomically
@@ -13,12 +12,6 @@ _BADGES = re.compile(r" <!-- try -->.*?<!-- /try -->|$", re.DOTALL)
 
 NOTEBOOK = "notebooks/00_quickstart.ipynb"
 """The notebook that can be tried without a copy of the repository."""
-
-
-def address_of(root: Path) -> str:
-    """``[project.urls] Repository`` of a checkout's pyproject.toml, or an empty text."""
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project.get("urls", {}).get("Repository", "")
 
 
 def write_address(root: Path, address: str) -> list[Path]:

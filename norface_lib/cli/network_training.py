@@ -1,7 +1,7 @@
 """Commands that train the normalizer, the token reader and the evaluator."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,9 +20,6 @@ from norface_lib.cli.options import (
     TermOption,
 )
 from norface_lib.cli.output import show
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer()
 _PANEL = "Training"

@@ -18,9 +18,10 @@ def rand(*shape: int, batch: int = 0, device: torch.device | None = None) -> Ten
     return _drawn(lambda whole: torch.rand(whole, device=device), shape, batch)
 
 
-def randn(*shape: int, batch: int = 0, device: torch.device | None = None) -> Tensor:
-    """Standard normal numbers for the samples of this process; ``batch``: as of `rand`."""
-    return _drawn(lambda whole: torch.randn(whole, device=device), shape, batch)
+def randn(*shape: int, device: torch.device | None = None) -> Tensor:
+    """Standard normal numbers for the samples of this process, which the first dimension of
+    ``shape`` counts."""
+    return _drawn(lambda whole: torch.randn(whole, device=device), shape, 0)
 
 
 def kept(shape: tuple[int, ...], share: float, like: Tensor) -> Tensor:

@@ -306,7 +306,7 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or folders F001_T1 or 2F01_T1, or 2
             ):
                 self.accounted.add(path.as_posix())
                 try:
-                    yield key, video_frames(self.root, path, first=0)
+                    yield key, video_frames(self.root, path)
                 except DataError as error:
                     self.report.drop("video that cannot be read", error)
 

@@ -154,7 +154,7 @@ Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
                 self.report.note("second copy of a video, not used", path)
                 continue
             try:
-                videos[key] = video_frames(self.root, path, first=0)
+                videos[key] = video_frames(self.root, path)
             except DataError as error:
                 self.report.drop("video that cannot be read", error)
         return videos

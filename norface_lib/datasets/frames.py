@@ -103,13 +103,12 @@ def _leave_entry(report: Report, path: str) -> None:
         report.leave(f"{kind_of(name)} in a zip", path)
 
 
-def video_frames(root: Path, file: Path, first: int = 1) -> dict[int, str]:
-    """All frames of a video by the number that labels give them, ``first`` for the first. Raises
-    :class:`DataError`."""
+def video_frames(root: Path, file: Path) -> dict[int, str]:
+    """All frames of a video by their position, from 0 on. Raises :class:`DataError`."""
     count = int(_open_video(root / file).get(cv2.CAP_PROP_FRAME_COUNT))
     if count <= 0:
         raise DataError(f"{root / file}: holds no frame; download it again")
-    return {first + position: f"{file.as_posix()}#{position}" for position in range(count)}
+    return {position: f"{file.as_posix()}#{position}" for position in range(count)}
 
 
 _BAD_ZIP = (OSError, zipfile.BadZipFile, ValueError, RuntimeError, EOFError, OverflowError)

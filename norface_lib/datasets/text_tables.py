@@ -88,11 +88,11 @@ def split_line(line: str, separator: str) -> list[str]:
     return [value.strip().strip('"').strip() for value in values]
 
 
-def read_named(path: Path, needed: Iterable[str] = ("image",)) -> pd.DataFrame:
+def read_named(path: Path) -> pd.DataFrame:
     """A table of text whose rows belong to files, as people write them: column names in lower
     case, no spaces around names and values, no blank rows, any of ``SEPARATORS``.
 
-    Raises :class:`DataError` if it cannot be read, or lacks a column of ``needed``.
+    Raises :class:`DataError` if it cannot be read, or lacks the column ``image``.
     """
     lines = read_text(path).splitlines()
     filled = [line for line in lines if line.strip(" \t,;\"'")]
@@ -107,9 +107,9 @@ def read_named(path: Path, needed: Iterable[str] = ("image",)) -> pd.DataFrame:
 
     columns = [name.strip().casefold() for name in rows[0]] if rows else []
     named = [number for number, name in enumerate(columns) if name]
-    if missing := [name for name in needed if name not in columns]:
+    if "image" not in columns:
         listed = ", ".join(columns[number] for number in named) or "none"
-        raise DataError(f"{path}: lacks the column {', '.join(missing)}; its columns are {listed}")
+        raise DataError(f"{path}: lacks the column image; its columns are {listed}")
     cells = [
         [row[number].strip() if number < len(row) else "" for number in named] for row in rows[1:]
     ]

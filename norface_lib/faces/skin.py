@@ -71,16 +71,14 @@ class Painter:
         z = (self.z - center[1]) / size[1]
         return np.exp(-(x**2) - z**2) * self.front
 
-    def hair_amount(
-        self, look: Look, at: NDArray[np.float32], edge: float = 0.004
-    ) -> NDArray[np.float32]:
+    def hair_amount(self, look: Look, at: NDArray[np.float32]) -> NDArray[np.float32]:
         """Share 0..1 of the scalp at points (..., 3) that is under hair: all above a line that
         falls from forehead to nape."""
         x, y, z = np.moveaxis(at, -1, 0)
         back = np.clip((y + 0.015) / 0.16, -0.1, 1)
         side = 0.008 * np.clip(np.abs(x) / 0.05, 0, 1.4) ** 3
         line = look.hairline - side - 0.16 * np.sign(back) * np.abs(back) ** 0.85
-        return _step(z - line, edge)
+        return _step(z - line, 0.004)
 
     def paint(self, look: Look) -> NDArray[np.float32]:
         """The texture of a look: (S, S, 3) linear albedo in 0..1."""
@@ -141,10 +139,10 @@ class Painter:
         return (look.beard * shape * (0.85 + 0.15 * fine)).clip(0, 0.9)
 
 
-@lru_cache(maxsize=2)
-def painter(size: int = TEXTURE_SIZE) -> Painter:
+@lru_cache(maxsize=1)
+def painter() -> Painter:
     """The painter of this process, made once."""
-    return Painter(size)
+    return Painter(TEXTURE_SIZE)
 
 
 def _mirror(x: NDArray) -> NDArray:

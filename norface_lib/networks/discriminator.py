@@ -12,6 +12,9 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+_SLOPE = 0.2
+"""Of the leaky ReLU, below zero."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
@@ -20,7 +23,6 @@ class DiscriminatorConfig:
 
     width: int = 32  # channels of the first stage; each later one has twice as many
     stages: int = 3  # halvings of the image: a patch is 70 px wide with 3, 34 px with 2
-    slope: float = 0.2  # of the leaky ReLU below zero
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -36,9 +38,6 @@ class DiscriminatorConfig:
         return side
 
 
-PATCH_DISCRIMINATOR = DiscriminatorConfig()
-
-
 class Discriminator(nn.Module):
     """Images (N, 3, S, S) in [0, 1] to one logit a patch (N, 1, h, w), above 0 for patches taken
     for real.
@@ -47,14 +46,14 @@ class Discriminator(nn.Module):
     than a patch.
     """
 
-    def __init__(self, config: DiscriminatorConfig = PATCH_DISCRIMINATOR):
+    def __init__(self, config: DiscriminatorConfig = DiscriminatorConfig()):
         super().__init__()
         self.config = config
         layers: list[nn.Module] = []
         for stage, (before, after) in enumerate(pairwise(config.widths)):
             layers += [
                 _conv(before, after, stride=2 if stage < config.stages else 1),
-                nn.LeakyReLU(config.slope),
+                nn.LeakyReLU(_SLOPE),
             ]
         self.body = nn.Sequential(*layers, _conv(config.widths[-1], 1, stride=1))
 

@@ -211,8 +211,8 @@ def _compare(network: Pipeline, faces: Tensor, path: Path, out: Path) -> None:
                 )
 
 
-def open_session(path: Path, threads: int | None = None) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the CPU; threads: default PyTorch's number.
+def open_session(path: Path) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU, with as many threads as PyTorch has.
 
     Raises :class:`CheckpointError` for a file that onnxruntime cannot read.
     """
@@ -220,7 +220,7 @@ def open_session(path: Path, threads: int | None = None) -> Any:
         import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors come as exceptions
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -10,7 +10,7 @@ the framing, size and colors that they were trained on. Our choice.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,6 @@ class Preparation:
     crop: Crop = NORFACE_CROP
     mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
     std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
-    bgr: bool = False  # order of the channels; mean and deviation stay those of red, green, blue
 
 
 IMAGENET = Preparation()
@@ -121,8 +120,7 @@ class FrozenNetwork(nn.Module, ABC):
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
             raise ValueError(f"images must have shape (N, 3, S, S), got {tuple(images.shape)}")
         images = reframe(images, self.preparation.crop, self.preparation.size)
-        images = (images - self.mean) / self.std
-        return images.flip(1) if self.preparation.bgr else images
+        return (images - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Encoding:
         """Embedding and maps in one pass, for losses that need both."""
@@ -137,7 +135,7 @@ class FrozenNetwork(nn.Module, ABC):
         return self(images)[1]
 
 
-def frozen_network(spec: str, preparation: Preparation | None = None) -> FrozenNetwork:
+def frozen_network(spec: str) -> FrozenNetwork:
     """A frozen network by ``kind`` or ``kind:what``.
 
     - ``arcface:PATH.onnx``: an identity encoder of insightface; ``arcface`` alone takes the one
@@ -149,9 +147,8 @@ def frozen_network(spec: str, preparation: Preparation | None = None) -> FrozenN
     - ``evaluator`` or ``evaluator:PATH``: this project's evaluator
     - ``reader`` or ``reader:PATH``: a token reader of this project
 
-    ``preparation`` says what the network takes if that is not usual for its kind. Raises
-    :class:`DataError` for an unknown kind or name, :class:`CheckpointError` if weights are missing
-    or cannot be used.
+    Raises :class:`DataError` for an unknown kind or name, :class:`CheckpointError` if weights are
+    missing or cannot be used.
     """
     kind, _, what = spec.partition(":")
     if kind == "arcface" or (kind == "onnx" and what):
@@ -160,10 +157,10 @@ def frozen_network(spec: str, preparation: Preparation | None = None) -> FrozenN
             from norface_lib.networks.onnx_network import OnnxNetwork
 
         path = Path(what) if what else _arcface_file()
-        return OnnxNetwork(path, preparation or (ARCFACE if kind == "arcface" else IMAGENET))
+        return OnnxNetwork(path, ARCFACE if kind == "arcface" else IMAGENET)
     if kind == "timm" and what:
         name, _, path = what.partition("@")
-        return TimmNetwork(name, Path(path) if path else None, preparation)
+        return TimmNetwork(name, Path(path) if path else None)
     if kind == "evaluator":
         return EvaluatorNetwork(load_evaluator(what or "evaluator")[0])
     if kind == "reader":
@@ -197,14 +194,13 @@ class TimmNetwork(FrozenNetwork):
     or ``state_dict``) and not timm's own. Errors as of `frozen_network`.
     """
 
-    def __init__(self, name: str, path: Path | None = None, preparation: Preparation | None = None):
+    def __init__(self, name: str, path: Path | None = None):
         if not timm.is_model(name):
             raise DataError(f"no timm model {name!r}; timm.list_models() names them")
         network = _published(name) if path is None else _from_file(name, path)
         usual = timm.data.resolve_model_data_config(network)
-        preparation = preparation or Preparation(mean=usual["mean"], std=usual["std"])
-        size = preparation.size or usual["input_size"][1]
-        super().__init__(network, replace(preparation, size=size))
+        size = usual["input_size"][1]
+        super().__init__(network, Preparation(size=size, mean=usual["mean"], std=usual["std"]))
 
     def encode(self, prepared: Tensor) -> Encoding:
         last, maps = self.network.forward_intermediates(prepared)

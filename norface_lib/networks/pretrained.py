@@ -33,7 +33,6 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from norface_lib.common.errors import CheckpointError
-from norface_lib.common.files import sha256_of
 from norface_lib.common.paths import no_file
 from norface_lib.networks.encoder import FaceEncoder, TimmEncoder, create_timm
 
@@ -66,23 +65,21 @@ class LoadReport:
         return "\n".join([*lines, *(f"  changed: {change}" for change in self.changed)])
 
 
-def load_encoder_weights(
-    encoder: FaceEncoder | TimmEncoder, source: str | Path, sha256: str | None = None
-) -> LoadReport:
+def load_encoder_weights(encoder: FaceEncoder | TimmEncoder, source: str | Path) -> LoadReport:
     """Puts weights into every part of an encoder, or raises :class:`CheckpointError` and leaves it
     as it was.
 
-    ``source``: a file, or ``timm:NAME``. ``sha256``: expected hash of a file, in hex. The class
-    token's position is cut off, and positions are resampled to the encoder's grid (bicubic). A file
-    does not tell how many heads its network had. A `TimmEncoder` keeps its class token, and
-    takes ``timm:NAME`` of its own name alone, as mean and std belong to the name.
+    ``source``: a file, or ``timm:NAME``. The class token's position is cut off, and positions are
+    resampled to the encoder's grid (bicubic). A file does not tell how many heads its network had.
+    A `TimmEncoder` keeps its class token, and takes ``timm:NAME`` of its own name alone, as mean
+    and std belong to the name.
     """
     if isinstance(encoder, TimmEncoder):
-        return _load_timm_encoder(encoder, str(source), sha256)
+        return _load_timm_encoder(encoder, str(source))
     if str(source).startswith("timm:"):
-        weights = _of_timm(encoder, str(source), sha256)
+        weights = _of_timm(encoder, str(source))
     else:
-        weights = _of_file(Path(source), sha256)
+        weights = _of_file(Path(source))
     changed = _normalize_tokens(weights)
     kept, dropped = _without_unused(weights)
     changed += _fit_positions(kept, encoder)
@@ -91,14 +88,10 @@ def load_encoder_weights(
     return LoadReport(str(source), len(kept), dict(dropped), tuple(changed))
 
 
-def _of_file(path: Path, sha256: str | None) -> Weights:
+def _of_file(path: Path) -> Weights:
     if not path.is_file():
         raise CheckpointError(
             f"{path}: {no_file(path)}; give a .pth, .pt or .safetensors file, or timm:NAME"
-        )
-    if sha256 is not None and sha256_of(path) != sha256.lower():
-        raise CheckpointError(
-            f"{path}: its SHA-256 is {sha256_of(path)}, not {sha256}; fetch the file again"
         )
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
@@ -135,8 +128,8 @@ def _unpickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _of_timm(encoder: FaceEncoder, source: str, sha256: str | None) -> Weights:
-    model = _fetch(timm.create_model, source, sha256)
+def _of_timm(encoder: FaceEncoder, source: str) -> Weights:
+    model = _fetch(timm.create_model, source)
     theirs = {name: tuple(model.pretrained_cfg[name]) for name in ("mean", "std")}
     ours = {"mean": encoder.config.mean, "std": encoder.config.std}
     if theirs != ours:
@@ -147,12 +140,8 @@ def _of_timm(encoder: FaceEncoder, source: str, sha256: str | None) -> Weights:
     return model.state_dict()
 
 
-def _fetch(build: Callable[..., nn.Module], source: str, sha256: str | None) -> nn.Module:
+def _fetch(build: Callable[..., nn.Module], source: str) -> nn.Module:
     """The network of ``timm:NAME`` as ``build(NAME, pretrained=True)`` makes it."""
-    if sha256 is not None:
-        raise CheckpointError(
-            f"{source}: a SHA-256 is checked of a file alone; download it and give its path"
-        )
     try:
         return build(source.removeprefix("timm:"), pretrained=True)
     # each release of the hub's client raises kinds of its own when there is no network
@@ -163,16 +152,16 @@ def _fetch(build: Callable[..., nn.Module], source: str, sha256: str | None) -> 
         ) from error
 
 
-def _load_timm_encoder(encoder: TimmEncoder, source: str, sha256: str | None) -> LoadReport:
+def _load_timm_encoder(encoder: TimmEncoder, source: str) -> LoadReport:
     """As `load_encoder_weights`. Names must agree both ways, which timm itself does not ask of a
     network without a head."""
     shapes = {name: tuple(value.shape) for name, value in encoder.network.state_dict().items()}
     weights: Weights = {}
     dropped: Counter[str] = Counter()
     if source.startswith("timm:"):
-        network = _fetched_network(encoder, source, sha256)
+        network = _fetched_network(encoder, source)
     else:
-        weights, dropped = _without_unused(_of_file(Path(source), sha256), _unused_by_timm(encoder))
+        weights, dropped = _without_unused(_of_file(Path(source)), _unused_by_timm(encoder))
         network = _network_of(encoder, weights, source)
     encoder.network.load_state_dict(network.state_dict())
     changed = [
@@ -190,12 +179,12 @@ def _with_head(encoder: TimmEncoder, name: str, **settings: Any) -> nn.Module:
     )
 
 
-def _fetched_network(encoder: TimmEncoder, source: str, sha256: str | None) -> nn.Module:
+def _fetched_network(encoder: TimmEncoder, source: str) -> nn.Module:
     if source != f"timm:{encoder.name}":
         raise CheckpointError(
             f"{source}: these weights need backbone={source!r}, which here is 'timm:{encoder.name}'"
         )
-    network = _fetch(partial(_with_head, encoder), source, sha256)
+    network = _fetch(partial(_with_head, encoder), source)
     network.reset_classifier(0)
     return network
 

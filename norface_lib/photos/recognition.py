@@ -97,11 +97,11 @@ class Recognition:
         return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
-def rendered_strangers(count: int = STRANGERS) -> Faces:
+def rendered_strangers() -> Faces:
     """Neutral faces (N, 112, 112, 3) of rendered people."""
     studio = Studio(_SIZE)
-    spec = BenchmarkSpec(pool="lab", subjects=count)
-    people = [face_of(spec, number) for number in range(count)]
+    spec = BenchmarkSpec(pool="lab", subjects=STRANGERS)
+    people = [face_of(spec, number) for number in range(STRANGERS)]
     return np.stack([studio.plain(person, Frame({}, {})) for person in people])
 
 

@@ -42,7 +42,7 @@ class Map:
     """Scores and upright points of faces to AU intensities of each side: principal components, then
     a small network (scikit-learn's ``MLPRegressor``)."""
 
-    def __init__(self, seen: FacePoints, codes: Codes, seed: int = 0):
+    def __init__(self, seen: FacePoints, codes: Codes):
         from sklearn.decomposition import PCA
         from sklearn.neural_network import MLPRegressor
         from sklearn.pipeline import make_pipeline
@@ -51,13 +51,13 @@ class Map:
         found = seen.points[seen.found]
         self.shape = upright(found[:2000], found[0]).mean(axis=0)
         points = upright(found, self.shape).reshape(len(found), -1)
-        self.components = PCA(min(COMPONENTS, *points.shape), random_state=seed).fit(points)
+        self.components = PCA(min(COMPONENTS, *points.shape), random_state=0).fit(points)
         network = MLPRegressor(
             hidden_layer_sizes=(256,),
             alpha=1e-2,
             early_stopping=True,
             max_iter=200,
-            random_state=seed,
+            random_state=0,
         )
         self.network = make_pipeline(StandardScaler(), network)
         self.network.fit(self._features(seen), codes[seen.found].reshape(len(found), -1))

@@ -59,8 +59,9 @@ def _starts(length: float, side: float) -> list[float]:
     return np.linspace(0, length - side, 1 + int(np.ceil(2 * (length - side) / side))).tolist()
 
 
-def wider(view: View, margin: float = 0.3) -> View:
+def wider(view: View) -> View:
     x, y, side = view
+    margin = 0.3
     return x - margin * side, y - margin * side, (1 + 2 * margin) * side
 
 

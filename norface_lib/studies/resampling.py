@@ -71,15 +71,15 @@ def _ratio(part: NDArray, whole: NDArray) -> NDArray[np.float64]:
     return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
 
 
-def with_intervals(measures: Any, level: float = 0.95) -> Any:
-    """The same measures with ``value`` and ``interval`` (percentiles over resamples) in place of
-    each array of samples; None where undefined."""
+def with_intervals(measures: Any) -> Any:
+    """The same measures with ``value`` and ``interval`` (95 % of the resamples) in place of each
+    array of samples; None where undefined."""
     if isinstance(measures, Mapping):
-        return {name: with_intervals(part, level) for name, part in measures.items()}
+        return {name: with_intervals(part) for name, part in measures.items()}
     if not isinstance(measures, np.ndarray):
         return measures
     value, resampled = measures[0], measures[1:][~np.isnan(measures[1:])]
     if np.isnan(value) or not len(resampled):
         return {"value": None, "interval": None}
-    ends = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    ends = np.quantile(resampled, [0.025, 0.975])
     return {"value": float(value), "interval": ends.tolist()}

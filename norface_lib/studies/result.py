@@ -48,17 +48,6 @@ class Result:
         table.index.name = self._first.task.headline
         return table
 
-    def per_label(self) -> pd.DataFrame:
-        """The table that a paper prints: a line for each row, a column for each label, and the
-        headline. In percent, but for ICC."""
-        scale = 1.0 if self.task == "au_intensity" else 100.0
-        table = pd.DataFrame(
-            {name: row.per_label * scale for name, row in self.rows.items()},
-            index=list(self._first.task.outputs),
-        ).T
-        table[self._first.task.headline] = [row.score * scale for row in self.rows.values()]
-        return table.round(3 if scale == 1 else 1)
-
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables of `norface_lib.studies.experiment_tables` by name."""
         return tables_of(self.rows, self.dataset)

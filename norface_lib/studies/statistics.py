@@ -39,16 +39,20 @@ def bootstrap_interval(
     and the metric is averaged over folds, as the headline is. Raises ``ValueError`` for a fold of
     fewer than two subjects.
     """
-    return _interval(_resampled(per_subject, metric, resamples, seed, folds), level)
+    return _interval(_resampled(per_subject, metric, folds, resamples, seed), level)
 
 
-def _interval(values: NDArray, level: float) -> tuple[NDArray, NDArray]:
+def _interval(values: NDArray, level: float = 0.95) -> tuple[NDArray, NDArray]:
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
 
 
 def _resampled(
-    per_subject: ArrayLike, metric: Metric, resamples: int, seed: int, folds: ArrayLike | None
+    per_subject: ArrayLike,
+    metric: Metric,
+    folds: ArrayLike | None,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> NDArray:
     """The metric of each resample, averaged over folds; the same samples for the same seed,
     subjects and folds."""
@@ -95,12 +99,9 @@ def paired_bootstrap(
     first: ArrayLike,
     second: ArrayLike,
     metric: Metric = _unchanged,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
     folds: ArrayLike | None = None,
 ) -> Difference:
-    """Difference of a metric between two methods on the same subjects, with its percentile
+    """Difference of a metric between two methods on the same subjects, with its 95 % percentile
     bootstrap interval.
 
     Both methods are given the same samples, so that what makes a subject hard for both cancels out.
@@ -113,8 +114,8 @@ def paired_bootstrap(
             f"both methods need the same subjects and labels, got shapes {np.shape(first)} and "
             f"{np.shape(second)}"
         )
-    resampled = [_resampled(values, metric, resamples, seed, folds) for values in (first, second)]
-    low, high = _interval(resampled[0] - resampled[1], level)
+    ours, theirs = (_resampled(values, metric, folds=folds) for values in (first, second))
+    low, high = _interval(ours - theirs)
     return Difference(_score(first, metric, folds) - _score(second, metric, folds), low, high)
 
 
@@ -154,21 +155,19 @@ def paired_t_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) 
     return Difference((first - second).mean(), low, high)
 
 
-def sign_flip_test(
-    first: ArrayLike, second: ArrayLike, resamples: int = 100_000, seed: int = 0
-) -> float:
+def sign_flip_test(first: ArrayLike, second: ArrayLike) -> float:
     """Two-sided p-value of the paired permutation test (Fisher 1935) on the mean difference over
     the same folds and seeds (P,).
 
     If the methods are alike, each difference could as well have had the other sign. Up to 16 pairs
-    all 2^P signs are tried, beyond that ``resamples`` random ones. The least p-value is 2 / 2^P:
+    all 2^P signs are tried, beyond that 100,000 random ones. The least p-value is 2 / 2^P:
     three folds of one seed (0.25) can show nothing. Errors as in `paired_t_interval`.
     """
     result = stats.permutation_test(
         _checked(first, second),
         lambda x, y, axis: (x - y).mean(axis=axis),
         permutation_type="samples",
-        n_resamples=resamples,
-        rng=seed,
+        n_resamples=100_000,
+        rng=0,
     )
     return float(result.pvalue)

@@ -38,22 +38,20 @@ def mirrored_embeddings(originals: Tensor, normalized: Tensor) -> tuple[Tensor, 
     return originals[rows, flip], normalized[rows, flip]
 
 
-def photometric(images: Tensor, strength: float = 1.0) -> Tensor:
+def photometric(images: Tensor) -> Tensor:
     """Brightness, contrast, color cast, gamma, and one image in eight gray, as cameras and lamps
     do. Same shape, in [0, 1]."""
     count = len(images)
 
     def normal(channels: int, scale: float) -> Tensor:
-        return chance.randn(count, channels, 1, 1, device=images.device) * (scale * strength)
+        return chance.randn(count, channels, 1, 1, device=images.device) * scale
 
     images = images.clamp(0, 1) ** torch.exp(normal(1, 0.15))
     images = (images - 0.5) * torch.exp(normal(1, 0.12)) + 0.5
     images = images * torch.exp(normal(1, 0.10) + normal(3, 0.04)) + normal(1, 0.02)
     gray = images.mean(1, keepdim=True).expand_as(images)
-    images = torch.where(
-        chance.rand(count, 1, 1, 1, device=images.device) < 0.125 * strength, gray, images
-    )
-    return images.clamp(0, 1)
+    to_gray = chance.rand(count, 1, 1, 1, device=images.device) < 0.125
+    return torch.where(to_gray, gray, images).clamp(0, 1)
 
 
 def jitter(images: Tensor, turn: float = 0.05, zoom: float = 0.05, shift: float = 0.02) -> Tensor:
