@@ -176,6 +176,13 @@ def test_the_readme_is_a_model_card(hub):
     assert 'load_classifier("hf://ann/reader/tiny-photo-au")' in body
 
 
+def test_a_token_reader_is_sent_like_any_other_weights(hub):
+    files, _ = push_to_hub(["tiny-photo-reader"], "ann/reader", dry_run=True)
+    assert {"tiny-photo-reader.safetensors", "tiny-photo-reader.json"} < files.keys()
+    text = files["README.md"].decode()
+    assert 'reader, card = load_token_reader("hf://ann/reader/tiny-photo-reader")' in text
+
+
 def test_a_dry_run_lists_the_files_and_asks_no_network(monkeypatch):
     def no_network(*_, **__):
         raise AssertionError("the network was asked")

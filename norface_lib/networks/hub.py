@@ -1,28 +1,53 @@
 """Weights on the Hugging Face Hub: a repository with files, cards, target pictures and a README.
 They load by ``hf://owner/name`` wherever weights are named."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from norface_lib.common.errors import CheckpointError
 from norface_lib.common.paths import target_picture
 from norface_lib.networks.cards import read_card, target_names
 from norface_lib.networks.places import HUB, find_normalizer, find_weights, parse_address
-from norface_lib.networks.weights import load_classifier, load_evaluator, load_normalizer
+from norface_lib.networks.weights import (
+    load_classifier,
+    load_evaluator,
+    load_normalizer,
+    load_token_reader,
+)
 
-_LOADERS = {
-    "normalizer": load_normalizer,
-    "classifier": load_classifier,
-    "evaluator": load_evaluator,
-}
 
-_ABOUT = {
-    "normalizer": "A normalization network: it turns a face into the face of its target, with the "
-    "same expression.",
-    "classifier": "A classification network: it reads a face and its normalized image.",
-    "evaluator": "A network that measures AUs and emotions, to evaluate normalized images.",
+class _Kind(NamedTuple):
+    """What a README says of a kind of weights: a sentence, how they load, and what that gives."""
+
+    about: str
+    load: Callable[..., tuple[Any, ...]]
+    gives: str
+
+
+_KINDS = {
+    "normalizer": _Kind(
+        "A normalization network: it turns a face into the face of its target, with the same "
+        "expression.",
+        load_normalizer,
+        "normalizer, target, card",
+    ),
+    "classifier": _Kind(
+        "A classification network: it reads a face and its normalized image.",
+        load_classifier,
+        "classifier, card",
+    ),
+    "evaluator": _Kind(
+        "A network that measures AUs and emotions, to evaluate normalized images.",
+        load_evaluator,
+        "evaluator, card",
+    ),
+    "reader": _Kind(
+        "A token reader: it reads AUs of either side and the emotion of a face.",
+        load_token_reader,
+        "reader, card",
+    ),
 }
 
 
@@ -84,7 +109,7 @@ def files_of(path: Path) -> list[Path]:
     """Files that belong to weights: tensors, card, target pictures. Raises
     :class:`CheckpointError` unless they load, and have a fingerprint."""
     card = read_card(path)
-    _LOADERS[card["kind"]](path)
+    _KINDS[card["kind"]].load(path)
     if "fingerprint" not in card:
         raise CheckpointError(f"{path}: has no fingerprint; load and save it again before a push")
     files = [path, path.with_suffix(".json")]
@@ -142,13 +167,13 @@ def model_card(paths: Sequence[Path], repository: str) -> str:
 
 
 def _section(path: Path, card: dict[str, Any], repository: str) -> str:
-    kind = card["kind"]
-    lines = ["", f"## {path.stem}", "", _ABOUT[kind], ""]
-    if kind == "normalizer":
+    kind = _KINDS[card["kind"]]
+    lines = ["", f"## {path.stem}", "", kind.about, ""]
+    if card["kind"] == "normalizer":
         lines.append(f"- targets: {', '.join(target_names(card))}")
-    for name, words in (("task", "task"), ("license", "license"), ("fingerprint", "fingerprint")):
+    for name in ("task", "license", "fingerprint"):
         if name in card:
-            lines.append(f"- {words}: {card[name]}")
+            lines.append(f"- {name}: {card[name]}")
     if "labels" in card["config"]:
         lines.append(
             f"- labels, in the order of the outputs: {', '.join(card['config']['labels'])}"
@@ -158,22 +183,16 @@ def _section(path: Path, card: dict[str, Any], repository: str) -> str:
     measured = card.get("measured")  # its text and numbers; tables stay in the card
     if isinstance(measured, dict):
         lines += [
-            f"- measured, {name}: {value}" for name, value in measured.items() if _short(value)
+            f"- measured, {name}: {value}"
+            for name, value in measured.items()
+            if isinstance(value, str | int | float)
         ]
-    call = {
-        "normalizer": "normalizer, target, card = load_normalizer",
-        "classifier": "classifier, card = load_classifier",
-        "evaluator": "evaluator, card = load_evaluator",
-    }[kind]
+    load = kind.load.__name__
     lines += [
         "",
         "```python",
-        f"from norface_lib.networks.weights import load_{kind}",
-        f'{call}("{HUB}{repository}/{path.stem}")',
+        f"from norface_lib.networks.weights import {load}",
+        f'{kind.gives} = {load}("{HUB}{repository}/{path.stem}")',
         "```",
     ]
     return "\n".join(lines)
-
-
-def _short(value: Any) -> bool:
-    return isinstance(value, str | int | float)
