@@ -21,7 +21,7 @@ from norface_lib.common.paths import no_folder
 from norface_lib.common.tree import walk_tree
 from norface_lib.datasets.frames import IN_VIDEO, IN_ZIP, FrameReader
 from norface_lib.datasets.index import EMOTION, KEYS, load_index
-from norface_lib.datasets.listing import Listing, kind_of
+from norface_lib.datasets.listing import Listing, kind_of, list_names
 from norface_lib.datasets.report import Report
 from norface_lib.images.crop import ALIGNED, NORFACE_CROP, POINT_COLUMNS, Crop, align_face, crop_of
 
@@ -111,6 +111,14 @@ class FaceDataset(Dataset):
 
     def _unreadable_folder(self, path: str) -> None:
         self.report.note("folder that cannot be listed", path or ".")
+
+    def _names(self, folder: Path) -> list[str]:
+        """Names in a folder below the root; none, which is noted, if it cannot be listed."""
+        try:
+            return list_names(self.root / folder)
+        except DataError:
+            self._unreadable_folder(folder.as_posix())
+            return []
 
     def _refusal(self, what: str) -> DataError:
         tree = "\n".join(f"    {line}" for line in self.tree.strip().splitlines())

@@ -36,7 +36,7 @@ from norface_lib.datasets.index import (
     read_codes,
     sequence_rows,
 )
-from norface_lib.datasets.listing import VIDEO_SUFFIXES, list_names, walk
+from norface_lib.datasets.listing import VIDEO_SUFFIXES, walk
 
 INTENSITY_AUS = (6, 10, 12, 14, 17)
 """AUs whose intensity is coded."""
@@ -278,13 +278,6 @@ Sequences(2D+3D)/F001/T1/2440.jpg            or folders F001_T1 or 2F01_T1, or 2
     def _images(self, folder: Path) -> dict[int, str]:
         names = (f"{folder.as_posix()}/{name}" for name in self._names(folder))
         return numbered(names, self.report)
-
-    def _names(self, folder: Path) -> list[str]:
-        try:
-            return list_names(self.root / folder)
-        except DataError:
-            self._unreadable_folder(folder.as_posix())
-            return []
 
     def _zips(self, paths: list[Path]) -> Iterator[tuple[Key, dict[int, str]]]:
         for path in paths:

@@ -21,7 +21,7 @@ from norface_lib.datasets.counting import (
 )
 from norface_lib.datasets.frames import numbered, video_frames
 from norface_lib.datasets.index import known_values, note_blanks, read_codes, sequence_rows
-from norface_lib.datasets.listing import VIDEO_SUFFIXES, list_names, walk
+from norface_lib.datasets.listing import VIDEO_SUFFIXES, walk
 
 INTENSITY_AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 """The 12 coded AUs."""
@@ -109,13 +109,6 @@ Video_LeftCamera/LeftVideoSN001_comp.avi     and Video_RightCamera, in any case;
             self.report.note("subject without labels", subject)
         subjects = [self._subject(subject, codes[subject], frames) for subject in sorted(codes)]
         return pd.concat([pd.DataFrame(), *subjects], ignore_index=True)
-
-    def _names(self, folder: Path) -> list[str]:
-        try:
-            return list_names(self.root / folder)
-        except DataError:
-            self._unreadable_folder(folder.as_posix())
-            return []
 
     def _codes(self, files: list[Path]) -> dict[str, dict[int, pd.Series | None]]:
         """Codes of each subject and AU by frame number; None where the file cannot be read: its

@@ -25,12 +25,12 @@ from norface_lib.networks.encoder import (
     EncoderConfig,
     FaceEncoder,
     ImageEncoder,
+    JsonConfig,
     MiniEncoder,
     TimmEncoder,
     check_timm,
     timm_image_size,
     timm_width,
-    with_tuples,
 )
 from norface_lib.networks.fusion import FUSIONS, without_a_face
 from norface_lib.networks.mixtures import (
@@ -69,9 +69,8 @@ class ClassifierOutput(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ClassifierConfig:
-    """Labels, inputs and parts of a classifier; ``dataclasses.asdict`` makes it JSON and
-    `from_dict` brings it back.
+class ClassifierConfig(JsonConfig):
+    """Labels, inputs and parts of a classifier.
 
     Raises ``ValueError`` for labels that are no tuple of distinct names, and for settings out of
     range.
@@ -155,13 +154,6 @@ class ClassifierConfig:
             return self.encoder.image_size
         usual = MINI_SIZE if self.timm_name is None else timm_image_size(self.timm_name)
         return self.image_size or usual
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ClassifierConfig":
-        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
-        ``TypeError`` for an unknown key."""
-        encoder = EncoderConfig.from_dict(values["encoder"])
-        return cls(**with_tuples(values) | {"encoder": encoder})
 
 
 def input_stage(config: ClassifierConfig) -> nn.Module:
@@ -291,7 +283,9 @@ class Classifier(nn.Module):
                 f"{OWN_BACKBONE} can; its weights come by "
                 "norface_lib.networks.pretrained.load_encoder_weights(classifier.encoder, source)"
             )
-        backbones = [(self.encoder, self.expression), *([] if self.own is None else [self.own])]
+        backbones = [(self.encoder, self.expression)]
+        if self.own is not None:
+            backbones.append(tuple(self.own))
         for encoder, expression in backbones:
             encoder.load_state_dict(normalizer.encoder.state_dict())
             expression.load_state_dict(normalizer.expression.state_dict())

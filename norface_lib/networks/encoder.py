@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
@@ -22,8 +22,23 @@ from torch import Tensor, nn
 from norface_lib.networks.layers import share_drop_path
 
 
+class JsonConfig:
+    """Base of the configs of networks: frozen dataclasses, of which ``dataclasses.asdict`` makes
+    JSON."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
+        ``KeyError`` without the config of an encoder that it has, ``TypeError`` for an unknown
+        key."""
+        settings = with_tuples(values)
+        if "encoder" in cls.__dataclass_fields__:
+            settings["encoder"] = EncoderConfig.from_dict(values["encoder"])
+        return cls(**settings)
+
+
 @dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
+class EncoderConfig(JsonConfig):
     """Size of the encoder. ``stem`` holds the widths at 1/4, 1/8, ... of the image; () means a
     plain ViT patch embedding.
 
@@ -41,12 +56,6 @@ class EncoderConfig:
     layer_scale: float | None = 0.1
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "EncoderConfig":
-        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
-        ``TypeError`` for an unknown key."""
-        return cls(**with_tuples(values))
 
     @property
     def grid(self) -> int:

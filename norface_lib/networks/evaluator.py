@@ -9,22 +9,21 @@ Shapes: N images of S x S pixels, A action units, E emotions.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from norface_lib import labels
-from norface_lib.networks.encoder import with_tuples
+from norface_lib.networks.encoder import JsonConfig
 from norface_lib.networks.layers import BatchNorm1d, Dropout
 
 _STRIDE = 32  # of a ResNet's last stage
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluatorConfig:
-    """Outputs and size of an evaluator; ``dataclasses.asdict`` makes it JSON and `from_dict` brings
-    it back."""
+class EvaluatorConfig(JsonConfig):
+    """Outputs and size of an evaluator."""
 
     aus: tuple[int, ...] = tuple(sorted(labels.AUS))  # AU numbers in the order of the outputs
     emotions: tuple[str, ...] = labels.EMOTIONS  # in the order of the logits
@@ -40,12 +39,6 @@ class EvaluatorConfig:
             raise ValueError(
                 f"an evaluator has four stages, got widths {self.widths} and blocks {self.blocks}"
             )
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "EvaluatorConfig":
-        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
-        ``TypeError`` for an unknown key."""
-        return cls(**with_tuples(values))
 
 
 class EvaluatorOutput(NamedTuple):

@@ -12,7 +12,7 @@ Shapes: N originals of S x S pixels, normalized images of T x T with T = S times
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,14 +25,14 @@ from norface_lib.networks.encoder import (
     TINY_ENCODER,
     EncoderConfig,
     FaceEncoder,
-    with_tuples,
+    JsonConfig,
 )
 from norface_lib.networks.layers import BatchNorm1d
 
 
 @dataclass(frozen=True, kw_only=True)
-class NormalizerConfig:
-    """Size of a normalizer; ``dataclasses.asdict`` makes it JSON and `from_dict` brings it back."""
+class NormalizerConfig(JsonConfig):
+    """Size and parts of a normalizer."""
 
     encoder: EncoderConfig = TINY_ENCODER
     merging_blocks: int = 2
@@ -75,13 +75,6 @@ class NormalizerConfig:
     def patch_size(self) -> int:
         """Pixels of I_n that a token covers along a side."""
         return self.encoder.patch_size * self.scale
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "NormalizerConfig":
-        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
-        ``TypeError`` for an unknown key."""
-        encoder = EncoderConfig.from_dict(values["encoder"])
-        return cls(**with_tuples(values) | {"encoder": encoder})
 
 
 _SMALL_ENCODER = EncoderConfig(image_size=224, dim=384, depth=6, heads=6, stem=(96, 192))
@@ -163,20 +156,21 @@ class ExpressionMerging(nn.Module):
 
     def __init__(self, config: NormalizerConfig):
         super().__init__()
-        dim, heads, grid = config.encoder.dim, config.encoder.heads, config.encoder.grid
-        self.tell = nn.Linear(dim, dim) if config.embedding else None
+        size = config.encoder
+        # the name is part of every file of weights
+        self.tell = nn.Linear(size.dim, size.dim) if config.embedding else None
         self.blocks = nn.ModuleList(
-            MergingBlock(dim, heads, grid, config.self_attention)
+            MergingBlock(size.dim, size.heads, size.grid, config.self_attention)
             for _ in range(config.merging_blocks)
         )
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(size.dim)
 
-    def told(self, target: Tensor, expression: Tensor) -> Tensor:
+    def with_expression(self, target: Tensor, expression: Tensor) -> Tensor:
         """Target tokens (N, L, D) with the expression embedding (N, D) added to each."""
         return target if self.tell is None else target + self.tell(expression)[:, None]
 
     def forward(self, target: Tensor, original: Tensor, expression: Tensor) -> Tensor:
-        target = self.told(target, expression)
+        target = self.with_expression(target, expression)
         for block in self.blocks:
             target = block(target, original)
         return self.norm(target)
@@ -184,7 +178,7 @@ class ExpressionMerging(nn.Module):
     def attention(self, target: Tensor, original: Tensor, expression: Tensor) -> Tensor:
         """Attention of each target token (second last axis) to the original's (last axis) in each
         block, (B, N, L, L), for a figure."""
-        target = self.told(target, expression)
+        target = self.with_expression(target, expression)
         maps = []
         for block in self.blocks:
             maps.append(block.attention(target, original))

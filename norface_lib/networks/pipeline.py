@@ -9,6 +9,7 @@ from norface_lib.labels import INTENSITY_MAX
 from norface_lib.networks.classifier import Classifier
 from norface_lib.networks.normalizer import Normalizer
 from norface_lib.networks.token_reader import TokenReader
+from norface_lib.networks.weights import same_weights
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "au_detection": torch.sigmoid,
@@ -124,10 +125,7 @@ def _same_backbone(model: Classifier | Normalizer, other: Classifier | Normalize
     """Tells whether two networks embed faces alike, bit for bit."""
     if any(getattr(network, "own", None) is not None for network in (model, other)):
         return False
-    for ours, theirs in ((model.encoder, other.encoder), (model.expression, other.expression)):
-        weights = theirs.state_dict()
-        if ours.state_dict().keys() != weights.keys():
-            return False
-        if not all(torch.equal(value, weights[name]) for name, value in ours.state_dict().items()):
-            return False
-    return model.encoder.image_size == other.encoder.image_size
+    if model.encoder.image_size != other.encoder.image_size:
+        return False
+    parts = ((model.encoder, other.encoder), (model.expression, other.expression))
+    return all(same_weights(ours.state_dict(), theirs.state_dict()) for ours, theirs in parts)

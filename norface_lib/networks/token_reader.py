@@ -11,7 +11,7 @@ Shapes: N images, A AUs, E emotions, L tokens of width D.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,26 +19,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from norface_lib import labels
-from norface_lib.networks.encoder import TINY_ENCODER, EncoderConfig, FaceEncoder, with_tuples
+from norface_lib.networks.encoder import TINY_ENCODER, EncoderConfig, FaceEncoder, JsonConfig
 from norface_lib.networks.layers import Dropout
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenReaderConfig:
-    """Outputs and size of a token reader; ``dataclasses.asdict`` makes it JSON and `from_dict`
-    brings it back."""
+class TokenReaderConfig(JsonConfig):
+    """Outputs and size of a token reader."""
 
     encoder: EncoderConfig = TINY_ENCODER
     aus: tuple[int, ...] = tuple(sorted(labels.AUS))  # AU numbers in the order of the outputs
     emotions: tuple[str, ...] = labels.EMOTIONS  # in the order of the logits
     dropout: float = 0.1  # of what a query has read
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TokenReaderConfig":
-        """The config of ``dataclasses.asdict``, also after JSON made lists of its tuples.
-        ``TypeError`` for an unknown key."""
-        encoder = EncoderConfig.from_dict(values["encoder"])
-        return cls(**with_tuples(values) | {"encoder": encoder})
 
     @property
     def sided(self) -> tuple[bool, ...]:

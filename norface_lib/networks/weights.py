@@ -1,7 +1,6 @@
 """Weights on disk: safetensors with a JSON card beside them, loaded strictly or not at all."""
 
 import os
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from norface_lib.networks.cards import (
     target_names,
 )
 from norface_lib.networks.classifier import Classifier, ClassifierConfig
+from norface_lib.networks.encoder import JsonConfig
 from norface_lib.networks.evaluator import Evaluator, EvaluatorConfig
 from norface_lib.networks.normalizer import Normalizer, NormalizerConfig
 from norface_lib.networks.places import find_normalizer, find_weights
@@ -32,7 +32,10 @@ from norface_lib.networks.token_reader import TokenReader, TokenReaderConfig
 _BACKBONE = ("encoder.", "expression.")
 """Beginnings of the names of weights that a normalizer and a classifier share."""
 
-_TYPES = (*(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64),)
+_TYPES = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.int32, torch.int64),
+)
 """Types of numbers in a file of weights."""
 
 
@@ -75,7 +78,7 @@ def save_classifier(
     if normalizer is not None:
         source = find_weights(normalizer, "normalizer")
         card["normalizer"] = {"name": source.stem, "sha256": read_card(source)["sha256"]}
-        if _same(_backbone(weights), _backbone(_read(source, "normalizer")[1])):
+        if same_weights(_backbone(weights), _backbone(_read(source, "normalizer")[1])):
             card["backbone"] = "normalizer"
             if find_normalizer(path, card) is not None:
                 weights = {name: weights[name] for name in weights.keys() - _backbone(weights)}
@@ -121,7 +124,7 @@ def _backbone(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in weights.items() if name.startswith(_BACKBONE)}
 
 
-def _same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+def same_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     """Tells whether two sets of weights agree bit for bit."""
     return ours.keys() == theirs.keys() and all(
         torch.equal(value, theirs[name]) for name, value in ours.items()
@@ -151,7 +154,7 @@ def load_normalizer(
     """
     path = find_weights(name, "normalizer")
     card, weights = _checked(path, "normalizer")
-    model = _network(path, card, weights, lambda c: Normalizer(NormalizerConfig.from_dict(c)))
+    model = _network(path, card, weights, Normalizer, NormalizerConfig)
     names = target_names(card)
     if target is not None and target not in names:
         raise CheckpointError(
@@ -172,23 +175,21 @@ def load_classifier(name: str | os.PathLike[str]) -> tuple[Classifier, dict[str,
     card, weights = _checked(path, "classifier")
     if not _backbone(weights):
         weights |= _backbone_of_normalizer(path, card)
-    return _network(path, card, weights, lambda c: Classifier(ClassifierConfig.from_dict(c))), card
+    return _network(path, card, weights, Classifier, ClassifierConfig), card
 
 
 def load_evaluator(name: str | os.PathLike[str] = "evaluator") -> tuple[Evaluator, dict[str, Any]]:
     """An evaluator in evaluation mode, and its card. Errors as of :func:`load_normalizer`."""
     path = find_weights(name, "evaluator")
     card, weights = _checked(path, "evaluator")
-    return _network(path, card, weights, lambda c: Evaluator(EvaluatorConfig.from_dict(c))), card
+    return _network(path, card, weights, Evaluator, EvaluatorConfig), card
 
 
 def load_token_reader(name: str | os.PathLike[str]) -> tuple[TokenReader, dict[str, Any]]:
     """A token reader in evaluation mode, and its card. Errors as of :func:`load_normalizer`."""
     path = find_weights(name, "reader")
     card, weights = _checked(path, "reader")
-    return _network(
-        path, card, weights, lambda c: TokenReader(TokenReaderConfig.from_dict(c))
-    ), card
+    return _network(path, card, weights, TokenReader, TokenReaderConfig), card
 
 
 def _checked(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -251,13 +252,15 @@ def _network(
     path: Path,
     card: dict[str, Any],
     weights: dict[str, Tensor],
-    build: Callable[[dict[str, Any]], nn.Module],
+    network: type[nn.Module],
+    config: type[JsonConfig],
 ) -> Any:
     """The network of a card with its weights, in evaluation mode."""
     try:
+        settings = config.from_dict(card["config"])
         with torch.device("meta"):  # a wrong size costs no memory
-            _check_tensors(build(card["config"]).state_dict(), weights)
-        model = build(card["config"])
+            _check_tensors(network(settings).state_dict(), weights)
+        model = network(settings)
         model.load_state_dict(weights, strict=True)
         _check_colors(model)
     except _MISFITS as error:
