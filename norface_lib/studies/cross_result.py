@@ -9,7 +9,7 @@ import pandas as pd
 
 from norface_lib.studies.cross_validation import CrossValidation, difference
 from norface_lib.studies.recipes import COMPARISONS
-from norface_lib.studies.result import Result
+from norface_lib.studies.result import Result, differences_table
 from norface_lib.studies.statistics import bootstrap_interval, paired_t_interval
 
 
@@ -55,14 +55,7 @@ class CrossResult(Result):
     def shrinkage_table(self) -> pd.DataFrame:
         """A line for each comparison: by how much the gap shrinks, with 95 % intervals over the
         tested people and over trainings."""
-        lines = {}
-        for what, values in self.shrinkages().items():
-            low, high = values["subjects"] or (np.nan, np.nan)
-            lines[what] = {"gap shrinks by": values["value"], "low": low, "high": high}
-            if "trainings" in values:
-                low, high = values["trainings"]
-                lines[what] |= {"low (trainings)": low, "high (trainings)": high}
-        return pd.DataFrame(lines).T
+        return differences_table(self.shrinkages(), "gap shrinks by")
 
     def report(self) -> str:
         """The report of the rows, what the labels mean on both sides, and the gaps."""

@@ -31,6 +31,7 @@ from norface_lib.tasks.metrics import (
     f1_from_counts,
     intensity_metrics,
     intensity_sums,
+    recall,
 )
 
 LEAST_FACES = 10
@@ -47,9 +48,11 @@ def measure_readings(
     readings: FaceReadings, known: KnownFaces, weights: Weights
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """All measures of ``MEASURES`` that can be taken, and for the others why not."""
-    found = {name: measure(readings, known, weights) for name, measure in MEASURES.items()}
-    taken = {name: value for name, value in found.items() if not isinstance(value, str)}
-    return taken, {name: value for name, value in found.items() if isinstance(value, str)}
+    taken, left_out = {}, {}
+    for name, measure in MEASURES.items():
+        result = measure(readings, known, weights)
+        (left_out if isinstance(result, str) else taken)[name] = result
+    return taken, left_out
 
 
 def emotion_measure(readings: FaceReadings, known: KnownFaces, weights: Weights) -> Measure:
@@ -69,7 +72,7 @@ def emotion_measure(readings: FaceReadings, known: KnownFaces, weights: Weights)
     called = readings.emotions[rows].argmax(axis=1)
     counts = confusion(called, truth, len(labels.EMOTIONS), np.arange(len(truth)))
     sums = np.tensordot(weights[:, rows], counts, axes=1)
-    recall = weighted_recall(sums)
+    recalls = recall(sums)
     never = [name for name in classes if not (called == labels.EMOTIONS.index(name)).any()]
     return {
         "faces": len(truth),
@@ -78,7 +81,7 @@ def emotion_measure(readings: FaceReadings, known: KnownFaces, weights: Weights)
         "accuracy": accuracy(sums),
         "class_mean": class_mean_accuracy(sums),
         "most_frequent": max(classes.values()) / len(truth),
-        "recall": {name: recall[:, labels.EMOTIONS.index(name)] for name in classes},
+        "recall": {name: recalls[:, labels.EMOTIONS.index(name)] for name in classes},
         "never_called": never,
         "confusion": {
             name: dict(zip(labels.EMOTIONS, row, strict=True))
@@ -86,14 +89,6 @@ def emotion_measure(readings: FaceReadings, known: KnownFaces, weights: Weights)
             if name in classes
         },
     }
-
-
-def weighted_recall(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(R, C) share of each class that is called right, of confusions (R, C, C); NaN where a class
-    has no weight."""
-    total = sums.sum(axis=2)
-    right = np.diagonal(sums, axis1=1, axis2=2)
-    return np.divide(right, total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
 def sign_measure(readings: FaceReadings, known: KnownFaces, weights: Weights) -> Measure:
@@ -226,16 +221,11 @@ def truth_measure(readings: FaceReadings, known: KnownFaces, weights: Weights) -
         values = intensity_metrics(np.tensordot(weights, sums, axes=1))["pcc"]
         sided = [labels.AUS[au].sided for au in readings.numbers]
         columns["sides"] = np.where(sided, values, np.nan)
-    return {
-        "faces": len(truth),
-        "aus": len(readings.aus),
-        **{name: _columns(readings, values) for name, values in columns.items()},
-        **{
-            key: value
-            for name, values in columns.items()
-            for key, value in _means(f"{name}_mean", values, readings.of_bp4d).items()
-        },
-    }
+    measures: dict[str, Any] = {"faces": len(truth), "aus": len(readings.aus)}
+    measures |= {name: _columns(readings, values) for name, values in columns.items()}
+    for name, values in columns.items():
+        measures |= _means(f"{name}_mean", values, readings.of_bp4d)
+    return measures
 
 
 def _left_minus_right(sides: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norface_lib.common.errors import DataError
+from norface_lib.studies.statistics import times_drawn
+from norface_lib.tasks.metrics import ratio
 
 Weights = NDArray[np.float64]
 """(R, N) weights of faces; the first row is 1."""
@@ -33,9 +35,7 @@ def person_weights(subjects: NDArray[np.str_], resamples: int = 1000, seed: int 
     count = len(names)
     if count < 2:
         raise DataError(f"intervals over people need two people or more, and there is {count}")
-    drawn = np.random.default_rng(seed).integers(count, size=(resamples, count))
-    cells = drawn + count * np.arange(resamples)[:, None]
-    times = np.bincount(cells.ravel(), minlength=resamples * count).reshape(resamples, count)
+    times = times_drawn(count, resamples, np.random.default_rng(seed))
     return np.concatenate([np.ones((1, len(person))), times[:, person]])
 
 
@@ -51,24 +51,20 @@ def weighted_auc(
     negative = np.add.reduceat(parts * ~positives[order], starts, axis=1)
     below = negative.cumsum(axis=1) - negative
     wins = (positive * (below + negative / 2)).sum(axis=1)
-    return _ratio(wins, positive.sum(axis=1) * negative.sum(axis=1))
+    return ratio(wins, positive.sum(axis=1) * negative.sum(axis=1))
 
 
 def weighted_mean(values: NDArray, weights: Weights) -> NDArray[np.float64]:
     """Mean of values (N, ...) over faces: (R, ...), NaN where no face has weight."""
     sums = np.tensordot(weights, np.asarray(values, float), axes=1)
     total = weights.sum(axis=1).reshape(-1, *[1] * (sums.ndim - 1))
-    return _ratio(sums, np.broadcast_to(total, sums.shape))
+    return ratio(sums, np.broadcast_to(total, sums.shape))
 
 
 def mean_of(columns: NDArray[np.float64]) -> Samples:
     """Mean of K measures (R, K) for each resample, without those that are undefined there."""
     defined = ~np.isnan(columns)
-    return _ratio(np.where(defined, columns, 0).sum(axis=1), defined.sum(axis=1))
-
-
-def _ratio(part: NDArray, whole: NDArray) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
+    return ratio(np.where(defined, columns, 0).sum(axis=1), defined.sum(axis=1))
 
 
 def with_intervals(measures: Any) -> Any:
@@ -78,7 +74,8 @@ def with_intervals(measures: Any) -> Any:
         return {name: with_intervals(part) for name, part in measures.items()}
     if not isinstance(measures, np.ndarray):
         return measures
-    value, resampled = measures[0], measures[1:][~np.isnan(measures[1:])]
+    value, resampled = measures[0], measures[1:]
+    resampled = resampled[~np.isnan(resampled)]
     if np.isnan(value) or not len(resampled):
         return {"value": None, "interval": None}
     ends = np.quantile(resampled, [0.025, 0.975])

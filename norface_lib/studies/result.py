@@ -1,6 +1,6 @@
 """Result of an experiment: its rows, their differences, and the tables and files made of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,14 +63,7 @@ class Result:
     def difference_table(self) -> pd.DataFrame:
         """A line for each difference: its value, its 95 % intervals over subjects and over
         trainings, and the p-value over trainings; rounded to three digits."""
-        lines = {}
-        for what, values in self.differences().items():
-            low, high = values["subjects"] or (np.nan, np.nan)
-            lines[what] = {"adds": values["value"], "low": low, "high": high}
-            if "p" in values:
-                low, high = values["trainings"]
-                lines[what] |= {"low (trainings)": low, "high (trainings)": high, "p": values["p"]}
-        return pd.DataFrame(lines).T.round(3)
+        return differences_table(self.differences(), "adds").round(3)
 
     def report(self) -> str:
         """All tables as text, with intervals, constant baselines and published numbers."""
@@ -142,6 +135,21 @@ class Result:
             for name in rows or self.rows
             for split, model in zip(self.splits, self.rows[name].models, strict=True)
         ]
+
+
+def differences_table(differences: Mapping[str, Mapping[str, Any]], column: str) -> pd.DataFrame:
+    """A line for each of some differences, as `difference` gives them: its value in ``column``, and
+    what is known of its intervals over subjects and over trainings, and of its p-value."""
+    lines = {}
+    for what, values in differences.items():
+        low, high = values["subjects"] or (np.nan, np.nan)
+        lines[what] = {column: values["value"], "low": low, "high": high}
+        if "trainings" in values:
+            low, high = values["trainings"]
+            lines[what] |= {"low (trainings)": low, "high (trainings)": high}
+        if "p" in values:
+            lines[what]["p"] = values["p"]
+    return pd.DataFrame(lines).T
 
 
 def _trained(extents: Sequence[dict[str, float]]) -> str:

@@ -82,9 +82,15 @@ def _sampled_means(
 ) -> NDArray[np.float64]:
     """Means (resamples, ...) of as many rows (S, ...) as there are, sampled with replacement."""
     count = len(values)
-    rows = rng.integers(count, size=(resamples, count)) + count * np.arange(resamples)[:, None]
-    times = np.bincount(rows.ravel(), minlength=resamples * count).reshape(resamples, count)
-    return np.tensordot(times / count, values, axes=1)
+    return np.tensordot(times_drawn(count, resamples, rng) / count, values, axes=1)
+
+
+def times_drawn(count: int, resamples: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """(resamples, count) how often each of ``count`` subjects is drawn, as many times with
+    replacement as there are subjects."""
+    drawn = rng.integers(count, size=(resamples, count))
+    cells = drawn + count * np.arange(resamples)[:, None]
+    return np.bincount(cells.ravel(), minlength=resamples * count).reshape(resamples, count)
 
 
 class Difference(NamedTuple):

@@ -59,8 +59,8 @@ def _sum_frames(values: NDArray, subjects: ArrayLike | None) -> NDArray:
     )
 
 
-def _ratio(part: NDArray, whole: NDArray, undefined: float) -> NDArray[np.float64]:
-    """part / whole, and ``undefined`` where whole is 0."""
+def ratio(part: NDArray, whole: NDArray, undefined: float = np.nan) -> NDArray[np.float64]:
+    """part / whole of one shape, and ``undefined`` where whole is 0."""
     return np.divide(part, whole, out=np.full(np.shape(whole), undefined), where=whole > 0)
 
 
@@ -96,7 +96,7 @@ def f1_from_counts(counts: ArrayLike) -> NDArray[np.float64]:
     """F1 = 2 TP / (2 TP + FP + FN) from `f1_counts` (..., 3, L) -> (..., L); 0 where it is
     undefined (PAPER.md 3)."""
     tp, fp, fn = np.moveaxis(np.asarray(counts, dtype=float), -2, 0)
-    return _ratio(2 * tp, 2 * tp + fp + fn, undefined=0.0)
+    return ratio(2 * tp, 2 * tp + fp + fn, undefined=0.0)
 
 
 def f1_per_label(
@@ -199,20 +199,20 @@ def intensity_metrics(sums: ArrayLike) -> dict[str, NDArray[np.float64]]:
     syy = _centered(n, y, yy)
     limit = np.sqrt(sxx * syy)
     # no further than Cauchy and Schwarz allow: the rest is rounding
-    sxy = np.clip(xy - _ratio(x * y, n, 0.0), -limit, limit)
+    sxy = np.clip(xy - ratio(x * y, n, 0.0), -limit, limit)
     return {
-        "icc": _ratio(2 * sxy, sxx + syy, 0.0),
-        "pcc": _ratio(sxy, limit, 0.0),
+        "icc": ratio(2 * sxy, sxx + syy, 0.0),
+        "pcc": ratio(sxy, limit, 0.0),
         # the sum of (x - y)^2 is Sxx + Syy - 2 Sxy + n (mean x - mean y)^2
-        "ccc": _ratio(2 * sxy, squared + 2 * sxy, 0.0),
-        "mse": _ratio(squared, n, np.nan),
-        "mae": _ratio(absolute, n, np.nan),
+        "ccc": ratio(2 * sxy, squared + 2 * sxy, 0.0),
+        "mse": ratio(squared, n),
+        "mae": ratio(absolute, n),
     }
 
 
 def _centered(n: NDArray, total: NDArray, squares: NDArray) -> NDArray[np.float64]:
     """Sum of squares about the mean, 0 where it is only rounding."""
-    centered = squares - _ratio(total**2, n, 0.0)
+    centered = squares - ratio(total**2, n, 0.0)
     return np.where(centered > 1e-10 * squares, centered, 0.0)
 
 
@@ -274,7 +274,15 @@ def accuracy(confusions: ArrayLike) -> NDArray[np.float64]:
     """Share of images whose class is right, from `confusion` (..., C, C) -> (...) in [0, 1]; NaN
     without an image."""
     confusions = np.asarray(confusions, dtype=float)
-    return _ratio(np.trace(confusions, axis1=-2, axis2=-1), confusions.sum(axis=(-2, -1)), np.nan)
+    return ratio(np.trace(confusions, axis1=-2, axis2=-1), confusions.sum(axis=(-2, -1)))
+
+
+def recall(confusions: ArrayLike, undefined: float = np.nan) -> NDArray[np.float64]:
+    """Share of the images of each class that is right, from `confusion` (..., C, C) -> (..., C) in
+    [0, 1]; ``undefined`` for a class without an image."""
+    confusions = np.asarray(confusions, dtype=float)
+    right = np.diagonal(confusions, axis1=-2, axis2=-1)
+    return ratio(right, confusions.sum(axis=-1), undefined)
 
 
 def class_mean_accuracy(confusions: ArrayLike) -> NDArray[np.float64]:
@@ -283,7 +291,6 @@ def class_mean_accuracy(confusions: ArrayLike) -> NDArray[np.float64]:
 
     Of a constant prediction it is 1 / C, however often that class occurs (PAPER.md 3).
     """
-    confusions = np.asarray(confusions, dtype=float)
-    images = confusions.sum(axis=-1)
-    recall = _ratio(np.diagonal(confusions, axis1=-2, axis2=-1), images, 0.0)
-    return _ratio(recall.sum(axis=-1), (images > 0).sum(axis=-1), np.nan)
+    images = np.asarray(confusions, dtype=float).sum(axis=-1)
+    recalls = recall(confusions, undefined=0.0)
+    return ratio(recalls.sum(axis=-1), (images > 0).sum(axis=-1))

@@ -7,7 +7,7 @@ emotions L is 1, the number of the class.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +28,7 @@ from norface_lib.tasks.metrics import (
     intensity_sums,
     known,
     oracle_f1,
+    recall,
 )
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -177,7 +178,7 @@ class Emotion(Task):
     """Emotion recognition: a probability for each class; accuracy. Labels (N, 1) are numbers of
     classes."""
 
-    smoothing: float = field(default=0.1)  # of the labels (Szegedy et al. 2016)
+    smoothing: float = 0.1  # of the labels (Szegedy et al. 2016)
 
     name: ClassVar[str] = "emotion"
     metric: ClassVar[str] = "recall"
@@ -199,10 +200,7 @@ class Emotion(Task):
         return confusion(classes, np.asarray(labels)[:, 0], len(self.outputs), subjects)
 
     def per_label(self, sums: NDArray) -> NDArray[np.float64]:
-        confusions = np.asarray(sums, dtype=float)
-        images = confusions.sum(axis=-1)
-        right = np.diagonal(confusions, axis1=-2, axis2=-1)
-        return np.divide(right, images, out=np.zeros(images.shape), where=images > 0)
+        return recall(sums, undefined=0.0)
 
     def score(self, sums: NDArray) -> NDArray[np.float64]:
         """The share of images whose class is right."""

@@ -51,7 +51,7 @@ def _take_fitting(model: Normalizer, start: str) -> dict[str, Any]:
     left = sorted(ours.keys() - fitting.keys())
     if left:
         print(f"{start}: {len(fitting)} weights fit; {len(left)} begin at random, as {left[0]}")
-    return _lineage(start, card) | {"taken": len(fitting), "random": len(left)}
+    return lineage(start, card) | {"taken": len(fitting), "random": len(left)}
 
 
 def _take_encoder(model: Normalizer, encoder: str) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _take_encoder(model: Normalizer, encoder: str) -> dict[str, Any]:
             f"{encoder}: its encoder is another one than that of the preset; name another preset"
         )
     model.encoder.load_state_dict(reader.encoder.state_dict())
-    return _lineage(encoder, card)
+    return lineage(encoder, card)
 
 
 def _is_reader(encoder: str) -> bool:
@@ -78,7 +78,8 @@ def _is_reader(encoder: str) -> bool:
         return False
 
 
-def _lineage(weights: str, card: dict[str, Any]) -> dict[str, Any]:
-    """All that weights ever learned of."""
+def lineage(weights: str, card: dict[str, Any]) -> dict[str, Any]:
+    """All that weights (name or path) with this card ever learned of: an entry of the card of those
+    that begin with them."""
     known = {name: card.get(name) for name in ("sha256", "start", "data", "training")}
     return {"weights": Path(weights).stem} | known

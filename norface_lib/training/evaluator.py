@@ -1,7 +1,8 @@
 """Training the evaluator on rendered faces of its own pool, originals and true normalized images
 alike, and what it then reads."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,8 @@ class EvaluatorTraining:
 
     @classmethod
     def of_steps(cls, steps: int, seed: int = 0) -> "EvaluatorTraining":
-        """The default recipe of another length; a short run is logged more often."""
-        often = max(1, min(20, steps // 12))
-        return cls(fit=replace(_FIT, steps=steps, seed=seed, log_every=often))
+        """The default recipe of another length."""
+        return cls(fit=_FIT.of_length(steps, seed))
 
 
 @dataclass(frozen=True)
@@ -202,19 +202,16 @@ def reading_scores(
     if not shown.any():
         raise DataError("no AU occurs in these faces: there is nothing to read")
     right = confusion(read.emotion.argmax(1)[named], known.emotions[named], len(config.emotions))
-    return {
+    scores: dict[str, Any] = {
         "f1": float(per_au["f1"][shown].mean()),
         "icc": float(per_au["icc"][shown].mean()),
         "intensity_error": float(per_au["intensity_error"].mean()),
         "emotion_accuracy": float(accuracy(right)) if named.any() else None,
-    } | {
-        f"{what}_per_au": {
-            name: float(value)
-            for name, value, there in zip(names, values, shown, strict=True)
-            if there
-        }
-        for what, values in per_au.items()
     }
+    shown_names = list(compress(names, shown))
+    for what, values in per_au.items():
+        scores[f"{what}_per_au"] = dict(zip(shown_names, values[shown].tolist(), strict=True))
+    return scores
 
 
 def measure(

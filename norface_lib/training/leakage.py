@@ -37,21 +37,14 @@ def normalizers_of_folds(
     """
     if check_leakage(leakage) == "pretrained":
         return [start] * len(folds)
+
+    def tuned(rows: Rows, name: str) -> Normalizer:
+        place = None if folder is None else Path(folder) / name
+        return fine_tune(
+            start, sources_of(rows), training, folder=place, device=device, progress=progress
+        )
+
     if leakage == "all":
         rows = np.unique(np.concatenate([np.concatenate(fold) for fold in folds]))
-        place = None if folder is None else Path(folder) / "all"
-        return [
-            fine_tune(
-                start, sources_of(rows), training, folder=place, device=device, progress=progress
-            )
-        ] * len(folds)
-    places = [
-        None if folder is None else Path(folder) / f"fold{number}"
-        for number in range(1, len(folds) + 1)
-    ]
-    return [
-        fine_tune(
-            start, sources_of(train), training, folder=place, device=device, progress=progress
-        )
-        for (train, _), place in zip(folds, places, strict=True)
-    ]
+        return [tuned(rows, "all")] * len(folds)
+    return [tuned(train, f"fold{number}") for number, (train, _) in enumerate(folds, start=1)]

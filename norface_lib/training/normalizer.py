@@ -75,14 +75,13 @@ class NormalizerTraining:
             raise ValueError("the synthesis stage needs at least one step")
 
         def stage(config: TrainConfig, steps: int) -> TrainConfig | None:
-            often = {
-                "log_every": max(1, min(20, steps // 12)),
-                "watch_every": max(1, min(250, steps // 4)),
-            }
-            batch = batch_size or config.batch_size
             if not steps:
                 return None
-            return replace(config, steps=steps, seed=seed, batch_size=batch, **often)
+            return replace(
+                config.of_length(steps, seed),
+                batch_size=batch_size or config.batch_size,
+                watch_every=max(1, min(250, steps // 4)),
+            )
 
         return cls(
             masked=stage(_MASKED, masked),

@@ -1,7 +1,7 @@
 """Settings of a training, the rate of each step, and the weights that learn alike."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
@@ -41,6 +41,10 @@ class TrainConfig:
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must be within (0, 1], or None, got {self.layer_decay}")
 
+    def of_length(self, steps: int, seed: int) -> "TrainConfig":
+        """The same settings for another number of steps; a short run is logged more often."""
+        return replace(self, steps=steps, seed=seed, log_every=max(1, min(20, steps // 12)))
+
     @property
     def effective_batch(self) -> int:
         """Samples of one step of the optimizer, over all passes and processes."""
@@ -53,11 +57,8 @@ def rate_at(step: int, config: TrainConfig) -> float:
     warmup = max(1, round(config.warmup * config.steps))
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
-    return (
-        config.learning_rate
-        * 0.5
-        * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
-    )
+    angle = math.pi * (step - warmup) / max(1, config.steps - warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(angle))
 
 
 def base_rate(base: float, batch: int) -> float:

@@ -12,6 +12,7 @@ from norface_lib.networks.cards import read_card
 from norface_lib.networks.places import find_weights
 from norface_lib.networks.token_reader import TokenReader, TokenReaderConfig
 from norface_lib.networks.weights import load_normalizer, load_token_reader, save_token_reader
+from norface_lib.training.beginning import lineage
 from norface_lib.training.loop import logged_seconds
 from norface_lib.training.reader_calibration import set_thresholds, thresholds_of
 from norface_lib.training.token_reader import ReaderSource, ReaderTraining, train_token_reader
@@ -57,10 +58,9 @@ def train_and_save(
         others = Rendered(calibration, aus=config.aus, progress=True)
         thresholds = thresholds_of(model, others, [s for s in sources if s.truths is None])
         set_thresholds(model, thresholds)
-    lineage = {name: first.get(name) for name in ("sha256", "start", "data", "training")}
     seconds = logged_seconds(Path(out) / "reader.jsonl")
     card = {
-        "start": {"weights": Path(start).stem} | lineage,
+        "start": lineage(start, first),
         "data": {
             "parts": [
                 source.spec | {"name": source.name, "share": source.share} for source in sources

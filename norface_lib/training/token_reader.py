@@ -7,7 +7,7 @@ that what the reader says does not follow how often somebody smiles in the press
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,8 @@ class ReaderTraining:
 
     @classmethod
     def of_steps(cls, steps: int, seed: int = 0) -> "ReaderTraining":
-        """The default recipe of another length; a short run is logged more often."""
-        often = max(1, min(20, steps // 12))
-        return cls(fit=replace(_FIT, steps=steps, seed=seed, log_every=often))
+        """The default recipe of another length."""
+        return cls(fit=_FIT.of_length(steps, seed))
 
 
 @dataclass(frozen=True)
@@ -167,17 +166,14 @@ def _reader_loss(
     reliability = torch.tensor(np.stack([source.reliability for source in sources]), device=device)
     exact = [source for source in sources if source.truths is not None] or sources
     codes = np.concatenate([source.sides for source in exact])
-    spread = codes.max(2).std(0)
-    apart = (codes[..., 0] - codes[..., 1]).std(0)
-    # a rare AU should not dominate
-    least = 0.05 * labels.INTENSITY_MAX
-    spread = torch.tensor(spread + least, device=device)
-    apart = torch.tensor(apart + least, device=device)
-    rates = [
-        (weight[:, None] * torch.from_numpy(source.votes)).sum(0)
-        for source, weight in zip(sources, weights, strict=True)
-    ]
-    rates = torch.stack([(rate + 1e-6) / (rate + 1e-6).sum() for rate in rates]).float().to(device)
+    least = 0.05 * labels.INTENSITY_MAX  # a rare AU should not dominate
+    intensity_spread = torch.tensor(codes.max(2).std(0) + least, device=device)
+    differences = codes[..., 0] - codes[..., 1]
+    difference_spread = torch.tensor(differences.std(0) + least, device=device)
+    rates = torch.stack(
+        [_emotion_rates(source, weight) for source, weight in zip(sources, weights, strict=True)]
+    )
+    rates = rates.float().to(device)
 
     def loss(reader: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         originals, truths, sides, votes, source = to_device(batch, device)
@@ -190,20 +186,21 @@ def _reader_loss(
 
         read: Reading = reader(mirrored(images, flip))
         trust = reliability[source]
+        error = read.sides - sides
         # squared, for the absolute error of a rare AU is least if it is never seen
-        intensity = ((read.sides - sides) / spread[:, None]).square().mean(2)
-        off = (read.sides - sides).diff(dim=2)[..., 0]
-        difference = (off / apart).square()
-        shown = (sides.amax(2) >= labels.OCCURRENCE_THRESHOLD - 1e-4).float()
-        occurrence = F.binary_cross_entropy_with_logits(read.occurrence, shown, reduction="none")
-        entropy = -(votes * (read.emotion + rates[source].log()).log_softmax(1)).sum(1)
+        intensity = (error / intensity_spread[:, None]).square().mean(2)
+        difference = (error.diff(dim=2)[..., 0] / difference_spread).square()
+        occurs = (sides.amax(2) >= labels.OCCURRENCE_THRESHOLD - 1e-4).float()
+        occurrence = F.binary_cross_entropy_with_logits(read.occurrence, occurs, reduction="none")
+        logits = read.emotion + rates[source].log()
+        entropy = -(votes * logits.log_softmax(1)).sum(1)
 
         terms = {
-            "intensity": (trust * intensity).sum() / trust.sum().clamp(min=1),
-            "difference": (trust * difference).sum() / trust.sum().clamp(min=1),
-            "occurrence": (trust * occurrence).sum() / trust.sum().clamp(min=1),
-            "emotion": _mean_where(entropy, ~exact),
-            "rendered_emotion": _mean_where(entropy, exact & (votes.sum(1) > 0)),
+            "intensity": _weighted_mean(intensity, trust),
+            "difference": _weighted_mean(difference, trust),
+            "occurrence": _weighted_mean(occurrence, trust),
+            "emotion": _weighted_mean(entropy, ~exact),
+            "rendered_emotion": _weighted_mean(entropy, exact & (votes.sum(1) > 0)),
         }
         total = sum(getattr(training, f"{name}_weight") * term for name, term in terms.items())
         return total, {name: term.item() for name, term in terms.items()}
@@ -211,5 +208,14 @@ def _reader_loss(
     return loss
 
 
-def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
-    return (values * chosen).sum() / chosen.sum().clamp(min=1)
+def _emotion_rates(source: ReaderSource, weights: Tensor) -> Tensor:
+    """(E,) how often each emotion is voted for among the faces of a source as they are sampled, by
+    ``weights`` (N,): sum 1, and nowhere 0."""
+    rates = (weights[:, None] * torch.from_numpy(source.votes)).sum(0) + 1e-6
+    return rates / rates.sum()
+
+
+def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Mean of values by weights of the same shape, which may be bool; weights of a sum below 1 do
+    not count as more."""
+    return (values * weights).sum() / weights.sum().clamp(min=1)
