@@ -21,12 +21,13 @@ def attention_maps(model: Normalizer, target: Tensor, faces: Faces) -> NDArray[n
     device = next(model.parameters()).device
     tokens = model.encoder(to_tensor(faces).to(device))
     features = model.target(target.to(device))
-    attention = model.merging.attention(
-        features.tokens.expand(len(tokens), -1, -1), tokens, model.expression(tokens)
-    )[-1]  # (N, L of the target, L of the original)
+    target_tokens = features.tokens.expand(len(tokens), -1, -1)
+    # of the last block: (N, L of the target, L of the original)
+    attention = model.merging.attention(target_tokens, tokens, model.expression(tokens))[-1]
 
     change = (model.synthesize(tokens, features) - features.image).abs().mean(1, keepdim=True)
     grid = model.config.encoder.grid
     weights = F.adaptive_avg_pool2d(change, grid).flatten(1) + 1e-6  # even where nothing changes
-    looked = (weights / weights.sum(1, keepdim=True))[:, None] @ attention
-    return looked.reshape(-1, grid, grid).float().cpu().numpy()
+    weights = weights / weights.sum(1, keepdim=True)
+    maps = weights[:, None] @ attention
+    return maps.reshape(-1, grid, grid).float().cpu().numpy()

@@ -108,18 +108,18 @@ class MovingDecoder(nn.Module):
 
         Raises ``ValueError`` for an image that is not one of the targets.
         """
-        every = self.references.unflatten(1, (self.count, 3))
+        references = self.references.unflatten(1, (self.count, 3))
         if target.is_meta:  # for counts of operations: there are no values to compare
-            return (every[[0] * len(target)],)
-        known = every[:, 0]
-        off = (target[:, None] - known[None]).abs().mean(dim=(2, 3, 4))  # (K, targets)
-        least, which = off.min(dim=1)
-        if (least > 2 / 255).any():
+            return (references[[0] * len(target)],)
+        known = references[:, 0]
+        distances = (target[:, None] - known[None]).abs().mean(dim=(2, 3, 4))  # (K, targets)
+        distance, number = distances.min(dim=1)
+        if (distance > 2 / 255).any():
             raise ValueError(
                 "this network draws the targets that it learned, and the target image is another "
                 "one; train it for that target, or take a network that draws any"
             )
-        return (every.index_select(0, which),)
+        return (references.index_select(0, number),)
 
     def forward(
         self, tokens: Tensor, expression: Tensor, image: Tensor, details: tuple[Tensor, ...]
@@ -133,8 +133,8 @@ class MovingDecoder(nn.Module):
         """What I_n is made of: the moved references (N, P, 3, T, T), how much each counts at each
         place (N, P, T, T), and the change of color (N, 3, T, T)."""
         (references,) = details
-        said = self.near(tokens) + self.whole(expression).unflatten(1, (self.grid**2, -1))
-        placed = self.out(F.gelu(said))
+        of_face = self.whole(expression).unflatten(1, (self.grid**2, -1))
+        placed = self.out(F.gelu(self.near(tokens) + of_face))
         # places of pixels need more digits than half precision has
         placed = placed.float() if placed.dtype.itemsize < 4 else placed
         flows, weights, change = self._maps(placed)
@@ -144,9 +144,11 @@ class MovingDecoder(nn.Module):
     def _maps(self, placed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Flows (N, P, 2, T, T), weights (N, P, T, T) and the change (N, 3, T, T), of what was
         decided for each token (N, L, (3 P + 3) * cells^2)."""
-        grid, cells, count = self.grid, self.cells, self.count
-        maps = placed.view(-1, grid, grid, 3 * count + 3, cells, cells)
-        maps = maps.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3 * count + 3, grid * cells, grid * cells)
+        count = self.count
+        channels = 3 * count + 3
+        side = self.grid * self.cells
+        maps = placed.view(-1, self.grid, self.grid, channels, self.cells, self.cells)
+        maps = maps.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, side, side)
         # scaled so that all of them learn at about the same rate
         maps = F.interpolate(maps, scale_factor=CELL, mode="bilinear", align_corners=False)
         flows = 0.1 * maps[:, : 2 * count].unflatten(1, (count, 2))

@@ -18,14 +18,11 @@ def ablation_files(files: ResultFiles) -> list[ResultFile]:
     """The result files of the first of the profiles that has some; those that are not of one
     experiment are left out."""
     for profile in PROFILES:
-        found = [
-            file
-            for pattern in (f"{profile}/ablations*.json", f"{profile}/ablations*/**/*.json")
-            for file in files.matching(pattern)
-            if "rows" in file.result and _experiment(file)
-        ]
-        if found:
-            return found
+        candidates = files.matching(f"{profile}/ablations*.json")
+        candidates += files.matching(f"{profile}/ablations*/**/*.json")
+        ablations = [file for file in candidates if "rows" in file.result and _experiment(file)]
+        if ablations:
+            return ablations
     return []
 
 
@@ -46,7 +43,7 @@ def people_curves(files: ResultFiles) -> dict[str, Curves]:
 
 def _curve_files(files: ResultFiles) -> dict[tuple[str, int], dict[int, ResultFile]]:
     """Backbone and steps -> labeled people -> result file, by the rules of `people_curves`."""
-    found: dict[tuple[str, int], dict[int, ResultFile]] = {}
+    by_training: dict[tuple[str, int], dict[int, ResultFile]] = {}
     for file in ablation_files(files):
         experiment = _experiment(file)
         settings = experiment.get("training") or {}
@@ -54,17 +51,17 @@ def _curve_files(files: ResultFiles) -> dict[tuple[str, int], dict[int, ResultFi
         if changed or file.content["leakage"] != "pretrained" or not experiment.get("people"):
             continue
         steps = file.content["settings"]["recipe"]["training"]["steps"]
-        points = found.setdefault((experiment["backbone"], steps), {})
+        points = by_training.setdefault((experiment["backbone"], steps), {})
         known = points.get(experiment["people"])
         if known is None or _size(known) < _size(file):
             points[experiment["people"]] = file
 
-    longest: dict[str, tuple[str, int]] = {}
-    for key, points in found.items():
-        known = longest.get(key[0])
-        if len(points) > (1 if known is None else len(found[known])):
-            longest[key[0]] = key
-    return {key: found[key] for key in longest.values()}
+    longest: dict[str, tuple[str, int]] = {}  # of each backbone, with two numbers of people or more
+    for (backbone, steps), points in by_training.items():
+        known = longest.get(backbone)
+        if len(points) > (1 if known is None else len(by_training[known])):
+            longest[backbone] = (backbone, steps)
+    return {key: by_training[key] for key in longest.values()}
 
 
 def _size(file: ResultFile) -> tuple[int, int]:
@@ -87,10 +84,16 @@ def ablation_table(files: ResultFiles) -> TextTable:
     for file in ablation_files(files):
         experiment = _experiment(file)
         for number, (name, row) in enumerate(file.result["rows"].items()):
-            about = [file.name, experiment["backbone"], str(experiment.get("people") or "all")]
-            about.append(str(len(experiment["seeds"])))
+            about = (
+                file.name,
+                experiment["backbone"],
+                str(experiment.get("people") or "all"),
+                str(len(experiment["seeds"])),
+            )
+            if number:  # said once for all rows of an experiment
+                about = ("",) * len(about)
             score = with_interval(row["headline"], row["interval"])
-            lines.append((*(["", "", "", ""] if number else about), name, score))
+            lines.append((*about, name, score))
     note = "Mean F1 with 95 % over the tested people. What each experiment is: notebook 8."
     if not lines:
         note = "Not run yet: `norface sweep few_people results/full/ablations`."
@@ -114,10 +117,10 @@ that were trained for longer."""
 def few_people_table(files: ResultFiles) -> TextTable:
     """What classifiers learn from 41 people by what they see: a small network from random
     initialization, and heads over the normalizer's frozen backbone."""
-    found = {file.name: file for file in ablation_files(files)}
+    by_name = {file.name: file for file in ablation_files(files)}
     lines = []
     for situation, names in _SITUATIONS.items():
-        for file in (found[name] for name in names if name in found):
+        for file in (by_name[name] for name in names if name in by_name):
             steps = file.content["settings"]["recipe"]["training"]["steps"]
             about = (situation, f"{steps:,}", str(len(_experiment(file)["seeds"])))
             for row, values in file.result["rows"].items():
@@ -141,7 +144,8 @@ def people_table(files: ResultFiles) -> TextTable:
     lines = []
     for (backbone, _), points in sorted(_curve_files(files).items()):
         for people, file in sorted(points.items()):
-            rows, gains = file.result["rows"], file.result.get("differences", {})
+            rows = file.result["rows"]
+            gains = file.result.get("differences", {})
             about = (backbone, str(people), str(len(_experiment(file)["seeds"])))
             scores = (f"{rows[name]['headline']:.3f}" if name in rows else "" for name in INPUTS)
             added = (
@@ -169,19 +173,20 @@ def mixtures_table(files: ResultFiles) -> TextTable:
     network of its size, and the difference."""
     lines = []
     for file in ablation_files(files):
-        experiment, rows = _experiment(file), file.result["rows"]
+        experiment = _experiment(file)
+        rows = file.result["rows"]
         usage = rows.get("both", {}).get("expert_usage")
         mixed = _changes(experiment) or _WITHOUT_MIXTURE in rows
         if experiment["backbone"] != "frozen" or not usage or not mixed:
             continue
-        dense, gain = "", ""
+        dense = ""
+        gain = ""
         if _WITHOUT_MIXTURE in rows:
             dense = f"{rows[_WITHOUT_MIXTURE]['headline']:.3f}"
-            found = file.result["differences"]["both mixtures"]
-            gain = signed(found["value"], found["subjects"], found["trainings"])
-        specialization, correlation = (
-            f"{_mean(usage, name):.2f}" for name in ("specialization", "label_correlation")
-        )
+            added = file.result["differences"]["both mixtures"]
+            gain = signed(added["value"], added["subjects"], added["trainings"])
+        specialization = f"{_mean(usage, 'specialization'):.2f}"
+        correlation = f"{_mean(usage, 'label_correlation'):.2f}"
         score = with_interval(rows["both"]["headline"], rows["both"]["interval"])
         what = _changes(experiment) or "m = 4, k = 2, as in the paper"
         lines.append((what, score, dense, gain, specialization, correlation))

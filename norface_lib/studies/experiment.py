@@ -306,7 +306,7 @@ class Experiment:
         if first:
             result.save_classifiers(prepared.folder / "weights")
         if self.final:
-            train_final(self, prepared, result, how)
+            train_final(prepared, result, self.backbone, **how)
         return result.write(prepared.folder / "result.json") if first else result
 
     def _rows_of(

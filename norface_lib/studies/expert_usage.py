@@ -30,14 +30,9 @@ def gates_of(
     for batch in share_of(in_order(len(rows), batch_size)):
         with evaluation_precision(device):
             output = learner(*inputs_of(pairs[rows[batch]], device))
-        of_batch = {"input": output.input_gating, "output": output.output_gating}
-        gates.append(
-            {
-                name: gating.gates.float().cpu().numpy()
-                for name, gating in of_batch.items()
-                if gating is not None
-            }
-        )
+        gatings = {"input": output.input_gating, "output": output.output_gating}
+        mixtures = {name: gating for name, gating in gatings.items() if gating is not None}
+        gates.append({name: of.gates.float().cpu().numpy() for name, of in mixtures.items()})
     gates = of_all(gates)
     return {name: np.concatenate([part[name] for part in gates]) for name in gates[0]}
 
@@ -81,12 +76,15 @@ def _entropy(shares: NDArray[np.float64]) -> NDArray[np.float64]:
 def _largest_correlation(gates: NDArray[np.float64], labels: NDArray[np.float32]) -> float:
     """The largest absolute correlation of a gate (N, m) with a label (N, L); what is constant has
     none."""
-    columns = [values - np.nanmean(values, axis=0) for values in (gates, labels.astype(float))]
-    first, second = (
-        values / np.where((size := np.sqrt(np.nansum(values**2, axis=0))) > 1e-9, size, np.inf)
-        for values in columns
-    )
-    return float(np.abs(np.nan_to_num(first).T @ np.nan_to_num(second)).max())
+    correlations = _centered_to_length_1(gates).T @ _centered_to_length_1(labels.astype(float))
+    return float(np.abs(correlations).max())
+
+
+def _centered_to_length_1(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Columns (N, C) less their means, over their lengths; 0 for constant ones and for NaN."""
+    centered = columns - np.nanmean(columns, axis=0)
+    length = np.sqrt(np.nansum(centered**2, axis=0))
+    return np.nan_to_num(centered / np.where(length > 1e-9, length, np.inf))
 
 
 def usage_of(model: Classifier, pairs: AnyPairs, rows: NDArray[np.intp]) -> dict[str, Any]:
@@ -96,12 +94,12 @@ def usage_of(model: Classifier, pairs: AnyPairs, rows: NDArray[np.intp]) -> dict
     labels = pairs.labels[rows]
     if labels.shape[1] == 1:  # a class, as emotions are
         labels = (labels == np.unique(labels)).astype(np.float32)
-    found = {}
+    usage_by_mixture = {}
     for name, gates in gates_of(model, pairs, rows).items():
         gates = gates[:, None] if gates.ndim == 2 else gates
-        each = [usage(gates[:, number], labels) for number in range(gates.shape[1])]
-        found[name] = {key: _mean([one[key] for one in each]) for key in each[0]}
-    return found
+        usages = [usage(gates[:, number], labels) for number in range(gates.shape[1])]
+        usage_by_mixture[name] = {key: _mean([one[key] for one in usages]) for key in usages[0]}
+    return usage_by_mixture
 
 
 def _mean(values: list[Any]) -> Any:

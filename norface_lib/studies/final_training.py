@@ -1,7 +1,7 @@
 """Classifiers that are trained on all faces, to be used."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,36 +13,30 @@ from norface_lib.studies.result import Result
 from norface_lib.studies.second_faces import views_with
 from norface_lib.training.classifier import train_classifier
 
-if TYPE_CHECKING:
-    from norface_lib.studies.experiment import Experiment
 
-
-def train_final(
-    experiment: "Experiment", prepared: Prepared, result: Result, how: dict[str, Any]
-) -> None:
-    """Trains a classifier of each row on all faces, and saves it beside those of the folds.
-    ``how``: ``device``, ``progress`` and ``workers``."""
+def train_final(prepared: Prepared, result: Result, backbone: str, **settings: Any) -> None:
+    """Trains a classifier of each row on all faces, with the first seed, and saves it beside those
+    of the folds. ``settings``: ``device``, ``progress`` and ``workers``."""
     everything = np.arange(len(prepared.data))
-    start = prepared.normalizer if experiment.backbone == "tuned" else None
+    start = prepared.normalizer if backbone == "tuned" else None
     for name, row in result.rows.items():
-        recipe = row.recipe.seeded(experiment.seeds[0])
-        folder = prepared.training_folder(name, experiment.backbone, row.task, row.recipe)
+        recipe = row.recipe.seeded(result.seeds[0])
         model = train_classifier(
             views_with(SECOND_FACES.get(name, "normalized"), prepared)[0],
             everything,
             row.task,
             recipe,
             start=start,
-            folder=folder,
+            folder=prepared.training_folder(name, backbone, row.task, row.recipe),
             name="final",
-            **how,
+            **settings,
         )
+        if not processes().is_main_process:
+            continue
         about = {
             "trained_on": "all of the data",
             "cross_validated": row.as_dict(),
             "recipe": asdict(recipe),
         }
-        if not processes().is_main_process:
-            continue
         path = prepared.folder / "weights" / f"{name}-final.safetensors"
         save_classifier(model, path, result.card() | about)

@@ -85,7 +85,8 @@ def _of_column(readings: FaceReadings, known: KnownFaces, column: pd.Series) -> 
     names = column.reindex(known.subjects, fill_value="").to_numpy(str)
     measured = {}
     for name in large:
-        own, others = (names == name), (names != name) & (names != "")
+        own = names == name
+        others = (names != name) & (names != "")
         values = _measures(readings, known, own)
         rest = _measures(readings, known, others) if len(large) > 1 else {}
         measured[name] = {
@@ -105,13 +106,13 @@ def _measures(
     readings: FaceReadings, known: KnownFaces, chosen: NDArray[np.bool_]
 ) -> dict[str, Samples]:
     """The measures of ``SHOWN`` on some faces, those that can be taken."""
-    part, faces = readings.of(chosen), known.of_rows(chosen)
+    faces = known.of_rows(chosen)
     # a seed of its own for each set of people, so that no two are resampled alike, and the
     # difference of two groups is the same from either side
     seed = crc32(" ".join(np.unique(faces.subjects)).encode())
     weights = person_weights(faces.subjects, seed=seed)
-    found, _ = measure_readings(part, faces, weights)
-    samples = dict(headlines(found))
+    measures, _ = measure_readings(readings.of(chosen), faces, weights)
+    samples = dict(headlines(measures))
     return {name: samples[name] for name in SHOWN if name in samples}
 
 

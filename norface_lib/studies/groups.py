@@ -18,7 +18,8 @@ from norface_lib.faces.benchmark import POOLS, BenchmarkSpec, face_of, subject_n
 from norface_lib.images.arrays import Faces
 from norface_lib.images.crop import NORFACE_CROP
 
-_LIGHT, _TAN = 41.0, 10.0
+_LIGHT = 41.0
+_TAN = 10.0
 """Typology angles in degrees from which on skin is light, or intermediate to tan; below, it is
 brown or dark (Chardon et al. 1991; Del Bino and Bernerd 2013 name six classes, of which neighbors
 are joined here)."""
@@ -116,14 +117,15 @@ def typology_angle(face: NDArray[np.uint8]) -> float:
     """
     size = len(face)
     lab = cv2.cvtColor(face.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
-    eyes, nose = NORFACE_CROP.pixels(size)[:2], NORFACE_CROP.pixels(size)[2]
+    eye_left, eye_right, nose = NORFACE_CROP.pixels(size)[:3]
     half = max(1, round(_PATCH * size))
-    patches = [_patch(lab, eye[0], nose[1], half) for eye in eyes]
+    patches = [_patch(lab, eye[0], nose[1], half) for eye in (eye_left, eye_right)]
     lightness, _, yellow = np.median(np.concatenate(patches), axis=0)
     return float(np.degrees(np.arctan2(lightness - 50, yellow)))
 
 
 def _patch(image: NDArray[np.float32], x: float, y: float, half: int) -> NDArray[np.float32]:
     """The pixels (P, 3) around a point."""
-    left, top = round(x), round(y)
-    return image[top - half : top + half, left - half : left + half].reshape(-1, 3)
+    column = round(x)
+    row = round(y)
+    return image[row - half : row + half, column - half : column + half].reshape(-1, 3)

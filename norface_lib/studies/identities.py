@@ -50,10 +50,13 @@ def prepare_identities(
     of_each = [
         prepare(kept, given=place, missing=missing, **settings) for place in folders.values()
     ]
-    views = {}
+    # folds with the same faces share one object, as in each identity's own views
+    views: dict[tuple[int, ...], SeveralPairs] = {}
+    views_of_folds = []
     for of_fold in zip(*(prepared.views for prepared in of_each), strict=True):
-        views.setdefault(tuple(map(id, of_fold)), SeveralPairs(of_fold))
-    folds = zip(*(prepared.views for prepared in of_each), strict=True)
+        same_faces = tuple(map(id, of_fold))
+        views_of_folds.append(views.setdefault(same_faces, SeveralPairs(of_fold)))
+
     counts = {}
     for name in folders:
         counts[f"{name}: given"] = int(there[name].sum())
@@ -62,7 +65,7 @@ def prepare_identities(
     keys = "".join(prepared.key for prepared in of_each)
     return replace(
         first,
-        views=[views[tuple(map(id, of_fold))] for of_fold in folds],
+        views=views_of_folds,
         counts=first.counts | {"normalized": counts, "not_normalized": len(data) - len(kept)},
         key=f"identities-{hashlib.sha256(keys.encode()).hexdigest()[:16]}",
     )

@@ -51,10 +51,9 @@ def weighted_asymmetric(
     known, labels = _known(logits, labels, mask)
     logits = logits.float()
     # log p and log(1 - p) from the logits, so that neither ends in log 0
-    loss = -labels * F.logsigmoid(logits) - (1 - labels) * logits.sigmoid().detach() * F.logsigmoid(
-        -logits
-    )
-    return _weighted_mean(loss, weights, known)
+    present = labels * F.logsigmoid(logits)
+    absent = (1 - labels) * logits.sigmoid().detach() * F.logsigmoid(-logits)
+    return _weighted_mean(-present - absent, weights, known)
 
 
 def weighted_dice(

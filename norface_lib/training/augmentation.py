@@ -97,15 +97,12 @@ def degraded(images: Tensor, share: float) -> Tensor:
         images, scale_factor=float(torch.empty(()).uniform_(0.3, 0.8)), mode="area"
     )
     images = mixed(F.interpolate(coarse, images.shape[2:], mode="bilinear"), 0.5, images)
-    noise = (
-        chance.randn(count, 1, *images.shape[2:], device=device)
-        * chance.rand(count, 1, 1, 1, device=device)
-        * 0.06
-    )
+    noise = chance.randn(count, 1, *images.shape[2:], device=device)
+    noise = noise * chance.rand(count, 1, 1, 1, device=device) * 0.06
     images = mixed(images + noise, 0.5, images)
-    return torch.where(
-        _ellipses(images) * chosen(0.2) > 0, chance.rand(count, 3, 1, 1, device=device), images
-    ).clamp(0, 1)
+    hidden = _ellipses(images) * chosen(0.2) > 0
+    color = chance.rand(count, 3, 1, 1, device=device)
+    return torch.where(hidden, color, images).clamp(0, 1)
 
 
 def _ellipses(images: Tensor) -> Tensor:
@@ -114,12 +111,12 @@ def _ellipses(images: Tensor) -> Tensor:
     count, _, height, width = images.shape
     y = torch.linspace(-1, 1, height, device=images.device)[:, None]
     x = torch.linspace(-1, 1, width, device=images.device)[None]
-    turn, far = chance.rand(2, count, 1, 1, batch=1, device=images.device) * torch.tensor(
-        (2 * torch.pi, 0.5)
-    ).view(2, 1, 1, 1).to(images)
+    direction, distance = chance.rand(2, count, 1, 1, batch=1, device=images.device)
+    direction = direction * (2 * torch.pi)
+    distance = 0.5 + 0.5 * distance
     radius = 0.15 + 0.4 * chance.rand(2, count, 1, 1, batch=1, device=images.device)
-    off_x = x - (0.5 + far) * turn.cos()
-    off_y = y - (0.5 + far) * turn.sin()
+    off_x = x - distance * direction.cos()
+    off_y = y - distance * direction.sin()
     return ((off_x / radius[0]) ** 2 + (off_y / radius[1]) ** 2 < 1)[:, None].to(images)
 
 

@@ -76,17 +76,17 @@ class Run:
         Raises :class:`CheckpointError` if none can be read, and for one of other settings or of
         another network.
         """
-        there = [each for each in (path, older(path)) if each.exists()]
-        if not there:
+        existing = [each for each in (path, older(path)) if each.exists()]
+        if not existing:
             return ""
-        for found in there:
-            state = _read(found)
+        for checkpoint in existing:
+            state = _read(checkpoint)
             if state is not None:
                 break
         else:
-            raise CheckpointError(f"{path}: {_UNREADABLE}; {_deleted(there)}")
-        self._take(state, found, there)
-        self._damaged = found != there[0]
+            raise CheckpointError(f"{path}: {_UNREADABLE}; {_deleted(existing)}")
+        self._take(state, checkpoint, existing)
+        self._damaged = checkpoint != existing[0]
         if self.finished:
             return "trained already, used as it is"
         if self._damaged:
@@ -94,14 +94,11 @@ class Run:
         return f"goes on from step {self.step}"
 
     def _training_parts(self) -> dict[str, Any]:
-        return {
-            name: part
-            for name in ("optimizer", "average")
-            if (part := getattr(self, name)) is not None
-        }
+        parts = {"optimizer": self.optimizer, "average": self.average}
+        return {name: part for name, part in parts.items() if part is not None}
 
-    def _take(self, state: dict[str, Any], path: Path, there: list[Path]) -> None:
-        """Takes over the state of a checkpoint, one of those that are ``there``."""
+    def _take(self, state: dict[str, Any], path: Path, existing: list[Path]) -> None:
+        """Takes over the state of a checkpoint, one of the ``existing`` ones."""
         try:
             # older checkpoints lack newer settings
             same = TrainConfig(**json.loads(state["config"])) == self.config
@@ -113,19 +110,20 @@ class Run:
                 for name, part in self._training_parts().items():
                     part.load_state_dict(state[name])
         except Exception as error:  # torch raises many kinds for what does not fit
-            raise CheckpointError(f"{path}: {_UNREADABLE}; {_deleted(there)}") from error
+            raise CheckpointError(f"{path}: {_UNREADABLE}; {_deleted(existing)}") from error
         if not same:
             raise CheckpointError(
-                f"{path}: was made with other settings; {_deleted(there)}, or choose another folder"
+                f"{path}: was made with other settings; {_deleted(existing)}, or choose another "
+                "folder"
             )
 
 
 _UNREADABLE = "this checkpoint cannot be read or does not fit the network"
 
 
-def _deleted(there: list[Path]) -> str:
+def _deleted(existing: list[Path]) -> str:
     """What to do about checkpoints that cannot be used."""
-    before = f" and {there[1].name} beside it" if len(there) > 1 else ""
+    before = f" and {existing[1].name} beside it" if len(existing) > 1 else ""
     return f"delete it{before} to start anew"
 
 

@@ -48,11 +48,9 @@ class Recipe:
     balanced: bool = False  # rare classes are sampled as often as common ones
     importance: float = 1e-3  # weight of the importance loss of the mixtures' gates
     load: float = 1e-3  # weight of their load loss
-    encoder: str = (
-        # weights that the encoder begins with, as
-        # `norface_lib.networks.pretrained.load_encoder_weights` takes them
-        ""
-    )
+    # weights that the encoder begins with, as
+    # `norface_lib.networks.pretrained.load_encoder_weights` takes them
+    encoder: str = ""
     epochs: float | None = None  # of the training rows, in place of the steps of ``training``
     watch: bool = False  # the score of the tested rows goes to the log; it feeds the oracle alone
     compile: bool = False  # the backbone, by torch.compile
@@ -133,9 +131,10 @@ def train_classifier(
     learner = versions[0].learner(model.to(device, memory_format=torch.channels_last))
 
     def watch(learner: nn.Module, step: int) -> dict[str, float]:
-        return {"test": _score(learner, pairs, tested, task, device, workers)}
+        predictions = _read(learner, pairs, tested, task, device, workers)
+        return {"test": float(task.score(task.sums(predictions, pairs.labels[tested])))}
 
-    weights = balancing_weights(task, pairs.labels[rows]) if recipe.balanced else None
+    choose = balanced(balancing_weights(task, pairs.labels[rows])) if recipe.balanced else None
     fit(
         learner,
         _loss(task.criterion(pairs.labels[rows]), task.name, recipe, device),
@@ -145,9 +144,7 @@ def train_classifier(
         name=name,
         progress=progress,
         watch=watch if recipe.watch and tested is not None else None,
-        choose=of_versions(
-            None if weights is None else balanced(weights), len(rows), len(versions)
-        ),
+        choose=of_versions(choose, len(rows), len(versions)),
         workers=0 if embedded else workers,  # they are small: to pass them on would take longer
     )
     return model.eval()
@@ -188,19 +185,6 @@ def _loss(criterion: Criterion, name: str, recipe: Recipe, device: torch.device)
     return loss
 
 
-def _score(
-    learner: nn.Module,
-    pairs: AnyPairs,
-    rows: NDArray[np.intp],
-    task: Task,
-    device: torch.device,
-    workers: int | None,
-) -> float:
-    """The task's score of some rows."""
-    predictions = _read(learner, pairs, rows, task, device, workers)
-    return float(task.score(task.sums(predictions, pairs.labels[rows])))
-
-
 @torch.inference_mode()
 def _read(
     learner: nn.Module,
@@ -213,15 +197,18 @@ def _read(
 ) -> NDArray[np.float32]:
     """Predictions for some rows: of several identities, their mean. Processes share the batches,
     and each gets all predictions."""
-    of_each = []
+    by_version = []
     for version in versions_of(pairs):
         readers = 0 if isinstance(version, EmbeddedPairs) else workers
         batches = share_of(in_order(len(rows), batch_size))
         loader = make_loader(VersionRows(version, rows), batches, device, readers)
+        predictions = []
         with evaluation_precision(device):
-            logits = (learner(*inputs_of(batch, device)).logits for batch in loader)
-            of_each.append(np.concatenate(of_all([task.predictions(part) for part in logits])))
-    return np.mean(of_each, axis=0) if len(of_each) > 1 else of_each[0]
+            for batch in loader:
+                logits = learner(*inputs_of(batch, device)).logits
+                predictions.append(task.predictions(logits))
+        by_version.append(np.concatenate(of_all(predictions)))
+    return np.mean(by_version, axis=0) if len(by_version) > 1 else by_version[0]
 
 
 def predict_rows(

@@ -195,5 +195,8 @@ def _step(run: Run) -> None:
 
 def logged_seconds(log: Path) -> float:
     """Seconds of training by a log, whose clock starts anew each time the training goes on."""
-    clock = [0.0, *(json.loads(line)["seconds"] for line in log.read_text().splitlines())]
-    return round(sum(now - before if now >= before else now for before, now in pairwise(clock)), 1)
+    clock = [json.loads(line)["seconds"] for line in log.read_text().splitlines()]
+    total = 0.0
+    for before, now in pairwise([0.0, *clock]):
+        total += now - before if now >= before else now
+    return round(total, 1)

@@ -274,8 +274,8 @@ class SynthesisLoss:
         if weights.edge:
             yield "edge", gradient_l1(normalized, batch.truths)
         if weights.reading and model.head is not None and coded < count:
-            seen = model.head(expression[: count - coded])
-            yield "reading", F.mse_loss(seen, batch.codes[coded:])
+            intensities = model.head(expression[: count - coded])
+            yield "reading", F.mse_loss(intensities, batch.codes[coded:])
         if self.perceptual:
             features = self.perceptual.features
             yield "perceptual", perceptual_loss(features(normalized), features(batch.truths))
@@ -321,17 +321,16 @@ class SynthesisLoss:
         return ratios
 
     def _pixel_weights(self) -> Tensor:
-        pairs, targets = self.sources.pairs, self.sources.targets
+        pairs = self.sources.pairs
+        targets = self.sources.targets
         if pairs is None:
             return torch.ones(len(targets), 1, *targets.shape[1:3], device=self.device)
         moving = []
         for number, target in enumerate(targets):
             rows = np.flatnonzero(pairs.target_of == number)
             moving.append(moving_pixels(LazyFaces([pairs.truths], rows), target))
-        return (
-            1
-            + self.terms.moving_weight * torch.from_numpy(np.stack(moving)).to(self.device)[:, None]
-        )
+        moving = torch.from_numpy(np.stack(moving)).to(self.device)[:, None]
+        return 1 + self.terms.moving_weight * moving
 
     def _frozen(self, weight: float, spec: str) -> FrozenNetwork | None:
         return frozen_network(spec).to(self.device) if weight else None
