@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -275,15 +274,23 @@ def test_a_worker_ends_with_its_parent():
 
 
 def test_the_estimate_counts_work_not_experiments(write):
-    short, long = read_sweep(
+    failed, short, head, long = read_sweep(
         write(
+            {"name": "failed", "backbone": "mini", "steps": 500},
             {"name": "short", "backbone": "mini", "steps": 10},
+            {"name": "head", "backbone": "frozen", "steps": 10},
             {"name": "long", "backbone": "mini", "steps": 990, "rows": ["both"]},
         )
     )
-    progress = sweep_runner._Progress([short, long], 1)
-    progress.started = time.monotonic() - 6
+    progress = sweep_runner._Progress([failed, short, head, long], 1)
+    error = sweep_runner.Outcome(name="failed", seconds=1, error="no such file")
+    assert "left" not in progress.line(error)  # it tells nothing of the others
     line = progress.line(sweep_runner.Outcome(name="short", seconds=6))
     minutes = int(line.partition("(about ")[2].split()[0])
     assert minutes == pytest.approx(6 * 2 * 99 / 60, rel=0.1)
-    assert np.isclose(progress.work["long"], 1 + 2 * 99 * (progress.work["short"] - 1))
+    assert progress.left["head"] < 10 * 0.05  # a step of a head takes a part of a network's
+    two = sweep_runner._Progress([short, head, long], 2)
+    halved = int(
+        two.line(sweep_runner.Outcome(name="short", seconds=6)).split("(about ")[1].split()[0]
+    )
+    assert halved == pytest.approx(minutes / 2, abs=1)

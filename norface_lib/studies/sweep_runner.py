@@ -152,24 +152,26 @@ def _error_file(name: str, out: Path) -> Path:
 
 
 class _Progress:
-    """Lines that say how far a sweep is, with an estimate from the work that was done so far."""
+    """Lines that say how far a sweep is, with an estimate from what took how long so far."""
 
     def __init__(self, configurations: Sequence[Configuration], workers: int):
-        self.work = {one.name: work(one.experiment) for one in configurations}
-        self.left = dict(self.work)
+        self.left = {one.name: work(one.experiment) for one in configurations}
+        self.number = len(self.left)
         self.workers = workers
-        self.started = time.monotonic()
         self.done = 0.0
+        self.seconds = 0.0
 
     def line(self, outcome: Outcome) -> str:
-        """A line about an outcome, which counts from now on."""
+        """A line about an outcome, which counts from now on unless it failed."""
         work = self.left.pop(outcome.name)
-        self.done += work
-        passed = time.monotonic() - self.started
-        number = len(self.work) - len(self.left)
         words = f"failed: {outcome.error}" if outcome.error else f"{outcome.seconds:.0f} s"
-        line = f"[{number}/{len(self.work)}] {outcome.name}: {words}"
-        if self.left:
-            minutes = passed / self.done * sum(self.left.values()) / 60
+        if not outcome.error:
+            self.done += work
+            self.seconds += outcome.seconds
+        line = f"[{self.number - len(self.left)}/{self.number}] {outcome.name}: {words}"
+        if self.left and self.done:
+            # several run at a time, but no more than are left
+            together = min(self.workers, len(self.left))
+            minutes = self.seconds / self.done * sum(self.left.values()) / together / 60
             line += f"  (about {max(1, round(minutes))} min left)"
         return line
