@@ -1,8 +1,11 @@
 """Charts of results draw what they are given."""
 
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from IPython.core.formatters import DisplayFormatter
 
 from norface_lib.viz import plots
 
@@ -74,3 +77,22 @@ def test_a_figure_is_shown_with_its_text_kept_and_closed(tmp_path, monkeypatch):
     assert seen == [(figure, {"image/png": {"alt": "a black face"}})]
     assert (tmp_path / "face.png").stat().st_size > 100
     assert figure.number not in plt.get_fignums()
+
+
+def test_in_a_notebook_the_text_is_also_the_plain_text(monkeypatch):
+    """VS Code reads that to those who cannot see the picture."""
+    formatter = DisplayFormatter()
+    formatter.formatters["image/png"].for_type(
+        plt.Figure, lambda figure: (b"a picture", {"width": 300})
+    )
+    seen = {}
+    monkeypatch.setattr(
+        "norface_lib.viz.plots.showing.get_ipython",
+        lambda: SimpleNamespace(display_formatter=formatter),
+    )
+    monkeypatch.setattr(
+        "norface_lib.viz.plots.showing.display", lambda data, **others: seen.update(data, **others)
+    )
+    plots.show(plots.strip({"a": np.zeros((1, 8, 8, 3), np.uint8)}), "a black face")
+    assert seen["text/plain"] == "a black face" and seen["image/png"] == b"a picture"
+    assert seen["metadata"] == {"image/png": {"alt": "a black face", "width": 300}} and seen["raw"]

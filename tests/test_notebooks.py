@@ -147,7 +147,9 @@ def test_committed_notebooks_show_outputs_and_no_machine(name):
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     for output in (output for cell in code for output in cell.outputs):
         for kind in {"image/png", "image/jpeg"} & output.get("data", {}).keys():
-            assert output.metadata[kind]["alt"], "a picture without a text for who cannot see it"
+            alt = output.metadata[kind]["alt"]
+            assert alt, "a picture without a text for who cannot see it"
+            assert output.data["text/plain"] == alt, "which VS Code takes from the plain text"
     headings = [
         line
         for cell in notebook.cells
