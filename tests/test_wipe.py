@@ -286,6 +286,24 @@ def test_a_page_shows_each_face_with_its_wipe_bars_and_values(page, tmp_path):
     page.screenshot(path=runs() / "browser" / "page.png")
 
 
+@needs_chromium
+def test_border_and_slider_agree_when_a_page_is_returned_to(page, tmp_path):
+    """Browsers restore controls then; Firefox does it when a page is loaded again, too."""
+    write_predictions(tmp_path, ROWS)
+    write_page(tmp_path, size=SIZE)
+    page.goto(f"file://{tmp_path / PAGE}")
+    page.get_by_role("radio", name="c.avi frame 7").click(force=True)
+    page.get_by_role("radio", name="difference").check()
+    drag(page, page.locator(".norface-wipe:visible"), 0.5, 0.8)
+    page.goto("about:blank")
+    page.go_back()
+    assert page.get_by_role("radio", name="c.avi frame 7").is_checked(), "controls are restored"
+    slider = page.get_by_role("slider")
+    left = float(slider.input_value())
+    assert share(page, RED) == pytest.approx(left / 100, abs=0.02)
+    assert slider.get_attribute("aria-valuetext") == f"{left:.0f} % normalized"
+
+
 @pytest.mark.slow
 def test_predict_writes_a_page(tmp_path):
     call = ["predict", str(FOLDER / "tiny.png"), str(tmp_path), "--detector", "none", "--page"]

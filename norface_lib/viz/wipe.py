@@ -164,7 +164,7 @@ def _wipe(item: Item, size: int) -> str:
     control = (
         f'<input type="range" min="0" max="100" value="50" '
         f'aria-label="{name}: border between normalized (left) and original (right)" '
-        f'aria-valuetext="50 % normalized" oninput="{_MOVE}">'
+        f'aria-valuetext="50 % normalized" oninput="{_MOVE}" {_NOT_RESTORED}>'
     )
     words = "".join(f'<b aria-hidden="true" data-view="{view}">{view}</b>' for view in VIEWS)
     signs = f'<i></i>{words}<b aria-hidden="true">original</b><u></u>'
@@ -175,9 +175,13 @@ def _wipe(item: Item, size: int) -> str:
     )
 
 
+_NOT_RESTORED = 'autocomplete="off"'
+"""Browsers give controls their last values back when a page is loaded again or returned to, but not
+what the values moved: the border would stand at one place and its slider at another."""
+
 _CHOICE = "".join(
     f'<label title="{meaning}"><input type="radio" name="view" value="{view}"'
-    f"{' checked' if view == 'normalized' else ''}>{view}</label>"
+    f"{' checked' if view == 'normalized' else ''} {_NOT_RESTORED}>{view}</label>"
     for view, meaning in VIEWS.items()
 )
 _VIEWS = (
