@@ -27,11 +27,13 @@ _BOX = "norface-camera"
 _START = """
 const box = this.closest('.norface-camera'), video = box.querySelector('video');
 const say = text => { box.querySelector('output').textContent = text };
+const reasons = { NotFoundError: 'none was found', NotAllowedError: 'the browser may not use it',
+  NotReadableError: 'another program may be using it' };
 if (!navigator.mediaDevices) { say('A browser opens cameras only for https or for this machine.') }
 else navigator.mediaDevices.getUserMedia({ video: { facingMode: 'user' } }).then(
   stream => { video.srcObject = stream; video.hidden = false; say('');
     box.querySelector('[name=snap]').disabled = false },
-  error => say('The camera cannot be opened: ' + error.message));
+  error => say('The camera cannot be opened: ' + (reasons[error.name] || error.message)));
 """
 
 _SNAP = """
