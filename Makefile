@@ -80,4 +80,4 @@ build/.site-installed: docs/requirements.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: make PYTHON=/path/to/python3 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(SITE_VENV)
 	$(SITE_VENV)/bin/python -m pip install -q -r $<
-	@touch $@
+	@mkdir -p $(@D) && touch $@
