@@ -50,14 +50,14 @@ _BACKBONES = {"frozen": "frozen backbone", "mini": "small network"}
 def across_table(files: ResultFiles) -> TextTable:
     """The sweep across datasets: gaps over the frozen backbone, and of a small network that is
     trained end to end."""
-    rows = []
+    lines = {}
     for file in files.matching(f"full/{ACROSS}/*.json"):
         experiment = file.content["settings"]["experiment"]
-        sides = [experiment[name]["pool"] for name in ("data", "test_data")]
-        backbone = _BACKBONES[experiment["backbone"]]
-        seeds = len(experiment["seeds"])
-        what = f"{' -> '.join(sides)}, {backbone}, {seeds} seed{'s' * (seeds > 1)}"
-        rows += _gap_lines(what, file.result)
+        sides = " -> ".join(experiment[name]["pool"] for name in ("data", "test_data"))
+        backbone, seeds = experiment["backbone"], len(experiment["seeds"])
+        what = f"{sides}, {_BACKBONES[backbone]}, {seeds} seed{'s' * (seeds > 1)}"
+        lines[sides, list(_BACKBONES).index(backbone)] = _gap_lines(what, file.result)
+    rows = [line for key in sorted(lines) for line in lines[key]]
     command = f"`norface sweep {ACROSS} results/full/{ACROSS}`"
     return TextTable(
         name="across",
