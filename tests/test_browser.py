@@ -22,7 +22,6 @@ from PIL import Image
 from norface_lib.cli.reproduce import parameters_of
 from norface_lib.common.paths import NOTEBOOKS, ROOT, runs
 from norface_lib.networks.cards import FOLDER
-from norface_lib.viz.camera import camera
 
 NAME, TOKEN = "00_quickstart", "quickstart"
 # of JupyterLab: no news from the web, and every cell is in the page, even where nobody looks
@@ -39,7 +38,6 @@ CELLS = {
 import ipywidgets
 from io import BytesIO
 from PIL import Image
-from norface_lib.viz.camera import camera
 
 def take(data):
     label.value = "took {} x {}".format(*Image.open(BytesIO(data)).size)
@@ -232,30 +230,6 @@ def test_the_camera_asks_takes_one_picture_and_is_closed(lab):
     page.get_by_text("took 640 x 480").wait_for()
     assert video.is_hidden() and snap.is_disabled()
     assert page.evaluate("document.querySelector('.norface-camera video').srcObject") is None
-
-
-REFUSE = """name => Object.defineProperty(navigator, 'mediaDevices', { value: {
-    getUserMedia: () => Promise.reject(new DOMException('as a browser says it', name)) } })"""
-
-
-@needs_chromium
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        ("NotFoundError", "none was found"),
-        ("NotAllowedError", "the browser may not use it"),
-        ("AbortError", "as a browser says it"),
-    ],
-)
-def test_a_camera_that_does_not_open_says_why(error, reason):
-    """In the same words in all browsers: what Firefox says without one does not name it."""
-    with open_page() as page:
-        page.set_content(f"<div class=norface-camera>{camera(print).children[0].value}</div>")
-        page.evaluate(REFUSE, error)
-        page.get_by_text("your camera").click()
-        page.get_by_label("I am the one in front of the camera").check()
-        page.get_by_role("button", name="open the").click()
-        page.get_by_text(f"The camera cannot be opened: {reason}").wait_for()
 
 
 def assert_alike(image, other):
