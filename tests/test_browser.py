@@ -38,6 +38,7 @@ CELLS = {
 import ipywidgets
 from io import BytesIO
 from PIL import Image
+from norface_lib.viz.camera import camera
 
 def take(data):
     label.value = "took {} x {}".format(*Image.open(BytesIO(data)).size)
