@@ -105,6 +105,21 @@ def test_a_screen_reader_is_told_what_it_is_and_where_it_stands(page, wipe):
     assert slider.get_attribute("aria-valuetext") == "51 % normalized"
     for side in ("normalized", "original"):
         assert page.get_by_role("img", name=f"me, {side}").count() == 1
+    page.get_by_role("radio", name="difference").check()
+    slider.focus()
+    assert slider.get_attribute("aria-valuetext") == "51 % difference"
+
+
+@needs_chromium
+def test_a_screen_reader_is_told_what_a_face_shows_whose_attention_is_not_known(page):
+    known = Item("known", ME.original, ME.normalized, attention=data_uri(plain(GREEN)))
+    page.set_content(gallery_as_html([known, ME._replace(name="unknown")], SIZE))
+    page.get_by_role("radio", name="attention").check()
+    for name, view in (("known", "attention"), ("unknown", "normalized")):
+        page.locator(".norface-choice label", has_text=re.compile(f"^{name}$")).click()
+        slider = page.get_by_role("slider", name=f"{name}:")
+        slider.focus()
+        assert slider.get_attribute("aria-valuetext") == f"50 % {view}"
 
 
 @needs_chromium

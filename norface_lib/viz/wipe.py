@@ -84,11 +84,14 @@ _GALLERY = """
 .norface-shown details { flex-basis: 100%; }
 """
 
-_MOVE = (
-    "this.parentNode.style.setProperty('--at',this.value+'%');"
-    "this.setAttribute('aria-valuetext',this.value+' % '+"
-    "this.closest('.norface-look').querySelector('[name=view]:checked').value)"
+_SAY = (
+    "const view=this.closest('.norface-look').querySelector('[name=view]:checked').value,"
+    "known=view!='attention'||this.parentNode.classList.contains('norface-looked');"
+    "this.setAttribute('aria-valuetext',this.value+' % '+(known?view:'normalized'))"
 )
+"""What a screen reader says of the slider. It follows the view, so it is set again on focus."""
+
+_MOVE = f"this.parentNode.style.setProperty('--at',this.value+'%');{_SAY}"
 
 
 class Item(NamedTuple):
@@ -164,7 +167,7 @@ def _wipe(item: Item, size: int) -> str:
     control = (
         f'<input type="range" min="0" max="100" value="50" '
         f'aria-label="{name}: border between normalized (left) and original (right)" '
-        f'aria-valuetext="50 % normalized" oninput="{_MOVE}" {_NOT_RESTORED}>'
+        f'aria-valuetext="50 % normalized" oninput="{_MOVE}" onfocus="{_SAY}" {_NOT_RESTORED}>'
     )
     words = "".join(f'<b aria-hidden="true" data-view="{view}">{view}</b>' for view in VIEWS)
     signs = f'<i></i>{words}<b aria-hidden="true">original</b><u></u>'
