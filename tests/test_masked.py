@@ -2,11 +2,18 @@
 were, training learns."""
 
 import json
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from norface_lib.cli.app import app
+from norface_lib.common.errors import DataError
+from norface_lib.datasets import open_dataset
+from norface_lib.datasets.rendered import Rendered
 from norface_lib.networks.encoder import EncoderConfig, FaceEncoder
 from norface_lib.networks.masked import (
     MaskedAutoencoder,
@@ -16,6 +23,9 @@ from norface_lib.networks.masked import (
     standardized_patches,
     to_patches,
 )
+from norface_lib.networks.normalizer import PRESETS
+from norface_lib.networks.pretrained import load_encoder_weights
+from norface_lib.training.encoder_recipe import pretrain_and_save
 from norface_lib.training.loop import TrainConfig
 from norface_lib.training.masked import masked_pretraining
 
@@ -217,3 +227,40 @@ def test_pretraining_goes_on_where_it_stopped(tmp_path, monkeypatch):
         run(tmp_path / "cut")
     resumed = run(tmp_path / "cut")
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_the_command_writes_an_encoder_that_other_trainings_take(
+    tiny_benchmark, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], encoder=STEM))
+    call = ["train-encoder", tiny_benchmark, tmp_path, "--layout", "rendered"]
+    call += ["--steps", 3, "--batch-size", 4, "--license", "CC0"]
+    done = CliRunner().invoke(app, [str(part) for part in call])
+    assert done.exit_code == 0, done.output
+
+    torch.manual_seed(0)  # as the command begins
+    first, encoder = FaceEncoder(STEM).vit.state_dict(), FaceEncoder(STEM)
+    report = load_encoder_weights(encoder, tmp_path / "encoder.safetensors")
+    assert (report.loaded, report.dropped, report.changed) == (len(first), {}, ())
+    learned = encoder.vit.state_dict()
+    assert 0 < (learned["pos_embed"] - first["pos_embed"]).abs().max() < 0.1
+
+    faces = len(Rendered(tiny_benchmark))
+    about = json.loads((tmp_path / "encoder.json").read_text())
+    assert about["counts"] == {"faces": faces}
+    assert about["result"]["license"] == "CC0" and 0 < about["result"]["unexplained"] < 3
+    settings = about["settings"]
+    assert (settings["preset"], settings["steps"], settings["batch_size"]) == ("tiny", 3, 4)
+    height, width, _ = cv2.imread(str(tmp_path / "encoder.png")).shape
+    assert height > 3 * 64 and width >= min(8, faces) * 64
+    text = json.dumps(about)
+    assert str(tmp_path) not in text and str(tiny_benchmark) not in text
+
+
+def test_an_encoder_needs_faces_and_a_preset(tiny_benchmark, tmp_path):
+    data = open_dataset("rendered", tiny_benchmark)
+    with pytest.raises(DataError, match="no preset 'huge'; there are tiny"):
+        pretrain_and_save(data, tmp_path, preset="huge")
+    (tmp_path / "empty").mkdir()
+    done = CliRunner().invoke(app, ["train-encoder", str(tmp_path / "empty"), str(tmp_path)])
+    assert done.exit_code != 0 and not (tmp_path / "encoder.safetensors").exists()

@@ -38,6 +38,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "norface train-normalizer pretrain out --device cuda",
         "norface train-normalizer pretrain out --start tiny --faces aligned --term expression=1",
     ),
+    "train-encoder": (
+        "norface train-encoder /your/faces out --steps 20000 --device cuda",
+        "norface train-encoder /your/BP4D out --layout bp4d --points points/points.csv",
+    ),
     "train-reader": (
         "norface train-reader out faces press/train --share 0.6 --share 0.4 --calibrate others",
     ),

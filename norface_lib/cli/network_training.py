@@ -168,6 +168,50 @@ def train_normalizer(
 
 
 @app.command(rich_help_panel=_PANEL)
+def train_encoder(
+    faces: Annotated[
+        Path, typer.Argument(help="a folder of aligned faces, or a dataset; no labels are needed")
+    ],
+    out: Annotated[Path, typer.Argument(help="folder for the checkpoint, the log and the weights")],
+    layout: Annotated[
+        Layout, typer.Option(help="a folder of images, or a dataset of this layout")
+    ] = "folder",
+    points: PointsOption = None,
+    option: LoaderOption = None,
+    preset: Annotated[Preset, typer.Option(help="size of the network")] = "tiny",
+    steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="steps of the training")] = 1000,
+    batch_size: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="faces of a step")] = 64,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    name: Annotated[
+        str, typer.Option(help="name of the weights", callback=checks.file_name)
+    ] = "encoder",
+    terms: Annotated[
+        str, typer.Option("--license", help="license for the card, which the faces decide")
+    ] = "MIT",
+) -> None:
+    """Train an encoder on faces without labels, as a masked autoencoder: a start for --encoder of
+    other trainings. To resume after a stop, run the same command again."""
+    from norface_lib.datasets import open_dataset
+    from norface_lib.datasets.options import read_options
+    from norface_lib.training.encoder_recipe import pretrain_and_save
+
+    data = open_dataset(layout, faces, **read_options(layout, option or ()))
+    path = pretrain_and_save(
+        data if points is None else data.aligned_by(points),
+        out,
+        preset=preset,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        name=name,
+        terms=terms,
+    )
+    show(f"the weights are in {path}", files=[path])
+
+
+@app.command(rich_help_panel=_PANEL)
 def train_evaluator(
     data: Annotated[Path, typer.Argument(help="a rendered benchmark of the pool evaluator")],
     out: Annotated[Path, typer.Argument(help="folder for the checkpoint, the log and the weights")],

@@ -36,7 +36,7 @@ from norface_lib.training.masked import masked_pretraining
 from norface_lib.training.normalizer_losses import Sources, SynthesisLoss, SynthesisNetwork
 from norface_lib.training.normalizer_terms import SynthesisTerms
 
-_MASKED = TrainConfig(steps=1000, batch_size=64, learning_rate=1.5e-3)
+MASKED = TrainConfig(steps=1000, batch_size=64, learning_rate=1.5e-3)
 _EXPRESSION = TrainConfig(steps=2000, batch_size=48, learning_rate=1.5e-3)
 _DRAWING = TrainConfig(steps=400, batch_size=24, learning_rate=2e-3)
 _SYNTHESIS = TrainConfig(steps=3500, batch_size=24, learning_rate=8e-4)
@@ -84,7 +84,7 @@ class NormalizerTraining:
             )
 
         return cls(
-            masked=stage(_MASKED, masked),
+            masked=stage(MASKED, masked),
             expression=stage(_EXPRESSION, expression),
             drawing=stage(_DRAWING, drawing),
             synthesis=stage(_SYNTHESIS, synthesis),
