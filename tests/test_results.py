@@ -228,6 +228,7 @@ def test_few_people_tell_all_rows_and_longer_trainings_with_their_steps(tmp_path
     ablation(tmp_path, "rows", 41, 0.6)
     ablation(tmp_path, "settled", 41, 0.7, steps=4000, seeds=(0,))
     ablation(tmp_path, "frozen", 41, 0.5, backbone="frozen", steps=120)
+    ablation(tmp_path, "tuned", 41, 0.4, backbone="tuned", steps=200)
     ablation(tmp_path, "mini-people-5", 5, 0.3)
     table = TABLES["few-people"](ResultFiles(tmp_path))
     assert table.rows[2:] == (
@@ -235,6 +236,14 @@ def test_few_people_tell_all_rows_and_longer_trainings_with_their_steps(tmp_path
         ("small network", "4,000", "1", "original twice", "0.700 [0.600, 0.800]"),
         ("frozen backbone", "120", "2", "both", "0.500 [0.400, 0.600]"),
         ("frozen backbone", "120", "2", "original twice", "0.500 [0.400, 0.600]"),
+        ("the normalizer's backbone, trained on", "200", "2", "both", "0.400 [0.300, 0.500]"),
+        (
+            "the normalizer's backbone, trained on",
+            "200",
+            "2",
+            "original twice",
+            "0.400 [0.300, 0.500]",
+        ),
     )
 
 

@@ -109,14 +109,17 @@ def ablation_table(files: ResultFiles) -> TextTable:
 _SITUATIONS = {
     "small network": ("rows", "settled", "longer"),
     "frozen backbone": ("frozen",),
+    "the normalizer's backbone, trained on": ("tuned",),
+    "a masked autoencoder, trained on": ("masked",),
+    "the same network, from random initialization": ("scratch",),
 }
-"""Experiments of the sweep `few_people` with 41 labeled people: those with all rows, and originals
-that were trained for longer."""
+"""Experiments of the sweeps `few_people` and `backbones` with 41 labeled people, by what is
+trained: of the small network those with all rows, and originals that were trained for longer."""
 
 
 def few_people_table(files: ResultFiles) -> TextTable:
     """What classifiers learn from 41 people by what they see: a small network from random
-    initialization, and heads over the normalizer's frozen backbone."""
+    initialization, heads over the normalizer's frozen backbone, and backbones that are trained."""
     by_name = {file.name: file for file in ablation_files(files)}
     lines = []
     for situation, names in _SITUATIONS.items():
@@ -128,7 +131,7 @@ def few_people_table(files: ResultFiles) -> TextTable:
                 lines.append((*about, row, score))
     return TextTable(
         name="few-people",
-        title="Few labeled people, in two situations",
+        title="Few labeled people, by what is trained",
         header=("what is trained", "steps", "seeds", "what it sees", "mean F1"),
         rows=tuple(lines),
         notes=("41 labeled people; 95 % over the tested people.",),
