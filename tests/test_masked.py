@@ -26,6 +26,7 @@ from norface_lib.networks.masked import (
 from norface_lib.networks.normalizer import PRESETS
 from norface_lib.networks.pretrained import load_encoder_weights
 from norface_lib.training.encoder_recipe import pretrain_and_save
+from norface_lib.training.learned_faces import check_faces
 from norface_lib.training.loop import TrainConfig
 from norface_lib.training.masked import masked_pretraining
 from norface_lib.training.normalizer import MASKED
@@ -251,12 +252,42 @@ def test_the_command_writes_an_encoder_that_other_trainings_take(
     about = json.loads((tmp_path / "encoder.json").read_text())
     assert about["counts"] == {"faces": faces}
     assert about["result"]["license"] == "CC0" and 0 < about["result"]["unexplained"] < 3
+    assert about["settings"]["encoder"]["dim"] == STEM.dim
+    again = CliRunner().invoke(app, [str(part) for part in call])
+    assert again.exit_code == 0, again.output
+    taken = json.loads((tmp_path / "encoder.json").read_text())["result"]
+    assert taken == about["result"], "the time of the training, not of the call that found it"
     settings = about["settings"]
     assert (settings["preset"], settings["steps"], settings["batch_size"]) == ("tiny", 3, 4)
     height, width, _ = cv2.imread(str(tmp_path / "encoder.png")).shape
     assert height > 3 * 64 and width >= min(8, faces) * 64
     text = json.dumps(about)
     assert str(tmp_path) not in text and str(tiny_benchmark) not in text
+
+
+def test_a_folder_is_of_the_faces_that_were_learned_from_there(tmp_path):
+    faces = striped()
+    check_faces(tmp_path, faces, faces[:3])
+    check_faces(tmp_path, faces, faces[:3])
+    for others in ((faces,), (faces, faces[:4]), (faces[::-1], faces[:3])):
+        with pytest.raises(DataError, match="learned from other faces; choose another folder"):
+            check_faces(tmp_path, *others)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "train-encoder {faces} {out} --layout rendered",
+        "train-evaluator {faces} {out}",
+        "train-normalizer {faces} {out}",
+        "train-reader {out} {faces}",
+    ],
+)
+def test_a_training_is_not_taken_for_one_of_other_faces(call, tiny_benchmark, tmp_path):
+    (tmp_path / "faces.json").write_text("[]")  # as of a training that learned from others
+    call = call.format(faces=tiny_benchmark, out=tmp_path).split()
+    done = CliRunner().invoke(app, call)
+    assert isinstance(done.exception, DataError) or "learned from other faces" in done.output
 
 
 def test_an_encoder_needs_faces_and_a_preset(tiny_benchmark, tmp_path):

@@ -1,7 +1,7 @@
 """Commands that train the normalizer, the token reader and the evaluator."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,12 +14,15 @@ from norface_lib.cli.options import (
     NetworkOption,
     NormalizerOption,
     PointsOption,
-    Preset,
+    PresetOption,
     SeedOption,
     StartOption,
     TermOption,
 )
 from norface_lib.cli.output import show
+
+if TYPE_CHECKING:
+    from norface_lib.datasets.base import FaceDataset
 
 app = typer.Typer()
 _PANEL = "Training"
@@ -29,7 +32,7 @@ _PANEL = "Training"
 def train_normalizer(
     data: Annotated[Path, typer.Argument(help="a rendered benchmark of the pool pretrain")],
     out: Annotated[Path, typer.Argument(help="folder for checkpoints, logs and the weights")],
-    preset: Annotated[Preset, typer.Option(help="size of the network")] = "tiny",
+    preset: PresetOption = "tiny",
     masked_steps: Annotated[
         int,
         typer.Option(min=0, max=MOST_STEPS, help="steps of masked autoencoding; 0 leaves it out"),
@@ -121,8 +124,6 @@ def train_normalizer(
     after a stop, run the same command again."""
     from dataclasses import replace
 
-    from norface_lib.datasets import open_dataset
-    from norface_lib.datasets.options import read_options
     from norface_lib.training.normalizer import NormalizerTraining
     from norface_lib.training.normalizer_recipe import train_and_save
     from norface_lib.training.normalizer_terms import terms_of
@@ -140,8 +141,7 @@ def train_normalizer(
                 "--faces teach nothing without a term that needs no true image: --term "
                 "expression=1, identity=1 or adversarial=0.1, or --masked-steps"
             )
-        more = open_dataset(layout, faces, **read_options(layout, option or ()))
-        more = more if points is None else more.aligned_by(points)
+        more = _opened(faces, layout, points, option)
     training = NormalizerTraining.of_steps(
         expression_steps,
         synthesis_steps,
@@ -167,6 +167,17 @@ def train_normalizer(
     show(f"the weights are in {path}", files=[path])
 
 
+def _opened(
+    faces: Path, layout: str, points: Path | None, option: list[str] | None
+) -> "FaceDataset":
+    """A folder of aligned faces, or a dataset whose frames are cropped by a table of points."""
+    from norface_lib.datasets import open_dataset
+    from norface_lib.datasets.options import read_options
+
+    data = open_dataset(layout, faces, **read_options(layout, option or ()))
+    return data if points is None else data.aligned_by(points)
+
+
 @app.command(rich_help_panel=_PANEL)
 def train_encoder(
     faces: Annotated[
@@ -178,7 +189,7 @@ def train_encoder(
     ] = "folder",
     points: PointsOption = None,
     option: LoaderOption = None,
-    preset: Annotated[Preset, typer.Option(help="size of the network")] = "tiny",
+    preset: PresetOption = "tiny",
     steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="steps of the training")] = 1000,
     batch_size: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="faces of a step")] = 64,
     seed: SeedOption = 0,
@@ -192,13 +203,10 @@ def train_encoder(
 ) -> None:
     """Train an encoder on faces without labels, as a masked autoencoder: a start for --encoder of
     other trainings. To resume after a stop, run the same command again."""
-    from norface_lib.datasets import open_dataset
-    from norface_lib.datasets.options import read_options
     from norface_lib.training.encoder_recipe import pretrain_and_save
 
-    data = open_dataset(layout, faces, **read_options(layout, option or ()))
     path = pretrain_and_save(
-        data if points is None else data.aligned_by(points),
+        _opened(faces, layout, points, option),
         out,
         preset=preset,
         steps=steps,

@@ -204,6 +204,7 @@ EngineOption = Annotated[
     Engine,
     typer.Option(help="what computes the networks; onnx: on the CPU, exported at the first use"),
 ]
+PresetOption = Annotated[Preset, typer.Option(help="size of the network")]
 SeedOption = Annotated[
     int, typer.Option(min=0, max=checks.LARGEST_SEED, help="seed of the random numbers")
 ]

@@ -22,6 +22,8 @@ from norface_lib.images.sheets import contact_sheet
 from norface_lib.networks.encoder import FaceEncoder
 from norface_lib.networks.masked import MaskedAutoencoder, reconstruct
 from norface_lib.networks.normalizer import PRESETS
+from norface_lib.training.learned_faces import check_faces
+from norface_lib.training.loop import logged_seconds
 from norface_lib.training.masked import masked_pretraining
 from norface_lib.training.normalizer import MASKED
 
@@ -48,8 +50,8 @@ def pretrain_and_save(
     and the last error (of standardized pixels of masked patches; 1 knows each patch's mean alone);
     ``NAME.png``: originals, what is left of them, and what is reconstructed, of eight faces it
     learned from. ``terms``: the license, which the faces decide. Resumed from ``out``. Raises
-    :class:`DataError` for an unknown preset and for a dataset without faces, and what
-    `masked_pretraining` raises.
+    :class:`DataError` for an unknown preset, for a dataset without faces and for an ``out`` of
+    other faces, and what `masked_pretraining` raises.
     """
     if preset not in PRESETS:
         raise DataError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
@@ -58,12 +60,13 @@ def pretrain_and_save(
     streamed = StreamedFaces(faces, config.image_size)
     if not len(streamed):
         raise DataError(f"{faces.title}: no faces to learn from")
+    check_faces(out, streamed)
     training = replace(MASKED.of_length(steps, seed), batch_size=batch_size)
     torch.manual_seed(seed)
     model = masked_pretraining(
         FaceEncoder(config), streamed, training, folder=Path(out), device=device
     )
-    path = Path(out) / f"{name}.safetensors"
+    path, log = Path(out) / f"{name}.safetensors", Path(out) / "masked.jsonl"
     if not processes().is_main_process:
         return path
 
@@ -71,12 +74,17 @@ def pretrain_and_save(
     _draw(model, streamed, path.with_suffix(".png"))
     write_result(
         path.with_suffix(".json"),
-        {"unexplained": _last_error(Path(out) / "masked.jsonl"), "license": terms},
+        {
+            "unexplained": _last_error(log),
+            "training_seconds": logged_seconds(log),
+            "license": terms,
+        },
         seed=seed,
         started=started,
         counts={"faces": len(streamed)} | faces.report.dropped,
         leakage="pretrained",
-        settings={"preset": preset, "faces": faces.title} | asdict(training),
+        settings={"preset": preset, "encoder": asdict(config), "faces": faces.title}
+        | asdict(training),
     )
     weights = {part: value.contiguous() for part, value in model.encoder.vit.state_dict().items()}
     return write_atomically(path, lambda part: save_file(weights, part))

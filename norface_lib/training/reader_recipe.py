@@ -13,6 +13,7 @@ from norface_lib.networks.places import find_weights
 from norface_lib.networks.token_reader import TokenReader, TokenReaderConfig
 from norface_lib.networks.weights import load_normalizer, load_token_reader, save_token_reader
 from norface_lib.training.beginning import lineage
+from norface_lib.training.learned_faces import check_faces
 from norface_lib.training.loop import logged_seconds
 from norface_lib.training.reader_calibration import set_thresholds, thresholds_of
 from norface_lib.training.token_reader import ReaderSource, ReaderTraining, train_token_reader
@@ -45,6 +46,7 @@ def train_and_save(
     sources = [
         ReaderSource.of(root, config, share) for root, share in zip(roots, shares, strict=True)
     ]
+    check_faces(out, *(source.images for source in sources))
     model = train_token_reader(
         sources,
         config,
