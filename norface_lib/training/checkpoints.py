@@ -28,7 +28,8 @@ class Run:
         self.config = config
         self.step = 0
         groups = parameter_groups(model, config.weight_decay, config.layer_decay)
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        # one kernel for all of a step: small networks would wait for the loop over their tensors
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
         self.average = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average))
             if config.average

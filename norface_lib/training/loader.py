@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from norface_lib.common.devices import default_workers
+from norface_lib.common.devices import default_workers, seed_generators
 from norface_lib.common.processes import end_with_parent
 
 Choose = Callable[[Tensor, torch.Generator], Tensor]
@@ -78,7 +78,7 @@ class StepSampler(Sampler):
     def seed_step(self, step: int) -> None:
         """Seeds torch for a step, all processes alike. What the loss then draws follows what
         ``choose`` drew."""
-        torch.manual_seed(self._seed_of(step))
+        seed_generators(self._seed_of(step))
         if self.choose is not None:
             self._rows(step, torch.default_generator)
 
