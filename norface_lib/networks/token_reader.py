@@ -31,6 +31,16 @@ class TokenReaderConfig(JsonConfig):
     aus: tuple[int, ...] = tuple(sorted(labels.AUS))  # AU numbers in the order of the outputs
     emotions: tuple[str, ...] = labels.EMOTIONS  # in the order of the logits
     dropout: float = 0.1  # of what a query has read
+    # three numbers for each AU that tell left from right, see `TokenReader.difference`; none: sides
+    # are read as the whole face shows them
+    side_weights: tuple[tuple[float, float, float], ...] = ()
+
+    def __post_init__(self):
+        if self.side_weights and len(self.side_weights) != len(self.aus):
+            raise ValueError(
+                f"side_weights must be none or three numbers for each of {len(self.aus)} AUs, got "
+                f"{len(self.side_weights)}"
+            )
 
     @property
     def sided(self) -> tuple[bool, ...]:
@@ -62,6 +72,13 @@ class Reading(NamedTuple):
         probabilities of emotions."""
         parts = (self.occurrence.sigmoid(), self.sides.flatten(1), self.emotion.softmax(dim=1))
         return torch.cat(parts, dim=1)
+
+    def with_difference(self, difference: Tensor) -> "Reading":
+        """The same with another difference of left and right (N, A): the stronger side of each AU
+        stays, and with it its intensity and occurrence; the weaker one is as much below it."""
+        stronger = self.intensity
+        sides = stronger[..., None] - torch.stack([-difference, difference], dim=2).clamp(min=0)
+        return self._replace(sides=sides.clamp(min=0))
 
 
 class Parts(NamedTuple):
@@ -144,6 +161,17 @@ class TokenHead(nn.Module):
         return self.attention(query, memory, memory)[1]
 
 
+def half_faces(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Symmetric faces of aligned images (N, 3, S, S): the half of the subject's left side, which is
+    the right one of the image, beside its mirror image, and the same of the right side."""
+    half = images.shape[3] // 2
+    right, left = images[..., :half], images[..., -half:]
+    return (
+        torch.cat([left.flip(3), left], dim=3),
+        torch.cat([right, right.flip(3)], dim=3),
+    )
+
+
 class TokenReader(nn.Module):
     """Images (N, 3, S, S) in [0, 1], originals or normalized ones, to a `Reading`.
 
@@ -155,6 +183,28 @@ class TokenReader(nn.Module):
         self.config = config
         self.encoder = FaceEncoder(config.encoder)
         self.head = TokenHead(config)
+        weights = torch.tensor(config.side_weights).reshape(-1, 3)
+        self.register_buffer("side_weights", weights, persistent=False)
 
     def forward(self, images: Tensor) -> Reading:
-        return self.head(self.encoder(images))
+        reading = self.head(self.encoder(images))
+        if self.training or not self.config.side_weights:
+            return reading
+        return reading.with_difference(self.difference(self.signs_of_sides(images, reading)))
+
+    def signs_of_sides(self, images: Tensor, reading: Reading) -> Tensor:
+        """What tells left from right, (N, A, 2): the intensity of the left one of `half_faces`
+        minus that of the right one, and left minus right of the whole face by its `Reading`.
+
+        Faces that teach a reader seldom move one side alone, so it takes an action that it sees on
+        one side for one of both. A half beside its mirror image shows an action of both sides.
+        """
+        left, right = (self.head(self.encoder(half)).intensity for half in half_faces(images))
+        return torch.stack([left - right, reading.sides[..., 0] - reading.sides[..., 1]], dim=2)
+
+    def difference(self, signs: Tensor) -> Tensor:
+        """Left minus right (N, A) out of `signs_of_sides`: their weighted sum, made smaller by the
+        third number of ``side_weights``, so that small ones are none."""
+        of_halves, of_whole, least = self.side_weights.unbind(1)
+        total = signs[..., 0] * of_halves + signs[..., 1] * of_whole
+        return total - total.minimum(least).maximum(-least)

@@ -7,6 +7,7 @@ from pathlib import Path
 from norface_lib.common.devices import device_of
 from norface_lib.common.errors import DataError
 from norface_lib.common.records import versions
+from norface_lib.datasets.label_table import read_spec
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.networks.cards import read_card
 from norface_lib.networks.places import find_weights
@@ -15,7 +16,12 @@ from norface_lib.networks.weights import load_normalizer, load_token_reader, sav
 from norface_lib.training.beginning import lineage
 from norface_lib.training.learned_faces import check_faces
 from norface_lib.training.loop import logged_seconds
-from norface_lib.training.reader_calibration import set_thresholds, thresholds_of
+from norface_lib.training.reader_calibration import (
+    set_thresholds,
+    side_weights,
+    thresholds_of,
+    with_side_weights,
+)
 from norface_lib.training.token_reader import ReaderSource, ReaderTraining, train_token_reader
 
 
@@ -36,7 +42,8 @@ def train_and_save(
     ``start``: name or path of the token reader, or of the normalizer whose encoder it begins with;
     ``shares``: of a batch that come from each of ``roots``; ``calibration``: a rendered benchmark
     of other people, which sets the thresholds of AUs together with the neutral photographs of
-    ``roots``; ``terms``: the card's entry license.
+    ``roots``, and how to tell left from right by those who move one side alone; ``terms``: the
+    card's entry license.
     """
     if len(shares) != len(roots):
         raise DataError(f"{len(roots)} benchmarks need as many shares, got {len(shares)}")
@@ -55,11 +62,13 @@ def train_and_save(
         folder=out,
         device=device,
     )
-    thresholds = None
+    calibrated = None
     if calibration is not None:
         others = Rendered(calibration, aus=config.aus, progress=True)
         thresholds = thresholds_of(model, others, [s for s in sources if s.truths is None])
         set_thresholds(model, thresholds)
+        model = with_side_weights(model, side_weights(model, others))
+        calibrated = thresholds.card(config.aus) | {"sides": read_spec(calibration)}
     seconds = logged_seconds(Path(out) / "reader.jsonl")
     card = {
         "start": lineage(start, first),
@@ -69,7 +78,7 @@ def train_and_save(
             ]
         },
         "training": asdict(training) | {"seconds": seconds, "device": str(device_of(device))},
-        "calibration": None if thresholds is None else thresholds.card(config.aus),
+        "calibration": calibrated,
         "license": terms,
         "versions": versions(),
     }
