@@ -84,9 +84,10 @@ def test_side_weights_are_kept_with_the_weights_of_a_reader(reader, tmp_path):
     torch.testing.assert_close(again(images()).sides, model(images()).sides)
 
 
-def test_side_weights_are_three_numbers_for_each_au():
-    with pytest.raises(ValueError, match=r"none or three numbers for each of 22 AUs, got 1"):
-        replace(CONFIG, side_weights=((1.0, 1.0, 0.0),))
+@pytest.mark.parametrize("wrong", [((1.0, 1.0, 0.0),), ((1.0, 1.0),) * len(AUS)])
+def test_side_weights_are_three_numbers_for_each_au(wrong):
+    with pytest.raises(ValueError, match="none or three numbers for each of 22 AUs, got"):
+        replace(CONFIG, side_weights=wrong)
 
 
 def test_side_weights_follow_what_tells_the_sides_apart(reader, tiny_benchmark, monkeypatch):

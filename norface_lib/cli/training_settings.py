@@ -75,7 +75,9 @@ OPTIONS: Mapping[str, Any] = {
     ],
     "shared_expert": _switch("one more expert in each mixture, for all samples"),
     "compile": _switch("compile a backbone that is trained (torch.compile)"),
-    "amp": _switch("train in bfloat16; default: where the hardware multiplies it"),
+    "amp": _switch(
+        "train in bfloat16; default: a backbone that is trained, where the hardware multiplies it"
+    ),
     "watch": _switch("score the test fold at most once an epoch, for the oracle alone"),
 }
 """An option for each field of `norface_lib.studies.settings.TrainingSettings`."""

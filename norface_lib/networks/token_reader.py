@@ -36,10 +36,11 @@ class TokenReaderConfig(JsonConfig):
     side_weights: tuple[tuple[float, float, float], ...] = ()
 
     def __post_init__(self):
-        if self.side_weights and len(self.side_weights) != len(self.aus):
+        lengths = [len(numbers) for numbers in self.side_weights]
+        if lengths and lengths != [3] * len(self.aus):
             raise ValueError(
                 f"side_weights must be none or three numbers for each of {len(self.aus)} AUs, got "
-                f"{len(self.side_weights)}"
+                f"{self.side_weights}"
             )
 
     @property

@@ -73,7 +73,8 @@ class TrainingSettings:
     routing: str | None = None  # one of ROUTINGS
     shared_expert: bool | None = None  # one more expert, for all samples
     compile: bool | None = None  # the backbone, by torch.compile
-    amp: bool | None = None  # bfloat16; None: where the hardware multiplies it
+    # bfloat16; None: for a backbone that is trained, where the hardware multiplies it
+    amp: bool | None = None
     watch: bool | None = None  # test rows are scored once an epoch, for the oracle alone
 
     def __post_init__(self):
