@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from norface_lib.networks.weights import (
@@ -61,6 +62,15 @@ def test_the_moving_decoder_gives_the_stored_outputs(golden, images):
     codes[2] = 0.5
     drawn = model.draw(codes, model.target(target))
     assert_same(drawn[:, :, ::12, ::12], golden[f"{name}/codes"])
+
+
+@torch.inference_mode()
+def test_the_classifier_of_normalized_faces_alone_gives_the_stored_outputs(golden, images):
+    model, target, _ = load_normalizer("tiny-photo-224", "noor")
+    normalized = model.double()(images, target.double().expand(len(images), -1, -1, -1))
+    small = F.interpolate(normalized, size=112, mode="area")
+    output = load_classifier("tiny-photo-224-au")[0].double()(normalized=small)
+    assert_same(output.logits, golden["tiny-photo-224-au/logits"])
 
 
 @torch.inference_mode()

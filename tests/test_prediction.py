@@ -220,6 +220,7 @@ def test_a_classifier_brings_its_normalizer_unless_one_is_named(networks, tmp_pa
     reader, weights = networks[0][0], networks[1]
     assert normalizer_for([str(reader)]) == str(weights)
     assert normalizer_for(["tiny-photo-reader", "tiny-au"]) == "tiny"
+    assert normalizer_for(["tiny-photo-224-au"]) == "tiny-photo-224"
     assert normalizer_for(["tiny-photo-reader"]) == normalizer_for([]) == NORMALIZER
     alone = tmp_path / reader.name
     for suffix in (".safetensors", ".json"):
