@@ -113,6 +113,7 @@ def read() -> None:
     loader = make_loader(Slow(), in_order(8, 1), torch.device("cpu"), workers=2)
     for batch in loader:
         print("reads", file=__import__("sys").__stdout__, flush=True)
+        time.sleep(SECONDS)
 
 import sys
 line.app.command()(line.with_shared_options(read))
@@ -121,16 +122,17 @@ sys.exit(line.main())
 """
 
 
+@pytest.mark.parametrize("seconds", [0, 60], ids=["waits for a batch", "uses a batch"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_reading_workers_end_with_their_parent(number):
-    process = start(sys.executable, "-c", READ)
+def test_reading_workers_end_with_their_parent(number, seconds):
+    process = start(sys.executable, "-c", READ.replace("SECONDS", str(seconds)))
     assert process.stdout.readline() == "reads\n"
     assert len(living(process.pid)) == 3
     if number == signal.SIGINT:
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    wait_for(lambda: not living(process.pid), seconds=10)
+    wait_for(lambda: not living(process.pid), seconds=5)
     _, messages = process.communicate()
     codes = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}
     assert process.returncode == codes[number]

@@ -145,6 +145,9 @@ def make_loader(
         pin_memory=gpu,
         multiprocessing_context="fork" if forked else None,
         worker_init_fn=end_with_parent if workers else None,
+        # the loader holds its iterator, which outlives a loop that is stopped: dropped at once, it
+        # would wait five seconds for each worker that is reading
+        persistent_workers=workers > 0,
     )
 
 
