@@ -26,7 +26,7 @@ from norface_lib.networks.masked import (
 from norface_lib.networks.normalizer import PRESETS
 from norface_lib.networks.pretrained import load_encoder_weights
 from norface_lib.training.encoder_recipe import pretrain_and_save
-from norface_lib.training.learned_faces import check_faces
+from norface_lib.training.learned_faces import check_learned
 from norface_lib.training.loop import TrainConfig
 from norface_lib.training.masked import masked_pretraining
 from norface_lib.training.normalizer import MASKED
@@ -267,11 +267,28 @@ def test_the_command_writes_an_encoder_that_other_trainings_take(
 
 def test_a_folder_is_of_the_faces_that_were_learned_from_there(tmp_path):
     faces = striped()
-    check_faces(tmp_path, faces, faces[:3])
-    check_faces(tmp_path, faces, faces[:3])
+    check_learned(tmp_path, faces, faces[:3])
+    check_learned(tmp_path, faces, faces[:3])
     for others in ((faces,), (faces, faces[:4]), (faces[::-1], faces[:3])):
         with pytest.raises(DataError, match="learned from other faces; choose another folder"):
-            check_faces(tmp_path, *others)
+            check_learned(tmp_path, *others)
+
+
+def test_a_folder_is_of_the_weights_that_a_training_began_with(tmp_path):
+    faces = striped()
+    check_learned(tmp_path, faces, start={"sha256": "1"})
+    check_learned(tmp_path, faces, start={"sha256": "1"})
+    for other in (None, {"sha256": "2"}):
+        with pytest.raises(DataError, match="began with other weights; choose another folder"):
+            check_learned(tmp_path, faces, start=other)
+
+
+def test_a_folder_from_before_its_beginning_was_noted_is_taken_as_it_is(tmp_path):
+    faces = striped()
+    check_learned(tmp_path, faces, start={"sha256": "1"})
+    noted = json.loads((tmp_path / "faces.json").read_text())
+    (tmp_path / "faces.json").write_text(json.dumps(noted["faces"]))
+    check_learned(tmp_path, faces, start={"sha256": "2"})
 
 
 @pytest.mark.parametrize(
@@ -281,6 +298,7 @@ def test_a_folder_is_of_the_faces_that_were_learned_from_there(tmp_path):
         "train-evaluator {faces} {out}",
         "train-normalizer {faces} {out}",
         "train-reader {out} {faces}",
+        "train-sides {out} {faces} --calibrate {faces}",
     ],
 )
 def test_a_training_is_not_taken_for_one_of_other_faces(call, tiny_benchmark, tmp_path):

@@ -1,27 +1,29 @@
 """How a token reader tells the left side of a face from the right one."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from norface_lib import labels
+from norface_lib.cli.app import app
+from norface_lib.datasets.label_table import side_codes
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.faces.studio import Studio
 from norface_lib.images.arrays import to_tensor
 from norface_lib.networks.encoder import EncoderConfig
-from norface_lib.networks.token_reader import (
-    Reading,
-    TokenReader,
-    TokenReaderConfig,
-    half_faces,
-)
+from norface_lib.networks.token_reader import TokenReader, TokenReaderConfig
 from norface_lib.networks.weights import load_token_reader, save_token_reader
-from norface_lib.training.reader_calibration import EVEN, side_weights, with_side_weights
+from norface_lib.training.reader_sides import EVEN, SIDES_FIT, calibrate_sides, train_sides
 
-CONFIG = TokenReaderConfig(encoder=EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16)))
+CONFIG = TokenReaderConfig(
+    encoder=EncoderConfig(dim=32, depth=1, heads=2, stem=(16, 16)), tells_sides=True
+)
 AUS = CONFIG.aus
+SIDED = np.array(CONFIG.sided)
 
 
 @pytest.fixture
@@ -37,79 +39,141 @@ def images(count=5):
     return torch.rand(count, 3, 112, 112, generator=torch.Generator().manual_seed(0))
 
 
-def test_half_faces_are_symmetric_and_of_one_side_each():
+def differences(model, faces):
+    return model.sides(model.encoder(faces), model.encoder(faces.flip(3)))
+
+
+@torch.inference_mode()
+def test_a_face_and_its_mirror_image_have_opposite_differences(reader):
     faces = images()
-    left, right = half_faces(faces)
-    for half in (left, right):
-        assert half.shape == faces.shape
-        assert torch.equal(half, half.flip(3))
-    assert torch.equal(left[..., 56:], faces[..., 56:])  # the subject's left is right in the image
-    assert torch.equal(right[..., :56], faces[..., :56])
+    there, here = differences(reader, faces.flip(3)), differences(reader, faces)
+    torch.testing.assert_close(there, -here)
+    assert here[:, SIDED].abs().max() > 1e-3 and not here[:, ~SIDED].any()
+    even = (faces + faces.flip(3)) / 2
+    torch.testing.assert_close(differences(reader, even), torch.zeros(5, len(AUS)))
 
 
-def test_another_difference_leaves_the_stronger_side_as_it_was():
-    sides = torch.tensor([[[3.0, 3.0], [2.0, 1.0], [0.5, 0.4]]])
-    reading = Reading(sides, torch.zeros(1, 3), torch.zeros(1, 8))
-    changed = reading.with_difference(torch.tensor([[1.0, -0.5, 2.0]])).sides
-    torch.testing.assert_close(changed, torch.tensor([[[3.0, 2.0], [1.5, 2.0], [0.5, 0.0]]]))
+def test_small_differences_are_none_and_large_ones_stay(reader):
+    reader.sides.least.fill_(0.4)
+    found = reader.sides.without_small(torch.tensor([4.0, -0.5, 0.3, -0.4])[:, None])
+    expected = torch.tensor([3.96, -0.18, 0.0, 0.0])[:, None].expand(4, len(AUS))
+    torch.testing.assert_close(found, expected)
 
 
-def test_small_differences_are_none(reader):
-    weights = tuple((0.5, 2.0, 0.4) for _ in AUS)
-    model = with_side_weights(reader, weights)
-    signs = torch.zeros(3, len(AUS), 2)
-    signs[0, :, 0] = 2.0  # 1.0, made smaller by 0.4
-    signs[1, :, 1] = -0.5
-    signs[2, :, 0] = 0.7  # 0.35
-    expected = torch.tensor([0.6, -0.6, 0.0])[:, None].expand(3, len(AUS))
-    torch.testing.assert_close(model.difference(signs), expected)
+def with_intensities(reader, learned):
+    """A reading of faces (N,) each of whose AUs was learned to be as strong on either side."""
+    head = reader.head
+    with torch.no_grad():
+        head.threshold.fill_(0.7)
+        head.full.fill_(4.0)
+        head.log_slope.fill_(0.5)
+    sides = head.graded(learned[:, None, None].expand(len(learned), len(AUS), 2))
+    occurrence = head.log_slope.exp() * (learned[:, None] - head.threshold)
+    reading = reader(images(len(learned)))._replace(sides=sides, occurrence=occurrence)
+    torch.testing.assert_close(head.learned(reading.intensity), learned[:, None].expand(-1, 22))
+    return reading
 
 
-def test_side_weights_change_nothing_but_the_weaker_side(reader):
-    weights = tuple((1.0, 1.0, 0.0) if sided else (0.0, 0.0, 0.0) for sided in CONFIG.sided)
-    before, after = reader(images()), with_side_weights(reader, weights)(images())
+def test_the_weaker_side_is_as_much_below_the_stronger_one_as_the_difference_says(reader):
+    reading = with_intensities(reader, torch.tensor([2.0, 3.9]))
+    for sign, stronger, weaker in ((1, 0, 1), (-1, 1, 0)):
+        changed = reader.head.with_difference(reading, torch.full((2, len(AUS)), 1.5 * sign))
+        torch.testing.assert_close(changed.sides[..., stronger], reading.intensity)
+        torch.testing.assert_close(changed.sides[..., weaker], reading.intensity - 1.5)
+        torch.testing.assert_close(changed.occurrence, reading.occurrence)
+
+
+def test_the_stronger_side_is_at_least_the_difference_and_its_occurrence_follows(reader):
+    """An intensity of 1 (a trace) stays where an occurrence is a matter of even odds."""
+    reading = with_intensities(reader, torch.tensor([0.1, 0.3, 0.6]))
+    for difference in (0.9, 1.1, 3.0, 7.0):
+        changed = reader.head.with_difference(reading, torch.full((3, len(AUS)), -difference))
+        expected = min(difference, labels.INTENSITY_MAX)
+        torch.testing.assert_close(changed.sides[..., 1], torch.full((3, 22), expected))
+        assert not changed.sides[..., 0].any()
+        assert ((changed.occurrence > 0) == (difference > labels.OCCURRENCE_THRESHOLD)).all()
+        assert (changed.occurrence > reading.occurrence).all()
+
+
+def test_a_head_for_sides_changes_nothing_where_it_sees_no_difference(reader):
+    reader.sides.least.fill_(9.0)
+    alone = TokenReader(replace(CONFIG, tells_sides=False)).eval()
+    alone.load_state_dict(reader.state_dict(), strict=False)
+    before, after = alone(images()), reader(images())
     torch.testing.assert_close(after.intensity, before.intensity)
     torch.testing.assert_close(after.occurrence, before.occurrence)
     torch.testing.assert_close(after.emotion, before.emotion)
-    assert not torch.allclose(after.sides, before.sides)
-    unsided = ~torch.tensor(CONFIG.sided)
-    torch.testing.assert_close(after.sides[:, unsided], before.sides[:, unsided])
+    assert torch.equal(after.sides[..., 0], after.sides[..., 1])
 
 
-def test_side_weights_are_kept_with_the_weights_of_a_reader(reader, tmp_path):
-    weights = tuple((0.1 * k, 0.2, 0.3) for k in range(len(AUS)))
-    model = with_side_weights(reader.half().float(), weights)
-    again, _ = load_token_reader(save_token_reader(model, tmp_path / "own.safetensors", {}))
-    assert again.config.side_weights == weights
-    torch.testing.assert_close(again(images()).sides, model(images()).sides)
+def test_a_head_for_sides_is_kept_with_the_weights_of_a_reader(reader, tmp_path):
+    reader = reader.half().float()
+    reader.sides.least.fill_(0.5)
+    again, _ = load_token_reader(save_token_reader(reader, tmp_path / "own.safetensors", {}))
+    assert again.config == CONFIG
+    torch.testing.assert_close(again(images()).sides, reader(images()).sides)
 
 
-@pytest.mark.parametrize("wrong", [((1.0, 1.0, 0.0),), ((1.0, 1.0),) * len(AUS)])
-def test_side_weights_are_three_numbers_for_each_au(wrong):
-    with pytest.raises(ValueError, match="none or three numbers for each of 22 AUs, got"):
-        replace(CONFIG, side_weights=wrong)
+# --- training -------------------------------------------------------------------------------------
 
 
-def test_side_weights_follow_what_tells_the_sides_apart(reader, tiny_benchmark, monkeypatch):
-    """Signs that are the truth, twice as large, and noise beside them."""
+def without_sides():
+    torch.manual_seed(0)
+    return TokenReader(replace(CONFIG, tells_sides=False)).eval()
+
+
+def test_a_head_learns_differences_and_the_rest_of_the_reader_stays(tiny_benchmark):
+    """The faces are few, so that they can be learned by heart."""
+    faces = Rendered(tiny_benchmark, aus=AUS)
+    sides = side_codes(faces.table, AUS)
+    rng = np.random.default_rng(0)
+    names = [f"{labels.au_column(AUS[k])}{side}" for k in np.flatnonzero(SIDED) for side in "LR"]
+    faces.table[names] = rng.uniform(0, 5, (len(faces), len(names)))
+    before = without_sides()
+    training = replace(SIDES_FIT.of_length(150, 0), learning_rate=3e-3, batch_size=len(faces))
+    model = train_sides(before, faces, training, progress=False)
+    for name, value in before.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    with torch.inference_mode():
+        found = differences(model, to_tensor(faces.originals)).numpy()
+    assert sides.shape == (len(faces), len(AUS), 2)
+    true = side_codes(faces.table, AUS)
+    true = true[..., 0] - true[..., 1]
+    assert np.corrcoef(found[:, SIDED].ravel(), true[:, SIDED].ravel())[0, 1] > 0.5
+
+
+def test_what_counts_as_no_difference_is_set_by_faces_whose_sides_move_alike(
+    reader, tiny_benchmark, monkeypatch
+):
     faces = Rendered(tiny_benchmark, aus=AUS)
     rng = np.random.default_rng(0)
-    true = rng.normal(0, 1, (len(faces), len(AUS), 1)) * rng.integers(0, 2, (len(faces), 1, 1))
-    signs = np.concatenate([2 * true, 0.01 * rng.normal(size=true.shape)], axis=2)
-    codes = np.concatenate([true.clip(0), (-true).clip(0)], axis=2)
-    monkeypatch.setattr("norface_lib.training.reader_calibration.side_codes", lambda *_: codes)
-    monkeypatch.setattr(
-        TokenReader, "signs_of_sides", lambda self, batch, reading: torch.from_numpy(signs)
-    )
-    found = np.array(side_weights(reader, faces))
-    sided = np.array(CONFIG.sided)
-    assert (found[~sided] == 0).all()
-    np.testing.assert_allclose(found[sided, 0], 0.5, atol=0.02)
-    total = (signs[:, sided] * found[sided, :2]).sum(axis=2)
-    alike = np.abs(true[:, sided, 0]) < 0.3
-    even = np.abs(total) <= found[sided, 2] + 1e-3
-    assert even[alike].mean() >= EVEN - 0.1
-    assert (found[sided, 2] < 0.31).all()  # of these alone
+    true = rng.normal(0, 1, (len(faces), len(AUS))) * rng.integers(0, 2, (len(faces), 1))
+    told = torch.from_numpy(true + rng.uniform(-0.2, 0.2, true.shape))
+    monkeypatch.setattr("norface_lib.training.reader_sides._true_differences", lambda *_: true)
+    monkeypatch.setattr(type(reader.sides), "forward", lambda *_: told)
+    calibrate_sides(reader, faces)
+    least = reader.sides.least.numpy()
+    assert not least[~SIDED].any() and (least[SIDED] > 0).all() and (least < 0.5).all()
+    alike = np.abs(true) < 0.3
+    even = np.abs(told.numpy()) <= least + 1e-6
+    assert EVEN - 0.1 < even[:, SIDED][alike[:, SIDED]].mean() < 1
+
+
+def test_the_command_writes_a_reader_with_a_head_for_sides(tiny_benchmark, tmp_path):
+    begin = save_token_reader(without_sides(), tmp_path / "begin.safetensors", {"license": "MIT"})
+    out = tmp_path / "out"
+    call = ["train-sides", out, tiny_benchmark, "--calibrate", tiny_benchmark, "--start", begin]
+    call += ["--steps", 2, "--name", "sided"]
+    done = CliRunner().invoke(app, list(map(str, call)))
+    assert done.exit_code == 0, done.output
+    model, card = load_token_reader(out / "sided.safetensors")
+    assert model.config.tells_sides and card["license"] == "MIT"
+    assert card["sides"]["training"]["steps"] == 2 and card["sides"]["reader"]["weights"] == "begin"
+    text = json.dumps(card)
+    assert str(tmp_path) not in text and str(tiny_benchmark) not in text
+
+
+# --- the shipped one ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", ["noor", "ada"])

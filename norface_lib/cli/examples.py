@@ -45,6 +45,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "train-reader": (
         "norface train-reader out faces press/train --share 0.6 --share 0.4 --calibrate others",
     ),
+    "train-sides": ("norface train-sides out one-sided --calibrate others",),
     "train-evaluator": ("norface train-evaluator people out --steps 3000",),
     "evaluate normalizer": (
         "norface evaluate normalizer --weights tiny --domain lab",

@@ -287,3 +287,44 @@ def train_reader(
         device=device,
     )
     show(f"the weights are in {path}", files=[path])
+
+
+@app.command(rich_help_panel=_PANEL)
+def train_sides(
+    out: Annotated[Path, typer.Argument(help="folder for the checkpoint, the log and the weights")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="a rendered benchmark to learn from, made with --one-sided 1"),
+    ],
+    calibrate: Annotated[
+        Path,
+        typer.Option(
+            help="a rendered benchmark of other people, made with --one-sided 0.5, which sets what "
+            "counts as no difference"
+        ),
+    ],
+    steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="steps of the training")] = 1500,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    start: Annotated[str, typer.Option(help="name or path of the token reader")] = (
+        "tiny-photo-reader"
+    ),
+    name: Annotated[
+        str, typer.Option(help="name of the weights", callback=checks.file_name)
+    ] = "reader",
+) -> None:
+    """Teach a token reader to tell left from right, by rendered faces that move one side alone.
+    To resume after a stop, run the same command again."""
+    from norface_lib.training.reader_recipe import train_sides_and_save
+
+    path = train_sides_and_save(
+        data,
+        out,
+        calibration=calibrate,
+        steps=steps,
+        seed=seed,
+        start=start,
+        name=name,
+        device=device,
+    )
+    show(f"the weights are in {path}", files=[path])

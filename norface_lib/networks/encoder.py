@@ -65,11 +65,9 @@ class EncoderConfig(JsonConfig):
 
 def with_tuples(values: dict[str, Any]) -> dict[str, Any]:
     """Settings that JSON has turned from tuples into lists, as they were."""
-    return {name: _with_tuples(value) for name, value in values.items()}
-
-
-def _with_tuples(value: Any) -> Any:
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
 
 
 TINY_ENCODER = EncoderConfig()

@@ -31,17 +31,8 @@ class TokenReaderConfig(JsonConfig):
     aus: tuple[int, ...] = tuple(sorted(labels.AUS))  # AU numbers in the order of the outputs
     emotions: tuple[str, ...] = labels.EMOTIONS  # in the order of the logits
     dropout: float = 0.1  # of what a query has read
-    # three numbers for each AU that tell left from right, see `TokenReader.difference`; none: sides
-    # are read as the whole face shows them
-    side_weights: tuple[tuple[float, float, float], ...] = ()
-
-    def __post_init__(self):
-        lengths = [len(numbers) for numbers in self.side_weights]
-        if lengths and lengths != [3] * len(self.aus):
-            raise ValueError(
-                f"side_weights must be none or three numbers for each of {len(self.aus)} AUs, got "
-                f"{self.side_weights}"
-            )
+    # whether a `SideHead` tells left from right; else sides are as the first head reads them
+    tells_sides: bool = False
 
     @property
     def sided(self) -> tuple[bool, ...]:
@@ -73,13 +64,6 @@ class Reading(NamedTuple):
         probabilities of emotions."""
         parts = (self.occurrence.sigmoid(), self.sides.flatten(1), self.emotion.softmax(dim=1))
         return torch.cat(parts, dim=1)
-
-    def with_difference(self, difference: Tensor) -> "Reading":
-        """The same with another difference of left and right (N, A): the stronger side of each AU
-        stays, and with it its intensity and occurrence; the weaker one is as much below it."""
-        stronger = self.intensity
-        sides = stronger[..., None] - torch.stack([-difference, difference], dim=2).clamp(min=0)
-        return self._replace(sides=sides.clamp(min=0))
 
 
 class Parts(NamedTuple):
@@ -155,6 +139,29 @@ class TokenHead(nn.Module):
         graded = torch.where(sides < threshold, least * sides / threshold, above)
         return graded.clamp(0, most)
 
+    def learned(self, graded: Tensor) -> Tensor:
+        """Intensities (N, A) as they were learned, of `graded` ones."""
+        threshold = self.threshold.clamp(min=_LEAST)
+        span = (self.full - threshold).clamp(min=_LEAST)
+        least = labels.OCCURRENCE_THRESHOLD
+        above = threshold + span * (graded - least) / (labels.INTENSITY_MAX - least)
+        return torch.where(graded < least, threshold * graded / least, above)
+
+    def with_difference(self, reading: Reading, difference: Tensor) -> Reading:
+        """A graded reading with another ``difference`` of left and right (N, A).
+
+        The stronger side is as the whole face shows it, but at least as strong as the difference,
+        for the weaker one is not below 0; the occurrence follows. So an action that shows on one
+        side only is not taken for a faint one of both.
+        """
+        before = reading.intensity
+        stronger = before.maximum(difference.abs()).clamp(max=labels.INTENSITY_MAX)
+        sides = stronger[..., None] - torch.stack([-difference, difference], dim=2).clamp(min=0)
+        more = self.learned(stronger) - self.learned(before)
+        return reading._replace(
+            sides=sides.clamp(min=0), occurrence=reading.occurrence + self.log_slope.exp() * more
+        )
+
     def places(self, tokens: Tensor) -> Tensor:
         """Attention of each query to the tokens (N, 2 A + E, L), mean over heads; rows sum to 1."""
         memory = self.norm_tokens(tokens)
@@ -162,15 +169,35 @@ class TokenHead(nn.Module):
         return self.attention(query, memory, memory)[1]
 
 
-def half_faces(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric faces of aligned images (N, 3, S, S): the half of the subject's left side, which is
-    the right one of the image, beside its mirror image, and the same of the right side."""
-    half = images.shape[3] // 2
-    right, left = images[..., :half], images[..., -half:]
-    return (
-        torch.cat([left.flip(3), left], dim=3),
-        torch.cat([right, right.flip(3)], dim=3),
-    )
+class SideHead(nn.Module):
+    """Left minus right of each AU, from the tokens of a face and of its mirror image.
+
+    Faces that teach a reader seldom move one side alone, so its own head takes what it sees on one
+    side for a faint action of both. This second head learns from faces that do, and only how the
+    sides differ: of a face and its mirror image it says opposite things, and of a face whose sides
+    are alike nothing.
+    """
+
+    def __init__(self, config: TokenReaderConfig):
+        super().__init__()
+        self.head = TokenHead(config)
+        # (A,) a difference below it is none
+        self.register_buffer("least", torch.zeros(len(config.aus)))
+
+    def forward(self, tokens: Tensor, of_mirror_image: Tensor) -> Tensor:
+        """(N, A) left minus right, as it was learned, within -5..5."""
+        here, there = (
+            sides[..., 0] - sides[..., 1]
+            for sides, _ in (self.head.values(tokens), self.head.values(of_mirror_image))
+        )
+        return (here - there) / 2
+
+    def without_small(self, difference: Tensor) -> Tensor:
+        """Differences (N, A) of which those below ``least`` are 0, and large ones hardly change
+        (the nonnegative garrote, Breiman 1995)."""
+        small = difference.abs() <= self.least
+        rest = difference - self.least.square() / torch.where(small, 1.0, difference)
+        return torch.where(small, 0.0, rest)
 
 
 class TokenReader(nn.Module):
@@ -184,28 +211,12 @@ class TokenReader(nn.Module):
         self.config = config
         self.encoder = FaceEncoder(config.encoder)
         self.head = TokenHead(config)
-        weights = torch.tensor(config.side_weights).reshape(-1, 3)
-        self.register_buffer("side_weights", weights, persistent=False)
+        self.sides = SideHead(config) if config.tells_sides else None
 
     def forward(self, images: Tensor) -> Reading:
-        reading = self.head(self.encoder(images))
-        if self.training or not self.config.side_weights:
+        tokens = self.encoder(images)
+        reading = self.head(tokens)
+        if self.training or self.sides is None:
             return reading
-        return reading.with_difference(self.difference(self.signs_of_sides(images, reading)))
-
-    def signs_of_sides(self, images: Tensor, reading: Reading) -> Tensor:
-        """What tells left from right, (N, A, 2): the intensity of the left one of `half_faces`
-        minus that of the right one, and left minus right of the whole face by its `Reading`.
-
-        Faces that teach a reader seldom move one side alone, so it takes an action that it sees on
-        one side for one of both. A half beside its mirror image shows an action of both sides.
-        """
-        left, right = (self.head(self.encoder(half)).intensity for half in half_faces(images))
-        return torch.stack([left - right, reading.sides[..., 0] - reading.sides[..., 1]], dim=2)
-
-    def difference(self, signs: Tensor) -> Tensor:
-        """Left minus right (N, A) out of `signs_of_sides`: their weighted sum, made smaller by the
-        third number of ``side_weights``, so that small ones are none."""
-        of_halves, of_whole, least = self.side_weights.unbind(1)
-        total = signs[..., 0] * of_halves + signs[..., 1] * of_whole
-        return total - total.minimum(least).maximum(-least)
+        difference = self.sides(tokens, self.encoder(images.flip(3)))
+        return self.head.with_difference(reading, self.sides.without_small(difference))

@@ -22,7 +22,7 @@ from norface_lib.images.sheets import contact_sheet
 from norface_lib.networks.encoder import FaceEncoder
 from norface_lib.networks.masked import MaskedAutoencoder, reconstruct
 from norface_lib.networks.normalizer import PRESETS
-from norface_lib.training.learned_faces import check_faces
+from norface_lib.training.learned_faces import check_learned
 from norface_lib.training.loop import logged_seconds
 from norface_lib.training.masked import masked_pretraining
 from norface_lib.training.normalizer import MASKED
@@ -60,7 +60,7 @@ def pretrain_and_save(
     streamed = StreamedFaces(faces, config.image_size)
     if not len(streamed):
         raise DataError(f"{faces.title}: no faces to learn from")
-    check_faces(out, streamed)
+    check_learned(out, streamed)
     training = replace(MASKED.of_length(steps, seed), batch_size=batch_size)
     torch.manual_seed(seed)
     model = masked_pretraining(

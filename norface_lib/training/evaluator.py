@@ -27,7 +27,7 @@ from norface_lib.networks.weights import load_evaluator, save_evaluator
 from norface_lib.tasks.losses import DETECTION_LOSSES, au_weights, summed
 from norface_lib.tasks.metrics import accuracy, confusion, f1_per_label, icc3_1, mae
 from norface_lib.training.augmentation import jitter, mirrored, photometric
-from norface_lib.training.learned_faces import check_faces
+from norface_lib.training.learned_faces import check_learned
 from norface_lib.training.loader import to_device
 from norface_lib.training.loop import Loss, TrainConfig, fit, logged_seconds
 
@@ -248,14 +248,13 @@ def train_and_save(
     training = EvaluatorTraining.of_steps(steps, seed)
     first, first_card = load_evaluator(start) if start else (None, {})
     faces = Rendered(data, aus=config.aus, progress=True)
-    check_faces(out, faces.originals)
+    begun = {name: first_card[name] for name in ("sha256", "training")} if start else None
+    check_learned(out, faces.originals, start=begun)
     evaluator = train_evaluator(faces, config, training, folder=out, device=device, start=first)
     seconds = logged_seconds(Path(out) / "evaluator.jsonl")
     card = {
         "data": read_spec(data),
-        "start": {"sha256": first_card["sha256"], "training": first_card["training"]}
-        if start
-        else None,
+        "start": begun,
         "training": asdict(training) | {"seconds": seconds, "device": str(device_of(device))},
         "measured": measure(evaluator.cpu(), Path(out) / "held-out"),
         "license": "MIT; the target face is rendered from CC0 assets and is nobody",

@@ -1,9 +1,10 @@
-"""Notes in a training's folder which faces it learns from, so that its checkpoint is not taken for
-one of other faces."""
+"""Notes in a training's folder which faces it learns from and which weights it began with, so that
+its checkpoint is not taken for one of others."""
 
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,22 +18,30 @@ _COMPARED = 16
 """Faces of each source whose pixels are compared, spread evenly over it."""
 
 
-def check_faces(folder: Path, *sources: Faces) -> None:
-    """Writes into a folder how many faces (N, S, S, 3) each source holds and a hash of some. Raises
+def check_learned(folder: Path, *sources: Faces, start: Any = None) -> None:
+    """Writes into a folder how many faces (N, S, S, 3) each source holds, a hash of some, and one
+    of ``start``: what the card says of the weights that the training begins with. Raises
     :class:`DataError` if it holds others already.
 
-    A folder from before this was noted is taken as it is.
+    A folder from before either was noted is taken as it is.
     """
     known = Path(folder) / _FILE
-    now = [{"faces": len(faces), "sha256": _hash(faces)} for faces in sources]
+    now = {
+        "faces": [{"faces": len(faces), "sha256": _hash(faces)} for faces in sources],
+        "start": hashlib.sha256(json.dumps(start, sort_keys=True).encode()).hexdigest(),
+    }
     if not known.is_file():
         if processes().is_main_process:
             write_json(now, known)
-    elif json.loads(known.read_text(encoding="utf-8")) != now:
-        raise DataError(
-            f"{folder}: a training there learned from other faces; choose another folder, or "
-            "delete that one to start anew"
-        )
+        return
+    noted = json.loads(known.read_text(encoding="utf-8"))
+    if isinstance(noted, list):  # the start was not noted
+        noted = now | {"faces": noted}
+    cure = "choose another folder, or delete that one to start anew"
+    if noted["faces"] != now["faces"]:
+        raise DataError(f"{folder}: a training there learned from other faces; {cure}")
+    if noted["start"] != now["start"]:
+        raise DataError(f"{folder}: a training there began with other weights; {cure}")
 
 
 def _hash(faces: Faces) -> str:

@@ -30,7 +30,7 @@ from norface_lib.networks.weights import (
     save_normalizer,
 )
 from norface_lib.training.beginning import beginning
-from norface_lib.training.learned_faces import check_faces
+from norface_lib.training.learned_faces import check_learned
 from norface_lib.training.loop import logged_seconds
 from norface_lib.training.normalizer import NormalizerTraining, train_normalizer
 from norface_lib.training.normalizer_losses import SynthesisNetwork
@@ -120,7 +120,8 @@ def train_and_save(
     first, card = beginning(config, start, encoder)
     size = config.size
     more = None if faces is None else StreamedFaces(faces, size)
-    check_faces(out, pairs.originals, *(() if more is None else (more,)))
+    sources = (pairs.originals, *(() if more is None else (more,)))
+    check_learned(out, *sources, start=card["start"])
     spec = read_spec(Path(data))
     watch = _watch(spec, out)
     model = train_normalizer(

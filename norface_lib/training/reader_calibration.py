@@ -6,16 +6,15 @@ of them are called. Nothing here looks at photographs that are kept for tests.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar, nnls
+from scipy.optimize import minimize_scalar
 
 from norface_lib import labels
-from norface_lib.datasets.label_table import side_codes
 from norface_lib.datasets.rendered import Rendered
 from norface_lib.images.arrays import Faces, to_tensor
 from norface_lib.networks.token_reader import TokenReader
@@ -142,55 +141,3 @@ def set_thresholds(model: TokenReader, thresholds: ReaderThresholds) -> None:
         model.head.threshold.copy_(torch.from_numpy(thresholds.taken))
         model.head.full.copy_(torch.from_numpy(thresholds.full))
         model.head.log_slope.copy_(torch.from_numpy(np.log(thresholds.slope)))
-
-
-@torch.inference_mode()
-def side_weights(
-    model: TokenReader, rendered: Rendered, batch_size: int = 64
-) -> tuple[tuple[float, float, float], ...]:
-    """`TokenReaderConfig.side_weights` for a reader, from rendered people whom it has not met, some
-    of whom move one side alone.
-
-    Those of the signs are where they come nearest to the true left minus right (least squares, none
-    below 0): small where a reader cannot see it. The least difference leaves `EVEN` of the faces
-    even whose sides move alike. All 0 for an AU without sides.
-    """
-    device = next(model.parameters()).device
-    parts = []
-    for start in range(0, len(rendered), batch_size):
-        images = to_tensor(rendered.originals[start : start + batch_size]).to(device)
-        parts.append(model.signs_of_sides(images, model.head(model.encoder(images))).cpu())
-    signs = torch.cat(parts).double().numpy()
-    sides = side_codes(rendered.table, model.config.aus)
-    true = sides[..., 0] - sides[..., 1]
-    return tuple(
-        _side_weights(signs[:, k], true[:, k]) if sided else (0.0, 0.0, 0.0)
-        for k, sided in enumerate(model.config.sided)
-    )
-
-
-def _side_weights(
-    signs: NDArray[np.float64], true: NDArray[np.floating]
-) -> tuple[float, float, float]:
-    """The numbers of one AU, of signs (N, 2) and true differences (N,)."""
-    weights = nnls(signs, true)[0]
-    alike = np.abs(true) < _ALIKE
-    least = np.quantile(np.abs(signs[alike] @ weights), EVEN) if alike.any() else 0.0
-    of_halves, of_whole, least = np.round([*weights, least], 3).tolist()
-    return of_halves, of_whole, least
-
-
-EVEN = 0.9
-"""Share of the faces whose sides move alike that are read so."""
-
-_ALIKE = 0.3
-"""Difference of intensities below which sides move alike: people are never quite symmetric."""
-
-
-def with_side_weights(
-    model: TokenReader, weights: tuple[tuple[float, float, float], ...]
-) -> TokenReader:
-    """The same reader with other ``side_weights``."""
-    other = TokenReader(replace(model.config, side_weights=weights))
-    other.load_state_dict(model.state_dict())
-    return other.train(model.training).to(next(model.parameters()).device)

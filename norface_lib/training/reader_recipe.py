@@ -1,4 +1,5 @@
-"""The whole recipe of a token reader's weights: training, and the card."""
+"""The whole recipes of a token reader's weights, and of its head for sides: training, and the
+card."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,14 +15,10 @@ from norface_lib.networks.places import find_weights
 from norface_lib.networks.token_reader import TokenReader, TokenReaderConfig
 from norface_lib.networks.weights import load_normalizer, load_token_reader, save_token_reader
 from norface_lib.training.beginning import lineage
-from norface_lib.training.learned_faces import check_faces
+from norface_lib.training.learned_faces import check_learned
 from norface_lib.training.loop import logged_seconds
-from norface_lib.training.reader_calibration import (
-    set_thresholds,
-    side_weights,
-    thresholds_of,
-    with_side_weights,
-)
+from norface_lib.training.reader_calibration import set_thresholds, thresholds_of
+from norface_lib.training.reader_sides import SIDES_FIT, calibrate_sides, train_sides
 from norface_lib.training.token_reader import ReaderSource, ReaderTraining, train_token_reader
 
 
@@ -42,8 +39,7 @@ def train_and_save(
     ``start``: name or path of the token reader, or of the normalizer whose encoder it begins with;
     ``shares``: of a batch that come from each of ``roots``; ``calibration``: a rendered benchmark
     of other people, which sets the thresholds of AUs together with the neutral photographs of
-    ``roots``, and how to tell left from right by those who move one side alone; ``terms``: the
-    card's entry license.
+    ``roots``; ``terms``: the card's entry license.
     """
     if len(shares) != len(roots):
         raise DataError(f"{len(roots)} benchmarks need as many shares, got {len(shares)}")
@@ -53,7 +49,8 @@ def train_and_save(
     sources = [
         ReaderSource.of(root, config, share) for root, share in zip(roots, shares, strict=True)
     ]
-    check_faces(out, *(source.images for source in sources))
+    begun = lineage(start, first)
+    check_learned(out, *(source.images for source in sources), start=begun)
     model = train_token_reader(
         sources,
         config,
@@ -67,11 +64,10 @@ def train_and_save(
         others = Rendered(calibration, aus=config.aus, progress=True)
         thresholds = thresholds_of(model, others, [s for s in sources if s.truths is None])
         set_thresholds(model, thresholds)
-        model = with_side_weights(model, side_weights(model, others))
-        calibrated = thresholds.card(config.aus) | {"sides": read_spec(calibration)}
+        calibrated = thresholds.card(config.aus)
     seconds = logged_seconds(Path(out) / "reader.jsonl")
     card = {
-        "start": lineage(start, first),
+        "start": begun,
         "data": {
             "parts": [
                 source.spec | {"name": source.name, "share": source.share} for source in sources
@@ -82,4 +78,44 @@ def train_and_save(
         "license": terms,
         "versions": versions(),
     }
+    return save_token_reader(model.cpu(), Path(out) / f"{name}.safetensors", card)
+
+
+_KEPT = ("start", "data", "training", "calibration", "license")
+"""Entries of the card of a reader that are true of it with a head for sides, too."""
+
+
+def train_sides_and_save(
+    root: Path,
+    out: Path,
+    *,
+    calibration: Path,
+    steps: int = SIDES_FIT.steps,
+    seed: int = 0,
+    start: str = "tiny-photo-reader",
+    name: str = "reader",
+    device: str = "auto",
+) -> Path:
+    """Gives a token reader a head that tells left from right, or another one; writes weights and
+    card.
+
+    ``root``: a rendered benchmark many of whose faces move one side alone, to learn from;
+    ``calibration``: one of other people, of which some do; ``start``: name or path of the reader.
+    """
+    reader, first = load_token_reader(start)
+    aus = reader.config.aus
+    faces, others = (Rendered(each, aus=aus, progress=True) for each in (root, calibration))
+    begun = {"weights": Path(start).stem, "sha256": first["sha256"]}
+    check_learned(out, faces.originals, start=begun)
+    fit = SIDES_FIT.of_length(steps, seed)
+    model = train_sides(reader, faces, fit, folder=out, device=device)
+    calibrate_sides(model, others)
+    sides = {
+        "reader": begun,
+        "data": read_spec(root) | {"faces": len(faces)},
+        "calibration": read_spec(calibration) | {"faces": len(others)},
+        "training": asdict(fit) | {"seconds": logged_seconds(Path(out) / "sides.jsonl")},
+    }
+    kept = {entry: first[entry] for entry in _KEPT if entry in first}
+    card = kept | {"sides": sides, "versions": versions()}
     return save_token_reader(model.cpu(), Path(out) / f"{name}.safetensors", card)

@@ -127,8 +127,10 @@ def train_token_reader(
     torch.manual_seed(training.fit.seed)
     model = TokenReader(config).to(place, memory_format=torch.channels_last)
     if start is not None:
-        part = model if isinstance(start, TokenReader) else model.encoder
-        part.load_state_dict(start.state_dict())
+        learned = isinstance(start, TokenReader)
+        model.encoder.load_state_dict((start.encoder if learned else start).state_dict())
+        if learned:
+            model.head.load_state_dict(start.head.state_dict())
     weights = [sampling_weights(source, training.rare_emotions) for source in sources]
     numbers = [np.full(len(source), number) for number, source in enumerate(sources)]
     data = ArrayDataset(
