@@ -287,3 +287,20 @@ def test_the_recipe_writes_weights_that_read(tiny_benchmark, tmp_path):
     known = card["calibration"]
     expected = [max(known["by_rendered_f1"][name], known["by_neutral"][name]) for name in names]
     np.testing.assert_allclose(model.head.threshold.detach(), expected, atol=2e-3)
+
+
+def test_a_reader_that_goes_on_learning_loses_its_head_for_sides(tiny_benchmark, tmp_path):
+    """That head belongs to the encoder as it was; `train-sides` makes another one."""
+    from norface_lib.training.reader_recipe import train_and_save
+
+    path = train_and_save(
+        [tiny_benchmark],
+        tmp_path,
+        shares=[1.0],
+        training=ReaderTraining(fit=TrainConfig(steps=1, batch_size=4, learning_rate=1e-9)),
+        start="tiny-photo-reader",
+    )
+    (first, _), (model, card) = load_token_reader("tiny-photo-reader"), load_token_reader(path)
+    assert first.config.tells_sides and not model.config.tells_sides and "sides" not in card
+    for name, value in model.head.named_parameters():
+        torch.testing.assert_close(value, first.head.get_parameter(name), atol=1e-3, rtol=1e-3)

@@ -185,7 +185,7 @@ class SideHead(nn.Module):
         self.register_buffer("least", torch.zeros(len(config.aus)))
 
     def forward(self, tokens: Tensor, of_mirror_image: Tensor) -> Tensor:
-        """(N, A) left minus right, as it was learned, within -5..5."""
+        """(N, A) left minus right, as it was learned."""
         here, there = (
             sides[..., 0] - sides[..., 1]
             for sides, _ in (self.head.values(tokens), self.head.values(of_mirror_image))
