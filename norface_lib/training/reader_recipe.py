@@ -101,12 +101,15 @@ def train_sides_and_save(
 
     ``root``: a rendered benchmark many of whose faces move one side alone, to learn from;
     ``calibration``: one of other people, of which some do; ``start``: name or path of the reader.
+    Raises :class:`DataError` if no face of ``root`` was rendered so.
     """
     reader, first = load_token_reader(start)
     aus = reader.config.aus
     faces, others = (Rendered(each, aus=aus, progress=True) for each in (root, calibration))
     begun = {"weights": Path(start).stem, "sha256": first["sha256"]}
     check_learned(out, faces.originals, start=begun)
+    if not read_spec(root).get("one_sided"):
+        raise DataError(f"{root}: its faces move both sides alike; render some with --one-sided 1")
     fit = SIDES_FIT.of_length(steps, seed)
     model = train_sides(reader, faces, fit, folder=out, device=device)
     calibrate_sides(model, others)
